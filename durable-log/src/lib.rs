@@ -1,0 +1,10 @@
+//! An append-only, segmented log of opaque bytes that survives what disks and power do (design §5).
+//!
+//! It knows only bytes: no model, no tasks, no threads, no clock. One writer ([`Log`]), any number of readers
+//! ([`Reader`], through a cheap cloneable [`LogView`]). The format is drawn in `docs/specs/log_format.md`.
+//!
+//! Rules it keeps:
+//! - Nobody reads, and nobody is told of, a position at or above the durable end.
+//! - A group is atomic: after a crash it is there whole or not at all.
+//! - Every writable opening begins a new segment with a new epoch, given by the caller.
+//! - The first failed write or sync shuts a latch: reads go on, writes are refused with that cause.
