@@ -93,7 +93,13 @@ impl ConfigFile {
                 file: self.path.clone(),
                 line: self.line_of(at),
                 key: "syntax".into(),
-                value: self.text.lines().nth(self.line_of(at).saturating_sub(1)).unwrap_or("").trim().to_owned(),
+                value: self
+                    .text
+                    .lines()
+                    .nth(self.line_of(at).saturating_sub(1))
+                    .unwrap_or("")
+                    .trim()
+                    .to_owned(),
                 rule: error.message().to_owned(),
             });
         }
@@ -145,7 +151,13 @@ impl<T> Located<T> {
 
     /// The same place with another value.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Located<U> {
-        Located { value: change(self.value), file: self.file, line: self.line, key: self.key, text: self.text }
+        Located {
+            value: change(self.value),
+            file: self.file,
+            line: self.line,
+            key: self.key,
+            text: self.text,
+        }
     }
 }
 
@@ -381,7 +393,15 @@ impl<'f> Section<'f> {
                     file: self.file.path.clone(),
                     line: self.file.line_of(key.span().start),
                     key: self.dotted(name),
-                    value: self.file.text.get(value.span()).unwrap_or("").lines().next().unwrap_or("").to_owned(),
+                    value: self
+                        .file
+                        .text
+                        .get(value.span())
+                        .unwrap_or("")
+                        .lines()
+                        .next()
+                        .unwrap_or("")
+                        .to_owned(),
                     rule: format!("unknown key; known here: {}", known.join(", ")),
                 });
             }
@@ -395,7 +415,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or(RULE)?;
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| RULE)?;
-    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs).ok_or_else(|| RULE.to_owned());
+    let seconds =
+        |each: u64| number.checked_mul(each).map(Duration::from_secs).ok_or_else(|| RULE.to_owned());
     match unit {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => seconds(1),
@@ -433,7 +454,8 @@ mod tests {
 
     #[test]
     fn reports_every_mistake_with_its_line() {
-        let text = "version = 1\nname = 5\n[edge]\npoll = \"2x\"\nnmae = \"typo\"\n[[edge.devices]]\nport = 70000\n";
+        let text =
+            "version = 1\nname = 5\n[edge]\npoll = \"2x\"\nnmae = \"typo\"\n[[edge.devices]]\nport = 70000\n";
         let file = ConfigFile::from_text(Path::new("plant.toml"), text.to_owned());
         let mut problems = Problems::default();
         let mut root = file.parse(&mut problems);

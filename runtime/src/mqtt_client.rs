@@ -1,11 +1,50 @@
-//! One MQTT session at a time over TCP or TLS (rumqttc behind it).
+//! One MQTT session at a time over TCP or TLS: MQTT 3.1.1, clean session.
 //!
 //! A client object lives for one session: nothing queued in an old one is ever sent in a new one (design §4.11).
+//! The packets are rumqttc's; its event loop is not used, because it stops sending while its user is slow to receive
+//! and the other way round. Here two tasks share the socket, so neither direction ever waits for the other:
+//!
+//! ```text
+//! MqttSender ──requests (bounded)──► writer task ──► socket ──► reader task ──messages (bounded)──► MqttReceiver
+//!                                         ▲── acks, completions ───────┘
+//! ```
+//!
+//! Dropping the [`MqttReceiver`] ends both tasks and the socket at once. A session that stands still is found out:
+//! nothing received for 1.5 × keep-alive, or nothing writable for [`WRITE_STALL_MAX`], ends it.
+
+mod connection;
+mod session;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use session::{Request, Shared};
+
+/// From the first packet of TCP to CONNACK.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A socket that takes no byte for so long is a dead one: longer than a hub's longest fsync, shorter than a shift.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// Publishes waiting for the writer task; it sends all that it finds with one write.
+const REQUESTS_MAX: usize = 64;
+
+/// Received messages waiting for the user.
+const MESSAGES_MAX: usize = 64;
+
+/// QoS 1 publishes without PUBACK: half of what brokers allow by default, ids are never scarce.
+const UNACKNOWLEDGED_MAX: usize = 32;
+
+/// Longest wait for SUBACK, and for DISCONNECT to be written.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The longest text in a packet: its length has 16 bits.
+const TOPIC_BYTES_MAX: usize = 65_535;
 
 /// Where and as whom to connect.
 #[derive(Clone, Debug)]
@@ -91,43 +130,105 @@ pub fn parse_url(text: &str) -> Result<(String, u16, bool), String> {
 
 /// The sending half of one session. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct MqttSender {}
+pub struct MqttSender {
+    requests: mpsc::Sender<Request>,
+    shared: Arc<Shared>,
+    packet_bytes_max: usize,
+}
 
 /// The receiving half of one session; dropping it ends the session without DISCONNECT (the will is sent).
 #[derive(Debug)]
-pub struct MqttReceiver {}
+pub struct MqttReceiver {
+    messages: mpsc::Receiver<Message>,
+    shared: Arc<Shared>,
+    /// Reader and writer; aborted when this is dropped.
+    _tasks: JoinSet<()>,
+}
 
 /// Connects and waits for CONNACK, up to 10 s. Clean session, MQTT 3.1.1.
-pub async fn connect(_options: &MqttOptions) -> Result<(MqttSender, MqttReceiver), MqttError> {
-    todo!()
+pub async fn connect(options: &MqttOptions) -> Result<(MqttSender, MqttReceiver), MqttError> {
+    let opened = tokio::time::timeout(CONNECT_DEADLINE, connection::open(options)).await;
+    let opened =
+        opened.map_err(|_| MqttError::Lost(format!("no connection within {CONNECT_DEADLINE:?}")))??;
+    let (requests, requests_taken) = mpsc::channel(REQUESTS_MAX);
+    let (messages_given, messages) = mpsc::channel(MESSAGES_MAX);
+    let shared = Arc::new(Shared::new(UNACKNOWLEDGED_MAX));
+    let tasks = session::start(opened, options, &shared, requests_taken, messages_given);
+    let sender = MqttSender { requests, shared: shared.clone(), packet_bytes_max: options.packet_bytes_max };
+    Ok((sender, MqttReceiver { messages, shared, _tasks: tasks }))
 }
 
 impl MqttSender {
     /// Subscribes and waits for SUBACK.
-    pub async fn subscribe(&self, _filters: &[(String, QoS)]) -> Result<(), MqttError> {
-        todo!()
+    pub async fn subscribe(&self, filters: &[(String, QoS)]) -> Result<(), MqttError> {
+        if filters.is_empty() || filters.iter().any(|(filter, _)| filter.len() > TOPIC_BYTES_MAX) {
+            return Err(MqttError::Options("a subscription needs filters of at most 65535 bytes".into()));
+        }
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::Subscribe { filters: filters.to_vec(), answer }).await?;
+        match tokio::time::timeout(ANSWER_DEADLINE, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(self.shared.reason()),
+            Err(_) => Err(MqttError::Lost(format!("no SUBACK within {ANSWER_DEADLINE:?}"))),
+        }
     }
 
-    /// Publishes: waits while the socket is behind (bounded queue), so that the caller feels back-pressure.
+    /// Publishes: waits while the socket is behind (bounded queue), so that the caller feels back-pressure. With QoS 1
+    /// it also waits while too many are unacknowledged, but not for its own PUBACK.
     pub async fn publish(
         &self,
-        _topic: String,
-        _qos: QoS,
-        _retain: bool,
-        _payload: Vec<u8>,
+        topic: String,
+        qos: QoS,
+        retain: bool,
+        payload: Vec<u8>,
     ) -> Result<(), MqttError> {
-        todo!()
+        if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || topic.contains(['+', '#', '\0']) {
+            return Err(MqttError::Options(format!("{topic:?} cannot be a topic name")));
+        }
+        let bytes = topic.len() + payload.len() + session::PUBLISH_OVERHEAD;
+        if bytes > self.packet_bytes_max {
+            let limit = self.packet_bytes_max;
+            return Err(MqttError::Options(format!(
+                "a packet of {bytes} bytes is above the limit of {limit}"
+            )));
+        }
+        if qos == QoS::AtLeastOnce {
+            match self.shared.unacknowledged.acquire().await {
+                Ok(permit) => permit.forget(), // given back by PUBACK
+                Err(_) => return Err(self.shared.reason()),
+            }
+        }
+        self.send(Request::Publish { topic, qos, retain, payload }).await
     }
 
     /// Sends DISCONNECT after what is queued, so that the will is not sent.
     pub async fn disconnect(&self) -> Result<(), MqttError> {
-        todo!()
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::Disconnect { answer }).await?;
+        match tokio::time::timeout(ANSWER_DEADLINE, answered).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(self.shared.reason()),
+            Err(_) => Err(MqttError::Lost("DISCONNECT could not be written".into())),
+        }
+    }
+
+    async fn send(&self, request: Request) -> Result<(), MqttError> {
+        self.requests.send(request).await.map_err(|_| self.shared.reason())
     }
 }
 
 impl MqttReceiver {
-    /// The next message, or why the session ended.
+    /// The next message, or why the session ended. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Message, MqttError> {
-        todo!()
+        self.messages.recv().await.ok_or_else(|| self.shared.reason())
     }
 }
+
+impl Drop for MqttReceiver {
+    fn drop(&mut self) {
+        self.shared.end("ended by its user".into());
+    }
+}
+
+#[cfg(test)]
+mod tests;

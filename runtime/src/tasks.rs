@@ -97,7 +97,8 @@ impl Tasks {
         E: std::fmt::Display + Send + 'static,
     {
         let (name, failure) = (name.into(), self.failure.clone());
-        let guard = FailOnPanic { failure: kind.fate().stops_process.then(|| failure.clone()), name: name.clone() };
+        let guard =
+            FailOnPanic { failure: kind.fate().stops_process.then(|| failure.clone()), name: name.clone() };
         let mut set = lock(&self.set);
         while set.try_join_next().is_some() {} // forget the ones that ended well
         set.spawn(async move {

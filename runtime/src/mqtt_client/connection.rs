@@ -1,0 +1,156 @@
+//! TCP, TLS and the CONNECT/CONNACK exchange.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use rumqttc::tokio_rustls::TlsConnector;
+use rumqttc::tokio_rustls::rustls::crypto::aws_lc_rs;
+use rumqttc::tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use rumqttc::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rumqttc::tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use rumqttc::{Connect, ConnectReturnCode, LastWill, Packet, Protocol};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::{MqttError, MqttOptions, TlsOptions};
+
+/// An accepted connection: both halves, and bytes already received after CONNACK.
+pub(super) struct Opened {
+    pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
+    pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(super) received: BytesMut,
+}
+
+/// Connects and exchanges CONNECT for CONNACK.
+pub(super) async fn open(options: &MqttOptions) -> Result<Opened, MqttError> {
+    let tcp = dial(&options.host, options.port).await?;
+    let (mut reader, mut writer): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) =
+        match &options.tls {
+            None => {
+                let (reader, writer) = tcp.into_split();
+                (Box::new(reader), Box::new(writer))
+            }
+            Some(tls) => {
+                let name = ServerName::try_from(options.host.clone()).map_err(|_| {
+                    MqttError::Options(format!("{} is no name for a TLS server", options.host))
+                })?;
+                let stream =
+                    TlsConnector::from(tls_config(tls)?).connect(name, tcp).await.map_err(tls_error)?;
+                let (reader, writer) = tokio::io::split(stream);
+                (Box::new(reader), Box::new(writer))
+            }
+        };
+    let mut buffer = BytesMut::new();
+    encode_connect(options, &mut buffer)?;
+    writer.write_all(&buffer).await.map_err(lost)?;
+    writer.flush().await.map_err(lost)?;
+    buffer.clear();
+    accepted(&mut reader, &mut buffer, options.packet_bytes_max).await?;
+    Ok(Opened { reader, writer, received: buffer })
+}
+
+async fn dial(host: &str, port: u16) -> Result<TcpStream, MqttError> {
+    let mut last = MqttError::Lost(format!("{host} has no address"));
+    let addresses =
+        tokio::net::lookup_host((host, port)).await.map_err(|e| MqttError::Lost(format!("{host}: {e}")))?;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true).map_err(lost)?;
+                return Ok(stream);
+            }
+            Err(error) => last = MqttError::Lost(format!("{address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+fn encode_connect(options: &MqttOptions, out: &mut BytesMut) -> Result<(), MqttError> {
+    let mut connect = Connect::new(options.client_id.clone());
+    connect.protocol = Protocol::V4;
+    connect.clean_session = true;
+    connect.keep_alive = u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX);
+    if let Some((topic, payload, retain)) = &options.will {
+        connect.last_will =
+            Some(LastWill::new(topic.as_str(), payload.clone(), rumqttc::QoS::AtLeastOnce, *retain));
+    }
+    if let Some((user, password)) = &options.login {
+        connect.set_login(user.as_str(), password.as_str());
+    }
+    connect.write(out).map(|_| ()).map_err(|error| MqttError::Options(format!("CONNECT: {error}")))
+}
+
+/// Reads until CONNACK is whole; what follows it stays in `buffer`.
+async fn accepted(
+    reader: &mut (dyn AsyncRead + Send + Unpin),
+    buffer: &mut BytesMut,
+    packet_bytes_max: usize,
+) -> Result<(), MqttError> {
+    loop {
+        match Packet::read(buffer, packet_bytes_max) {
+            Ok(Packet::ConnAck(ack)) if ack.code == ConnectReturnCode::Success => return Ok(()),
+            Ok(Packet::ConnAck(ack)) => return Err(MqttError::Refused(format!("{:?}", ack.code))),
+            Ok(_) => {
+                return Err(MqttError::Lost("the first packet was no CONNACK: not an MQTT broker?".into()));
+            }
+            Err(rumqttc::Error::InsufficientBytes(_)) => {}
+            Err(error) => return Err(MqttError::Lost(format!("not an MQTT broker? {error}"))),
+        }
+        if reader.read_buf(buffer).await.map_err(lost)? == 0 {
+            return Err(MqttError::Lost(
+                "closed before CONNACK: no MQTT broker there, or TLS expected?".into(),
+            ));
+        }
+    }
+}
+
+fn tls_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, MqttError> {
+    let mut roots = RootCertStore::empty();
+    match &options.ca_file {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|e| MqttError::Options(format!("{}: {e}", path.display())))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err(MqttError::Options("there is no CA certificate; set ca_file".into()));
+    }
+    let bad = |error: &dyn std::fmt::Display| MqttError::Options(format!("TLS: {error}"));
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad(&e))?
+        .with_root_certificates(roots);
+    let config = match &options.client {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let private = PrivateKeyDer::from_pem_file(key)
+                .map_err(|e| MqttError::Options(format!("{}: {e}", key.display())))?;
+            builder.with_client_auth_cert(certificates(chain)?, private).map_err(|e| bad(&e))?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, MqttError> {
+    let problem = |error: &dyn std::fmt::Display| MqttError::Options(format!("{}: {error}", path.display()));
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|e| problem(&e))?.collect();
+    let found = found.map_err(|e| problem(&e))?;
+    if found.is_empty() { Err(problem(&"no certificate in PEM form")) } else { Ok(found) }
+}
+
+fn tls_error(error: io::Error) -> MqttError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => MqttError::Refused(format!("TLS: {error}")),
+        _ => lost(error),
+    }
+}
+
+fn lost(error: io::Error) -> MqttError {
+    MqttError::Lost(error.to_string())
+}
