@@ -12,6 +12,8 @@ pub mod sparkplug;
 /// Message types generated from `schema/`; a test regenerates and compares them.
 #[allow(missing_docs, reason = "documented in the schema")]
 pub mod generated {
+    #[rustfmt::skip]
     pub mod feed;
+    #[rustfmt::skip]
     pub mod sparkplug;
 }
