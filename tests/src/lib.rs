@@ -1,1 +1,4 @@
-//! tests
+//! What whole-plant tests need: the binary as a process, free ports, peers from other projects.
+
+pub mod peers;
+pub mod process;
