@@ -1,0 +1,165 @@
+// The hub's HTTP API as the page uses it: types of the answers, one fetch, errors with their remedy.
+
+export type Scalar = number | string | boolean | null;
+
+/** One value of one point at one time. `special` names NaN and the infinities, whose `v` is null. */
+export interface Reading {
+  t: string;
+  v: Scalar;
+  q: string;
+  special?: string;
+}
+
+export interface Point {
+  path: string;
+  unit: string;
+  type: string;
+  writable: boolean;
+  min: number | null;
+  max: number | null;
+  description: string;
+  agent: string;
+  device: string | null;
+  metric: string;
+  last: Reading | null;
+}
+
+export interface Plant {
+  enterprise: string;
+  site: string;
+  hub_id: string;
+  version: string;
+  now: string;
+  commands_enabled: boolean;
+}
+
+export interface History {
+  path: string;
+  samples: Reading[];
+  thinned: boolean;
+  truncated: boolean;
+}
+
+export interface Agent {
+  agent: string;
+  online: boolean;
+  foreign: boolean;
+  since: string;
+  last_message: string | null;
+  last_receipt: string | null;
+  backlog: number | null;
+  version: string;
+  births: number;
+  rebirths: number;
+  gaps: number;
+  devices: { name: string; online: boolean }[];
+}
+
+export interface Health {
+  status: "ok" | "degraded" | "failing";
+  reasons: string[];
+  version: string;
+}
+
+export interface Account {
+  count: number;
+  checksum: string;
+}
+
+/** How the hub's account of one epoch compares with what the agent said of it. */
+export type EpochVerdict = "balanced" | "in-flight" | "mismatch" | "unreported";
+
+export interface Epoch {
+  epoch: string;
+  verdict: EpochVerdict;
+  received: Account;
+  records_received: number;
+  records_missing: number;
+  records_lost: number;
+  verified_end: number;
+  mismatch: string | null;
+  reported: { first_held: number; end: number; before: Account; total: Account } | null;
+}
+
+export interface Reconcile {
+  hub_id: string;
+  log: { epoch: string; first: number; end: number };
+  agents: { agent: string; verdict: EpochVerdict; epochs: Epoch[] }[];
+  sinks: { name: string; position: number; lag: number; behind_start: boolean }[];
+}
+
+export interface CommandRecord {
+  id: string;
+  path: string;
+  value: string;
+  author: string;
+  reason: string;
+  at: string;
+  outcome: string;
+  read_back: string | null;
+}
+
+/** What the hub answered instead: `remedy` says what to do about it. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly remedy: string,
+  ) {
+    super(message);
+  }
+}
+
+const BASE = "/api/v1";
+
+export async function get<T>(path: string, parameters: Record<string, string | number | undefined> = {}, signal?: AbortSignal): Promise<T> {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(parameters)) {
+    if (value !== undefined && value !== "") query.set(key, String(value));
+  }
+  const text = query.toString();
+  return answer<T>(await reach(`${BASE}${path}${text ? `?${text}` : ""}`, { signal }));
+}
+
+export async function post<T>(path: string, body: unknown): Promise<T> {
+  return answer<T>(
+    await reach(`${BASE}${path}`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-forebay": "1" },
+      body: JSON.stringify(body),
+    }),
+  );
+}
+
+async function reach(url: string, init: RequestInit): Promise<Response> {
+  try {
+    return await fetch(url, init);
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new ApiError(0, "unreachable", "The hub does not answer.", "Look whether it runs; the page tries again by itself.");
+  }
+}
+
+async function answer<T>(response: Response): Promise<T> {
+  if (response.ok) {
+    return (response.status === 204 ? undefined : await response.json()) as T;
+  }
+  let error: { code?: string; message?: string; remedy?: string } = {};
+  try {
+    error = ((await response.json()) as { error?: typeof error }).error ?? {};
+  } catch {
+    // not JSON: the status has to do
+  }
+  throw new ApiError(response.status, error.code ?? "http", error.message ?? `HTTP ${response.status}`, error.remedy ?? "");
+}
+
+/** Every point, page by page; `onPage` sees them as they come. */
+export async function everyPoint(onPage: (points: Point[]) => void, signal: AbortSignal): Promise<void> {
+  let after: string | undefined;
+  do {
+    const page = await get<{ points: Point[]; next: string | null }>("/points", { limit: 2000, after }, signal);
+    onPage(page.points);
+    after = page.next ?? undefined;
+  } while (after !== undefined);
+}
