@@ -8,6 +8,7 @@ pub mod feed;
 pub mod log_record;
 pub mod receipt;
 pub mod sparkplug;
+mod varint;
 
 /// Message types generated from `schema/`; a test regenerates and compares them.
 #[allow(missing_docs, reason = "documented in the schema")]

@@ -1,8 +1,59 @@
 //! Records in the two logs: what an agent accepted, what a hub received, and the catalogues that name their points.
+//!
+//! Framing (length, checksum) is the log's business; these are the bytes inside. All numbers are little endian;
+//! varint is protobuf's, "signed" a zigzag varint, text and bytes have a varint length before them.
+//!
+//! ```text
+//! u8 version = 1 · u8 kind · body, which ends where the bytes end
+//!
+//! kind 1 Accepted        account · batch; flag 2: the device went down with it
+//! kind 2 Received        agent varint · account · batch
+//! kind 3 SourcePosition  source text · position bytes
+//! kind 4 CommandSeen     id 16 bytes · expires_at signed µs
+//! kind 5 Lost            agent varint · epoch u64 · start varint · length varint (> 0) · reason text
+//! kind 16 Agent          agent varint · group text · node text
+//! kind 17 Point          point varint · agent varint · path text · flags u8 · [device text] · metric text
+//!                        · type u8 · unit text · [min f64] · [max f64] · [dead band f64] · description text
+//!                        flags: 1 device, 2 writable, 4 min, 8 max, 16 dead band
+//!
+//! account = count varint · checksum u64
+//! batch   = flags u8 · epoch u64 · offset varint · accepted_at signed µs · columns (columns.rs)
+//!           flags: 1 is_historical, 2 device down, 4 with a column of qualities (absent if all are Good)
+//! ```
+//!
+//! Unknown versions and kinds are errors that name themselves; unknown flags, types, qualities and left-over bytes
+//! are damage. A reader never guesses.
 
-use model::{Epoch, NodeId, PointDefinition, PointId, SampleBatch, Timestamp};
+mod columns;
+mod reader;
 
+use model::{
+    Epoch, NodeId, Offset, PointDefinition, PointId, PointPath, Quality, RecordId, SampleBatch, Timestamp,
+};
+
+use self::reader::{Reader, put_bytes, put_signed};
 use crate::account::Account;
+use crate::varint;
+
+const VERSION: u8 = 1;
+
+const ACCEPTED: u8 = 1;
+const RECEIVED: u8 = 2;
+const SOURCE_POSITION: u8 = 3;
+const COMMAND_SEEN: u8 = 4;
+const LOST: u8 = 5;
+const AGENT: u8 = 16;
+const POINT: u8 = 17;
+
+const IS_HISTORICAL: u8 = 1;
+const DEVICE_DOWN: u8 = 2;
+const WITH_QUALITY: u8 = 4;
+
+const HAS_DEVICE: u8 = 1;
+const WRITABLE: u8 = 2;
+const HAS_MIN: u8 = 4;
+const HAS_MAX: u8 = 8;
+const HAS_DEAD_BAND: u8 = 16;
 
 /// Number of an agent in a hub's catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,24 +156,196 @@ pub enum RecordError {
 
 impl LogRecord {
     /// Appends the record's bytes to `out`.
-    pub fn encode(&self, _out: &mut Vec<u8>) {
-        todo!()
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Accepted { batch, account, event } => {
+                out.extend_from_slice(&[VERSION, ACCEPTED]);
+                put_account(account, out);
+                put_batch(batch, if *event == DeviceEvent::Down { DEVICE_DOWN } else { 0 }, out);
+            }
+            Self::Received { agent, batch, account } => {
+                out.extend_from_slice(&[VERSION, RECEIVED]);
+                varint::put(u64::from(agent.0), out);
+                put_account(account, out);
+                put_batch(batch, 0, out);
+            }
+            Self::SourcePosition { source, position } => {
+                out.extend_from_slice(&[VERSION, SOURCE_POSITION]);
+                put_bytes(source.as_bytes(), out);
+                put_bytes(position, out);
+            }
+            Self::CommandSeen { id, expires_at } => {
+                out.extend_from_slice(&[VERSION, COMMAND_SEEN]);
+                out.extend_from_slice(id);
+                put_signed(expires_at.0, out);
+            }
+            Self::Lost { agent, epoch, start, end, reason } => {
+                debug_assert!(start < end, "an empty range is not lost");
+                out.extend_from_slice(&[VERSION, LOST]);
+                varint::put(u64::from(agent.0), out);
+                out.extend_from_slice(&epoch.0.to_le_bytes());
+                varint::put(*start, out);
+                varint::put(end.wrapping_sub(*start), out);
+                put_bytes(reason.as_bytes(), out);
+            }
+        }
     }
 
     /// Reads one record; the bytes must hold nothing else.
-    pub fn decode(_bytes: &[u8]) -> Result<LogRecord, RecordError> {
-        todo!()
+    pub fn decode(bytes: &[u8]) -> Result<LogRecord, RecordError> {
+        let mut reader = Reader::new(bytes);
+        let record = match kind(&mut reader)? {
+            ACCEPTED => {
+                let account = read_account(&mut reader)?;
+                let (batch, flags) = read_batch(&mut reader, IS_HISTORICAL | DEVICE_DOWN | WITH_QUALITY)?;
+                let event = if flags & DEVICE_DOWN == 0 { DeviceEvent::None } else { DeviceEvent::Down };
+                Self::Accepted { batch, account, event }
+            }
+            RECEIVED => {
+                let agent = AgentId(reader.number32()?);
+                let account = read_account(&mut reader)?;
+                let (batch, _) = read_batch(&mut reader, IS_HISTORICAL | WITH_QUALITY)?;
+                Self::Received { agent, batch, account }
+            }
+            SOURCE_POSITION => {
+                let source = reader.text()?.to_owned();
+                Self::SourcePosition { source, position: reader.bytes()?.to_vec() }
+            }
+            COMMAND_SEEN => Self::CommandSeen { id: reader.array()?, expires_at: reader.timestamp()? },
+            LOST => {
+                let (agent, epoch) = (AgentId(reader.number32()?), reader.epoch()?);
+                let (start, length) = (reader.varint()?, reader.varint()?);
+                let end = start.checked_add(length).filter(|end| *end > start);
+                let end = end.ok_or(RecordError::Damaged("a range that is none"))?;
+                Self::Lost { agent, epoch, start, end, reason: reader.text()?.to_owned() }
+            }
+            other => return Err(RecordError::Kind(other)),
+        };
+        reader.end()?;
+        Ok(record)
     }
+}
+
+fn kind(reader: &mut Reader<'_>) -> Result<u8, RecordError> {
+    match reader.byte()? {
+        VERSION => reader.byte(),
+        0 => Err(RecordError::Damaged("there is no version 0")),
+        newer => Err(RecordError::Version(newer)),
+    }
+}
+
+fn put_account(account: &Account, out: &mut Vec<u8>) {
+    varint::put(account.count, out);
+    out.extend_from_slice(&account.checksum.to_le_bytes());
+}
+
+fn read_account(reader: &mut Reader<'_>) -> Result<Account, RecordError> {
+    Ok(Account { count: reader.varint()?, checksum: reader.fixed64()? })
+}
+
+fn put_batch(batch: &SampleBatch, mut flags: u8, out: &mut Vec<u8>) {
+    let with_quality = batch.samples.iter().any(|sample| sample.quality != Quality::GOOD);
+    if batch.is_historical {
+        flags |= IS_HISTORICAL;
+    }
+    if with_quality {
+        flags |= WITH_QUALITY;
+    }
+    out.push(flags);
+    out.extend_from_slice(&batch.id.epoch.0.to_le_bytes());
+    varint::put(batch.id.offset.0, out);
+    put_signed(batch.accepted_at.0, out);
+    columns::put(&batch.samples, batch.accepted_at, with_quality, out);
+}
+
+fn read_batch(reader: &mut Reader<'_>, known: u8) -> Result<(SampleBatch, u8), RecordError> {
+    let flags = reader.byte()?;
+    if flags & !known != 0 {
+        return Err(RecordError::Damaged("unknown flags"));
+    }
+    let id = RecordId { epoch: reader.epoch()?, offset: Offset(reader.varint()?) };
+    let accepted_at = reader.timestamp()?;
+    let samples = columns::read(reader, accepted_at, flags & WITH_QUALITY != 0)?;
+    Ok((SampleBatch { id, accepted_at, is_historical: flags & IS_HISTORICAL != 0, samples }, flags))
 }
 
 impl CatalogueEntry {
     /// Appends the entry's bytes to `out`.
-    pub fn encode(&self, _out: &mut Vec<u8>) {
-        todo!()
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Agent { id, node } => {
+                out.extend_from_slice(&[VERSION, AGENT]);
+                varint::put(u64::from(id.0), out);
+                put_bytes(node.group().as_bytes(), out);
+                put_bytes(node.node().as_bytes(), out);
+            }
+            Self::Point { id, agent, definition } => {
+                out.extend_from_slice(&[VERSION, POINT]);
+                varint::put(u64::from(id.0), out);
+                varint::put(u64::from(agent.0), out);
+                put_definition(definition, out);
+            }
+        }
     }
 
     /// Reads one entry; the bytes must hold nothing else.
-    pub fn decode(_bytes: &[u8]) -> Result<CatalogueEntry, RecordError> {
-        todo!()
+    pub fn decode(bytes: &[u8]) -> Result<CatalogueEntry, RecordError> {
+        let mut reader = Reader::new(bytes);
+        let entry = match kind(&mut reader)? {
+            AGENT => {
+                let id = AgentId(reader.number32()?);
+                let node = NodeId::new(reader.text()?, reader.text()?);
+                Self::Agent { id, node: node.map_err(|_| RecordError::Damaged("no name of a node"))? }
+            }
+            POINT => {
+                let (id, agent) = (PointId(reader.number32()?), AgentId(reader.number32()?));
+                Self::Point { id, agent, definition: read_definition(&mut reader)? }
+            }
+            other => return Err(RecordError::Kind(other)),
+        };
+        reader.end()?;
+        Ok(entry)
     }
 }
+
+fn put_definition(definition: &PointDefinition, out: &mut Vec<u8>) {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let flags = flag(definition.device.is_some(), HAS_DEVICE)
+        | flag(definition.writable, WRITABLE)
+        | flag(definition.min.is_some(), HAS_MIN)
+        | flag(definition.max.is_some(), HAS_MAX)
+        | flag(definition.dead_band.is_some(), HAS_DEAD_BAND);
+    put_bytes(definition.path.as_str().as_bytes(), out);
+    out.push(flags);
+    if let Some(device) = &definition.device {
+        put_bytes(device.as_bytes(), out);
+    }
+    put_bytes(definition.metric.as_bytes(), out);
+    out.push(definition.data_type.code());
+    put_bytes(definition.unit.as_bytes(), out);
+    for number in [definition.min, definition.max, definition.dead_band].into_iter().flatten() {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    put_bytes(definition.description.as_bytes(), out);
+}
+
+fn read_definition(reader: &mut Reader<'_>) -> Result<PointDefinition, RecordError> {
+    let path = PointPath::new(reader.text()?).map_err(|_| RecordError::Damaged("no path"))?;
+    let flags = reader.byte()?;
+    if flags & !(HAS_DEVICE | WRITABLE | HAS_MIN | HAS_MAX | HAS_DEAD_BAND) != 0 {
+        return Err(RecordError::Damaged("unknown flags"));
+    }
+    let has = |bit: u8| flags & bit != 0;
+    let device = if has(HAS_DEVICE) { Some(reader.text()?.to_owned()) } else { None };
+    let metric = reader.text()?.to_owned();
+    let data_type = columns::data_type(reader.byte()?)?;
+    let unit = reader.text()?.to_owned();
+    let mut number = |bit: u8| if has(bit) { reader.double().map(Some) } else { Ok(None) };
+    let (min, max, dead_band) = (number(HAS_MIN)?, number(HAS_MAX)?, number(HAS_DEAD_BAND)?);
+    let description = reader.text()?.to_owned();
+    let writable = has(WRITABLE);
+    Ok(PointDefinition { path, device, metric, data_type, unit, min, max, writable, dead_band, description })
+}
+
+#[cfg(test)]
+mod tests;
