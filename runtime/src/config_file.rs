@@ -11,6 +11,15 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// The plant that a file describes: its root keys `enterprise` and `site`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlantNames {
+    /// ISA-95 enterprise.
+    pub enterprise: String,
+    /// ISA-95 site.
+    pub site: String,
+}
+
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
