@@ -1,4 +1,5 @@
 //! What whole-plant tests need: the binary as a process, free ports, peers from other projects.
 
 pub mod peers;
+pub mod plant;
 pub mod process;
