@@ -10,10 +10,11 @@ use runtime::config_file::{Problem, Problems, Section};
 
 use crate::points::PointConfig;
 
+mod modbus;
 mod simulated;
 
 /// Every driver: register here.
-pub const KINDS: &[DriverKind] = &[simulated::KIND];
+pub const KINDS: &[DriverKind] = &[modbus::KIND, simulated::KIND];
 
 /// A driver's entry in the table.
 pub struct DriverKind {
@@ -179,65 +180,7 @@ pub trait Driver: Send {
 
 #[cfg(test)]
 mod tests {
-    //! What the tests of drivers share.
-
-    use std::path::Path;
-
-    use model::{DataType, PointDefinition, PointPath};
-    use runtime::config_file::ConfigFile;
-
     use super::*;
-
-    /// A point with this address.
-    pub(super) fn point(address: &str, raw_type: DataType) -> PointConfig {
-        PointConfig {
-            definition: PointDefinition {
-                path: PointPath::new(&format!("test/{address}")).unwrap(),
-                device: Some("test".into()),
-                metric: address.to_owned(),
-                data_type: raw_type,
-                unit: String::new(),
-                min: None,
-                max: None,
-                writable: true,
-                dead_band: None,
-                description: String::new(),
-            },
-            address: address.to_owned(),
-            raw_type,
-            scale: None,
-            offset: None,
-            line: 2,
-        }
-    }
-
-    /// A device with these points.
-    pub(super) fn setup(points: Vec<PointConfig>, clock: Clock) -> DeviceSetup {
-        DeviceSetup {
-            name: "test".into(),
-            points,
-            points_file: "test.csv".into(),
-            state_dir: std::env::temp_dir(),
-            clock,
-        }
-    }
-
-    /// The driver that `text` configures, or what is wrong with it.
-    pub(super) fn validated(
-        kind: &DriverKind,
-        text: &str,
-        setup: &DeviceSetup,
-    ) -> Result<Box<dyn Driver>, Problems> {
-        let file = ConfigFile::from_text(Path::new("test.toml"), text.to_owned());
-        let mut problems = Problems::default();
-        let mut section = file.parse(&mut problems);
-        let driver = (kind.validate)(&mut section, setup, &mut problems);
-        section.finish(&mut problems);
-        match driver {
-            Some(driver) if problems.is_empty() => Ok(driver),
-            _ => Err(problems),
-        }
-    }
 
     #[test]
     fn names_are_unique() {

@@ -1,4 +1,6 @@
 //! The edge agent: reads devices, normalises, accepts into a durable log, speaks Sparkplug to its hub.
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod driver_conformance;
 pub mod drivers;
 pub mod points;

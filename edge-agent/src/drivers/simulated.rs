@@ -389,7 +389,28 @@ impl<'a> Options<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drivers::tests::{point, setup, validated};
+    use crate::driver_conformance as conformance;
+    use crate::driver_conformance::{Candidate, point, validated};
+
+    fn setup(points: Vec<PointConfig>, clock: Clock) -> DeviceSetup {
+        conformance::setup(points, clock, std::env::temp_dir().join("not-written"))
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        let points = ["sine", "counter", "random_walk(start=3)", "register"];
+        let points: Vec<_> = points.iter().map(|address| point(address, DataType::Int32)).collect();
+        let clock = Clock::manual(Timestamp(1_000_000));
+        let candidate =
+            Candidate { driver: KIND.name, text: String::new(), setup: setup(points.clone(), clock.clone()) };
+        conformance::validate_is_pure(&candidate);
+        conformance::reads_are_bounded_and_typed(&candidate).await;
+        conformance::close_then_open_works(&candidate).await;
+        conformance::writes_are_read_back(&candidate, 3, &[Value::Int32(7), Value::Int32(-7)]).await;
+        conformance::a_cut_off_read_does_no_harm(&candidate).await;
+        let candidate = Candidate { setup: setup(points[..2].to_vec(), clock), ..candidate };
+        conformance::positions_resume_exactly(&candidate).await;
+    }
 
     #[tokio::test]
     async fn functions_follow_the_clock() {
