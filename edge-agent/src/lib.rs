@@ -3,4 +3,5 @@
 #[cfg(any(test, feature = "test-util"))]
 pub mod driver_conformance;
 pub mod drivers;
+pub mod normalise;
 pub mod points;

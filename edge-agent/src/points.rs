@@ -1,6 +1,22 @@
 //! The point list of a device: what is read where, and how it becomes a sample.
+//!
+//! A CSV file as spreadsheets write it: UTF-8 (with or without BOM), `,` `;` or tab between columns as the first line
+//! shows, a header line, lines that begin with `#` are remarks. Columns, in any order; only the first three must be
+//! there:
+//!
+//! ```text
+//! name,address,type,scale,offset,unit,deadband,min,max,writable,path,description
+//! ```
+//!
+//! Every mistake becomes a [`Problem`] with its line; a list with mistakes gives the points that have none.
 
-use model::{DataType, PointDefinition};
+use std::collections::HashMap;
+use std::path::Path;
+
+use csv::StringRecord;
+use model::limits::PATH_BYTES_MAX;
+use model::{DataType, PointDefinition, PointPath};
+use runtime::config_file::{Problem, Problems};
 
 /// One point of a device, as its list gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,4 +34,449 @@ pub struct PointConfig {
     pub offset: Option<f64>,
     /// Line in the point list, from 1, for messages.
     pub line: usize,
+}
+
+const COLUMNS: [&str; 12] = [
+    "name",
+    "address",
+    "type",
+    "scale",
+    "offset",
+    "unit",
+    "deadband",
+    "min",
+    "max",
+    "writable",
+    "path",
+    "description",
+];
+
+/// Columns that must be there.
+const REQUIRED: usize = 3;
+
+/// UCUM units of plants are short; longer texts are descriptions that went into the wrong column.
+const UNIT_BYTES_MAX: usize = 64;
+
+/// Room for a sentence in an operator's language.
+const DESCRIPTION_BYTES_MAX: usize = 1024;
+
+/// Reads the list of `device` from a file.
+pub fn read_list(file: &Path, device: &str, problems: &mut Problems) -> Vec<PointConfig> {
+    match std::fs::read(file) {
+        Ok(bytes) => parse_list(file, &bytes, device, problems),
+        Err(error) => {
+            problems.push(Problem {
+                file: file.to_owned(),
+                line: 0,
+                key: "points".into(),
+                value: String::new(),
+                rule: format!("cannot be read: {error}"),
+            });
+            Vec::new()
+        }
+    }
+}
+
+/// Reads the list of `device` from bytes; `file` is for messages.
+pub fn parse_list(file: &Path, bytes: &[u8], device: &str, problems: &mut Problems) -> Vec<PointConfig> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .comment(Some(b'#'))
+        .delimiter(delimiter(bytes))
+        .trim(csv::Trim::All)
+        .from_reader(bytes);
+    let mut list = List { file, device, problems, names: HashMap::new(), paths: HashMap::new() };
+    let mut columns: Option<Vec<Option<usize>>> = None;
+    let mut points = Vec::new();
+    let mut record = StringRecord::new();
+    loop {
+        match reader.read_record(&mut record) {
+            Ok(false) => break,
+            Ok(true) => {}
+            Err(error) => {
+                let line = error.position().map_or(0, |at| line_number(at.line()));
+                let rule = match error.kind() {
+                    csv::ErrorKind::Utf8 { .. } => "is not UTF-8; save the file as \"CSV UTF-8\"".to_owned(),
+                    _ => error.to_string(),
+                };
+                list.problem(line, "line", "", rule);
+                continue;
+            }
+        }
+        let line = record.position().map_or(0, |at| line_number(at.line()));
+        match &columns {
+            None => columns = Some(list.header(&record, line)),
+            Some(columns) => points.extend(list.row(&record, columns, line)),
+        }
+    }
+    if columns.is_none() {
+        list.problem(1, "header", "", format!("is missing; the first line is {}", COLUMNS.join(",")));
+    } else if points.is_empty() && list.problems.is_empty() {
+        list.problem(1, "points", "", "the list has no point".into());
+    }
+    points
+}
+
+fn line_number(line: u64) -> usize {
+    usize::try_from(line).unwrap_or(usize::MAX)
+}
+
+/// `;` and tab are what spreadsheets write where the comma is a decimal sign.
+fn delimiter(bytes: &[u8]) -> u8 {
+    let header = bytes.split(|b| *b == b'\n').find(|line| !line.starts_with(b"#")).unwrap_or(b"");
+    [b';', b'\t'].into_iter().find(|d| header.contains(d)).unwrap_or(b',')
+}
+
+struct List<'a> {
+    file: &'a Path,
+    device: &'a str,
+    problems: &'a mut Problems,
+    /// Line of each name and path, to report duplicates.
+    names: HashMap<String, usize>,
+    paths: HashMap<String, usize>,
+}
+
+/// The cells of one line by column.
+struct Row<'a> {
+    record: &'a StringRecord,
+    columns: &'a [Option<usize>],
+    line: usize,
+}
+
+impl Row<'_> {
+    fn cell(&self, column: &str) -> &str {
+        let nth = COLUMNS.iter().position(|name| *name == column);
+        let at = nth.and_then(|nth| self.columns.get(nth).copied().flatten());
+        at.and_then(|at| self.record.get(at)).unwrap_or("")
+    }
+}
+
+impl List<'_> {
+    fn problem(&mut self, line: usize, key: &str, value: &str, rule: String) {
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line,
+            key: key.to_owned(),
+            value: value.to_owned(),
+            rule,
+        });
+    }
+
+    /// Where each column is.
+    fn header(&mut self, record: &StringRecord, line: usize) -> Vec<Option<usize>> {
+        let mut places = vec![None; COLUMNS.len()];
+        for (at, cell) in record.iter().enumerate() {
+            let name = cell.to_ascii_lowercase().replace([' ', '_', '-'], "");
+            match COLUMNS.iter().position(|column| *column == name) {
+                Some(nth) if places[nth].is_none() => places[nth] = Some(at),
+                Some(_) => self.problem(line, "header", cell, "the column is there twice".into()),
+                None => {
+                    self.problem(
+                        line,
+                        "header",
+                        cell,
+                        format!("unknown column; known: {}", COLUMNS.join(", ")),
+                    );
+                }
+            }
+        }
+        for (nth, column) in COLUMNS.iter().enumerate().take(REQUIRED) {
+            if places[nth].is_none() {
+                self.problem(line, "header", column, "the column is missing".into());
+            }
+        }
+        places
+    }
+
+    /// One line; every mistake in it is reported.
+    fn row(&mut self, record: &StringRecord, columns: &[Option<usize>], line: usize) -> Option<PointConfig> {
+        let row = Row { record, columns, line };
+        if record.len() > columns.iter().flatten().max().map_or(0, |last| last + 1) {
+            let extra = record.get(record.len() - 1).unwrap_or("");
+            if !extra.is_empty() {
+                self.problem(
+                    line,
+                    "line",
+                    extra,
+                    "has more cells than the header; quote texts with \"\"".into(),
+                );
+                return None;
+            }
+        }
+        let before = self.problems.list.len();
+        let name = self.name(&row);
+        let path = self.path(&row, &name);
+        let raw_type = self.data_type(&row);
+        let numeric = raw_type.is_none_or(DataType::is_numeric);
+        let scale = self.number(&row, "scale", numeric);
+        if scale == Some(0.0) {
+            self.problem(line, "scale", row.cell("scale"), "must not be 0".into());
+        }
+        let offset = self.number(&row, "offset", numeric);
+        let unit = self.unit(&row);
+        let dead_band = self.dead_band(&row, numeric);
+        let min = self.number(&row, "min", numeric);
+        let max = self.number(&row, "max", numeric);
+        if let (Some(min), Some(max)) = (min, max)
+            && min > max
+        {
+            self.problem(line, "min", row.cell("min"), format!("must not be above max, which is {max}"));
+        }
+        let writable = self.writable(&row);
+        let description = self.description(&row);
+        if self.problems.list.len() > before {
+            return None;
+        }
+        let raw_type = raw_type?;
+        let scaled = scale.is_some() || offset.is_some();
+        let data_type = if scaled && raw_type != DataType::Float { DataType::Double } else { raw_type };
+        let definition = PointDefinition {
+            path: path?,
+            device: Some(self.device.to_owned()),
+            metric: name,
+            data_type,
+            unit,
+            min,
+            max,
+            writable,
+            dead_band,
+            description,
+        };
+        Some(PointConfig {
+            definition,
+            address: row.cell("address").to_owned(),
+            raw_type,
+            scale,
+            offset,
+            line,
+        })
+    }
+
+    fn name(&mut self, row: &Row<'_>) -> String {
+        let name = row.cell("name").to_owned();
+        if let Err(error) = PointPath::new(&name) {
+            self.problem(row.line, "name", &name, error.to_string());
+        } else if let Some(first) = self.names.insert(name.clone(), row.line) {
+            self.problem(row.line, "name", &name, format!("is already the name of line {first}"));
+        }
+        name
+    }
+
+    fn path(&mut self, row: &Row<'_>, name: &str) -> Option<PointPath> {
+        let text = match row.cell("path") {
+            "" => format!("{}/{name}", self.device),
+            text => text.to_owned(),
+        };
+        match PointPath::new(&text) {
+            Ok(path) => {
+                if let Some(first) = self.paths.insert(text.clone(), row.line) {
+                    self.problem(row.line, "path", &text, format!("is already the path of line {first}"));
+                }
+                Some(path)
+            }
+            Err(error) => {
+                self.problem(row.line, "path", &text, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn data_type(&mut self, row: &Row<'_>) -> Option<DataType> {
+        let text = row.cell("type");
+        let found = parse_type(text);
+        if found.is_none() {
+            let rule = "must be one of bool, i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, string, bytes, datetime";
+            self.problem(row.line, "type", text, rule.into());
+        }
+        found
+    }
+
+    /// A finite number, if something stands there.
+    fn number(&mut self, row: &Row<'_>, column: &str, numeric: bool) -> Option<f64> {
+        let text = row.cell(column);
+        if text.is_empty() {
+            return None;
+        }
+        match text.parse::<f64>() {
+            Ok(number) if number.is_finite() && numeric => return Some(number),
+            Ok(number) if number.is_finite() => {
+                self.problem(row.line, column, text, "the point's type is no number".into());
+            }
+            _ => self.problem(
+                row.line,
+                column,
+                text,
+                "must be a number with a decimal point, such as 0.1".into(),
+            ),
+        }
+        None
+    }
+
+    /// 0 ("only changes") is for every type, more is for numbers.
+    fn dead_band(&mut self, row: &Row<'_>, numeric: bool) -> Option<f64> {
+        let text = row.cell("deadband");
+        let band = self.number(row, "deadband", numeric || text.parse() == Ok(0.0))?;
+        if band < 0.0 {
+            self.problem(row.line, "deadband", text, "must not be negative".into());
+        }
+        Some(band)
+    }
+
+    /// UCUM text is not parsed, but what cannot be UCUM is found.
+    fn unit(&mut self, row: &Row<'_>) -> String {
+        let unit = row.cell("unit");
+        let rule = match unit {
+            "°C" | "℃" => "is not UCUM; write Cel",
+            "°F" => "is not UCUM; write [degF]",
+            "µm" | "μm" => "is not UCUM; write um",
+            "m³/h" => "is not UCUM; write m3/h",
+            _ if unit.len() > UNIT_BYTES_MAX => "is too long for a UCUM unit",
+            _ if !unit.bytes().all(|b| b.is_ascii_graphic()) => {
+                "must be UCUM text: ASCII without spaces, such as Cel, bar, m3/h, %"
+            }
+            _ if unbalanced(unit) => "has an open or closing bracket too many",
+            _ => "",
+        };
+        if !rule.is_empty() {
+            self.problem(row.line, "unit", unit, rule.into());
+        }
+        unit.to_owned()
+    }
+
+    fn writable(&mut self, row: &Row<'_>) -> bool {
+        match row.cell("writable").to_ascii_lowercase().as_str() {
+            "" | "false" | "no" | "0" => false,
+            "true" | "yes" | "1" => true,
+            _ => {
+                self.problem(row.line, "writable", row.cell("writable"), "must be true or false".into());
+                false
+            }
+        }
+    }
+
+    fn description(&mut self, row: &Row<'_>) -> String {
+        let text = row.cell("description");
+        if text.len() > DESCRIPTION_BYTES_MAX || text.contains('\0') {
+            let rule = format!("must be a text of at most {DESCRIPTION_BYTES_MAX} bytes");
+            self.problem(row.line, "description", "", rule);
+        }
+        text.to_owned()
+    }
+}
+
+fn unbalanced(unit: &str) -> bool {
+    [('[', ']'), ('(', ')'), ('{', '}')].iter().any(|(open, close)| {
+        unit.chars().filter(|c| c == open).count() != unit.chars().filter(|c| c == close).count()
+    })
+}
+
+/// A type by the name that this program, Sparkplug or a PLC programmer gives it, in any case.
+#[must_use]
+pub fn parse_type(text: &str) -> Option<DataType> {
+    Some(match text.to_ascii_lowercase().as_str() {
+        "bool" => DataType::Boolean,
+        "i8" => DataType::Int8,
+        "i16" => DataType::Int16,
+        "i32" => DataType::Int32,
+        "i64" => DataType::Int64,
+        "u8" => DataType::UInt8,
+        "u16" => DataType::UInt16,
+        "u32" => DataType::UInt32,
+        "u64" => DataType::UInt64,
+        "f32" | "real" => DataType::Float,
+        "f64" | "lreal" => DataType::Double,
+        "text" => DataType::String,
+        name => return DataType::from_name(name),
+    })
+}
+
+const _: () = assert!(UNIT_BYTES_MAX < PATH_BYTES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> (Vec<PointConfig>, Vec<String>) {
+        let mut problems = Problems::default();
+        let points = parse_list(Path::new("p.csv"), text.as_bytes(), "press-1", &mut problems);
+        (points, problems.list.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_list_gives_points_with_their_defaults() {
+        let (points, problems) = parse(
+            "\u{feff}# a remark\nName,Address,Type,Scale,Offset,Unit,Dead band,Min,Max,Writable,Path,Description\n\
+             Öl/temp,40001,i16,0.1,-40,Cel,0.5,-40,150,,hall/oil,\"Oil, hot\"\n\
+             run,1,BOOL,,,,0,,,true,,\n\
+             flow,40010,Float,2,,m3/h,,,,,,\n",
+        );
+        assert_eq!(problems, Vec::<String>::new());
+        let [temperature, run, flow] = &points[..] else { panic!("{points:?}") };
+        assert_eq!(temperature.definition.path.as_str(), "hall/oil");
+        assert_eq!(temperature.definition.metric, "Öl/temp");
+        assert_eq!(
+            (temperature.raw_type, temperature.definition.data_type),
+            (DataType::Int16, DataType::Double)
+        );
+        assert_eq!((temperature.scale, temperature.offset), (Some(0.1), Some(-40.0)));
+        assert_eq!(temperature.definition.dead_band, Some(0.5));
+        assert_eq!(temperature.definition.description, "Oil, hot");
+        assert_eq!(run.definition.path.as_str(), "press-1/run");
+        assert!(run.definition.writable && !temperature.definition.writable);
+        assert_eq!(run.definition.dead_band, Some(0.0));
+        assert_eq!((flow.raw_type, flow.definition.data_type), (DataType::Float, DataType::Float));
+        assert_eq!(flow.line, 5);
+        let (points, problems) = parse("type;name;address\nu8;a;1\n");
+        assert_eq!((points.len(), problems.len()), (1, 0));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_line() {
+        let (points, problems) = parse(
+            "name,address,type,scale,offset,unit,deadband,min,max,writable,path,colour\n\
+             a,1,int12,,,,,,,,,\n\
+             b,2,i16,0,,,-1,5,3,perhaps,,\n\
+             b,3,f32,\"0,5\",inf,°C,,,,,,\n\
+             c,4,string,2,,m h,1,,,,press-1/b,\n\
+             ,5,bool,,,,,,,,,\n\
+             d,6,bool,,,[degF,,,,,,\n\
+             good,7,u64,,,,,,,,,\n",
+        );
+        assert_eq!(
+            problems,
+            [
+                "p.csv:1: header = colour: unknown column; known: name, address, type, scale, offset, unit, deadband, min, max, writable, path, description",
+                "p.csv:2: type = int12: must be one of bool, i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, string, bytes, datetime",
+                "p.csv:3: scale = 0: must not be 0",
+                "p.csv:3: deadband = -1: must not be negative",
+                "p.csv:3: min = 5: must not be above max, which is 3",
+                "p.csv:3: writable = perhaps: must be true or false",
+                "p.csv:4: name = b: is already the name of line 3",
+                "p.csv:4: path = press-1/b: is already the path of line 3",
+                "p.csv:4: scale = 0,5: must be a number with a decimal point, such as 0.1",
+                "p.csv:4: offset = inf: must be a number with a decimal point, such as 0.1",
+                "p.csv:4: unit = °C: is not UCUM; write Cel",
+                "p.csv:5: path = press-1/b: is already the path of line 4",
+                "p.csv:5: scale = 2: the point's type is no number",
+                "p.csv:5: unit = m h: must be UCUM text: ASCII without spaces, such as Cel, bar, m3/h, %",
+                "p.csv:5: deadband = 1: the point's type is no number",
+                "p.csv:6: name: must not be empty",
+                "p.csv:7: unit = [degF: has an open or closing bracket too many",
+            ]
+        );
+        assert_eq!(points.len(), 1);
+    }
+
+    #[test]
+    fn bytes_that_are_no_list_are_reported() {
+        let mut problems = Problems::default();
+        let file = Path::new("p.csv");
+        assert!(parse_list(file, b"name,address,type\na,\xff,i16\n", "d", &mut problems).is_empty());
+        assert!(problems.list[0].rule.contains("UTF-8"), "{:?}", problems.list);
+        for text in ["", "name,address,type\n", "nonsense"] {
+            assert!(!parse(text).1.is_empty(), "{text:?}");
+        }
+    }
 }

@@ -1,0 +1,118 @@
+//! The rules as a table.
+
+use std::path::Path;
+
+use model::QualityClass;
+use runtime::config_file::Problems;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
+
+/// A point from the cells `type,scale,offset,deadband,min,max`.
+fn rules(cells: &str) -> PointRules {
+    let text = format!("name,address,type,scale,offset,deadband,min,max\nx,1,{cells}\n");
+    let mut problems = Problems::default();
+    let points = crate::points::parse_list(Path::new("p.csv"), text.as_bytes(), "d", &mut problems);
+    assert!(problems.is_empty(), "{:?}", problems.list);
+    PointRules::new(&points[0])
+}
+
+fn reading(value: Option<Value>, quality: Quality) -> Reading {
+    Reading { point: 0, time: None, value, quality }
+}
+
+#[test]
+fn every_rule_of_the_table() {
+    let good = Quality::GOOD;
+    let device = Quality::with_detail(QualityClass::Bad, Reason::DeviceException, 2);
+    let outside = Quality::uncertain(Reason::OutOfRange);
+    let table = [
+        ("i16,,,,,", Some(Value::Int16(5)), good, Some(Value::Int16(5)), good),
+        ("i16,0.5,,,,", Some(Value::Int16(5)), good, Some(Value::Double(2.5)), good),
+        ("i16,,-40,,,", Some(Value::Int16(5)), good, Some(Value::Double(-35.0)), good),
+        ("f32,2,1,,,", Some(Value::Float(1.5)), good, Some(Value::Float(4.0)), good),
+        ("f32,1e30,,,,", Some(Value::Float(1e30)), good, None, Quality::bad(Reason::OutOfRange)),
+        ("i16,,,,,", Some(Value::Int32(5)), good, None, Quality::bad(Reason::TypeMismatch)),
+        ("i16,,,,,", None, good, None, Quality::bad(Reason::NoData)),
+        ("i16,,,,,", None, device, None, device),
+        ("i16,2,,,,", Some(Value::Int16(1)), device, Some(Value::Double(2.0)), device),
+        ("f64,,,,0,10", Some(Value::Double(10.0)), good, Some(Value::Double(10.0)), good),
+        ("f64,,,,0,10", Some(Value::Double(10.1)), good, Some(Value::Double(10.1)), outside),
+        ("f64,,,,0,", Some(Value::Double(-0.1)), good, Some(Value::Double(-0.1)), outside),
+        ("f64,,,,0,10", Some(Value::Double(f64::NAN)), good, Some(Value::Double(f64::NAN)), outside),
+        ("f64,,,,,", Some(Value::Double(f64::NAN)), good, Some(Value::Double(f64::NAN)), good),
+        ("f64,2,,,,", Some(Value::Double(f64::INFINITY)), good, Some(Value::Double(f64::INFINITY)), good),
+        ("bool,,,,,", Some(Value::Boolean(true)), good, Some(Value::Boolean(true)), good),
+        ("string,,,,,", Some(Value::String("ü".into())), good, Some(Value::String("ü".into())), good),
+    ];
+    for (cells, value, quality, expected, expected_quality) in table {
+        let found = rules(cells).apply(reading(value.clone(), quality), NOW);
+        assert_eq!(
+            found,
+            Normalised { time: NOW, value: expected, quality: expected_quality },
+            "{cells} {value:?}"
+        );
+    }
+}
+
+#[test]
+fn long_texts_and_wrong_clocks_are_marked() {
+    let text = |bytes: usize| reading(Some(Value::String("x".repeat(bytes))), Quality::GOOD);
+    assert!(rules("string,,,,,").apply(text(VALUE_BYTES_MAX), NOW).quality.is_good());
+    let long = rules("string,,,,,").apply(text(VALUE_BYTES_MAX + 1), NOW);
+    assert_eq!((long.value, long.quality), (None, Quality::bad(Reason::Undecodable)));
+    let early = Reading { time: Some(Timestamp(0)), ..reading(Some(Value::Int16(1)), Quality::GOOD) };
+    let early = rules("i16,,,,,").apply(early, NOW);
+    assert_eq!((early.time, early.quality), (Timestamp(0), Quality::uncertain(Reason::Clock)));
+}
+
+#[test]
+fn the_dead_band_passes_changes_and_signs_of_life() {
+    let rules = rules("f64,,,1,,");
+    let mut band = DeadBand::default();
+    let mut passes = |seconds: i64, value: f64, quality: Quality| {
+        let time = Timestamp(NOW.0 + seconds * 1_000_000);
+        band.passes(&rules, &Normalised { time, value: Some(Value::Double(value)), quality })
+    };
+    let uncertain = Quality::uncertain(Reason::OutOfRange);
+    assert!(passes(0, 5.0, Quality::GOOD), "the first");
+    assert!(!passes(1, 6.0, Quality::GOOD), "exactly the band");
+    assert!(!passes(2, 5.9, Quality::GOOD), "compared with what passed");
+    assert!(passes(3, 6.1, Quality::GOOD));
+    assert!(passes(4, 6.1, uncertain), "quality");
+    assert!(passes(5, 6.1, Quality::GOOD));
+    assert!(!passes(64, 6.1, Quality::GOOD));
+    assert!(passes(65, 6.1, Quality::GOOD), "silence");
+    assert!(passes(66, f64::NAN, Quality::GOOD));
+    assert!(!passes(67, f64::NAN, Quality::GOOD));
+    assert!(passes(68, f64::INFINITY, Quality::GOOD));
+    assert!(!passes(69, f64::INFINITY, Quality::GOOD));
+    assert!(passes(70, 1.0, Quality::GOOD));
+    assert!(passes(-5_000, 1.0, Quality::GOOD), "a clock that jumped back");
+}
+
+#[test]
+fn without_a_band_all_pass_and_zero_means_changes() {
+    let sample = Normalised { time: NOW, value: Some(Value::Boolean(true)), quality: Quality::GOOD };
+    let mut band = DeadBand::default();
+    assert!(band.passes(&rules("bool,,,,,"), &sample) && band.passes(&rules("bool,,,,,"), &sample));
+    let mut band = DeadBand::default();
+    assert!(band.passes(&rules("bool,,,0,,"), &sample) && !band.passes(&rules("bool,,,0,,"), &sample));
+    let off = Normalised { value: Some(Value::Boolean(false)), ..sample.clone() };
+    assert!(band.passes(&rules("bool,,,0,,"), &off));
+    band.replace(Normalised { quality: Quality::stale(Reason::Timeout), ..off.clone() });
+    assert!(band.passes(&rules("bool,,,0,,"), &off), "back after a Stale mark");
+}
+
+#[test]
+fn a_command_becomes_a_raw_value_or_a_refusal() {
+    let tenths = rules("i16,0.1,-40,,-40,150");
+    assert_eq!(tenths.raw_for_write(&Value::Double(-27.7)), Ok(Value::Int16(123)));
+    assert!(tenths.raw_for_write(&Value::Double(-27.75)).unwrap_err().contains("cannot hold"));
+    assert!(tenths.raw_for_write(&Value::Double(150.1)).unwrap_err().contains("above 150"));
+    assert!(tenths.raw_for_write(&Value::Double(f64::NAN)).unwrap_err().contains("finite"));
+    assert!(tenths.raw_for_write(&Value::Int16(1)).unwrap_err().contains("double"));
+    assert_eq!(rules("bool,,,,,").raw_for_write(&Value::Boolean(true)), Ok(Value::Boolean(true)));
+    assert_eq!(rules("f32,2,,,,").raw_for_write(&Value::Float(3.0)), Ok(Value::Float(1.5)));
+}
