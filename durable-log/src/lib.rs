@@ -8,3 +8,34 @@
 //! - A group is atomic: after a crash it is there whole or not at all.
 //! - Every writable opening begins a new segment with a new epoch, given by the caller.
 //! - The first failed write or sync shuts a latch: reads go on, writes are refused with that cause.
+
+mod cursor;
+mod disk_storage;
+mod error;
+mod frames;
+mod inspect;
+mod latch;
+mod log;
+mod options;
+mod position;
+mod reader;
+mod record;
+mod recovery;
+mod retention;
+mod segment;
+mod storage;
+mod view;
+mod writer;
+
+pub use disk_storage::DiskStorage;
+pub use error::{LogError, Remedy};
+pub use inspect::{InspectReport, SegmentCheck, VerifyReport, inspect, verify};
+pub use log::Log;
+pub use options::{Options, WhenFull};
+pub use position::Position;
+pub use reader::Reader;
+pub use recovery::{Cut, Recovery};
+pub use segment::SegmentInfo;
+pub use storage::{Entry, Storage, StorageFile};
+pub use view::LogView;
+pub use writer::{Budget, Committer, Intake, Taken, run};

@@ -1,0 +1,81 @@
+//! Room: the bound of the log, the reserve of the disk, and the removal of the oldest segments.
+
+use std::ops::Range;
+
+use crate::segment::io;
+use crate::view::Shared;
+use crate::{LogError, Options, Position};
+
+/// Free space as last seen, less what was taken since.
+#[derive(Debug)]
+pub(crate) struct Room {
+    free: u64,
+}
+
+impl Room {
+    pub(crate) fn new(shared: &Shared) -> Room {
+        let mut room = Room { free: 0 };
+        room.look(shared);
+        room
+    }
+
+    /// Asks the disk. One that cannot say counts as free: a write will tell.
+    pub(crate) fn look(&mut self, shared: &Shared) {
+        self.free = shared.storage.free_bytes().unwrap_or(u64::MAX);
+    }
+
+    pub(crate) fn take(&mut self, bytes: u64) {
+        self.free = self.free.saturating_sub(bytes);
+    }
+
+    /// Refuses `more` bytes beside the `used` ones if the log or the disk has no room for them.
+    pub(crate) fn check(
+        &mut self,
+        shared: &Shared,
+        options: &Options,
+        used: u64,
+        more: u64,
+    ) -> Result<(), LogError> {
+        let wanted = more.saturating_add(options.reserve_bytes);
+        if self.free < wanted {
+            self.look(shared); // somebody may have made room
+        }
+        if used.saturating_add(more) <= options.bytes_max && self.free >= wanted {
+            return Ok(());
+        }
+        Err(self.full(shared, options, used))
+    }
+
+    pub(crate) fn full(&self, shared: &Shared, options: &Options, used: u64) -> LogError {
+        LogError::Full {
+            path: shared.storage.path(""),
+            bytes: used,
+            bytes_max: options.bytes_max,
+            free: self.free.saturating_sub(options.reserve_bytes),
+        }
+    }
+}
+
+/// Removes the oldest segment if it is sealed and ends at or before `keep_from`; says which positions went.
+/// The removal is durable before the next one begins, so that no crash leaves a hole in the chain.
+pub(crate) fn remove_oldest(
+    shared: &Shared,
+    keep_from: Position,
+) -> Result<Option<Range<Position>>, LogError> {
+    let storage = &*shared.storage;
+    let oldest = {
+        let mut held = shared.held_mut();
+        match held.first() {
+            Some(oldest) if held.len() > 1 && oldest.end <= keep_from => held.remove(0),
+            _ => return Ok(None),
+        }
+    };
+    let name = oldest.segment.name.clone();
+    let range = oldest.segment.header.first..oldest.end;
+    if let Err(source) = storage.remove(&name) {
+        shared.held_mut().insert(0, oldest);
+        return Err(io(storage, "removing", &name, source));
+    }
+    storage.sync_dir().map_err(|source| shared.latch.shut(io(storage, "syncing", "", source)))?;
+    Ok(Some(range))
+}
