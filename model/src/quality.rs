@@ -237,9 +237,7 @@ impl FromStr for Quality {
         };
         let reason = match parts.next() {
             None => Reason::None,
-            Some(name) => {
-                Reason::ALL.iter().copied().find(|r| r.name() == name).ok_or(ParseQualityError)?
-            }
+            Some(name) => Reason::ALL.iter().copied().find(|r| r.name() == name).ok_or(ParseQualityError)?,
         };
         let detail = match parts.next() {
             None => 0,

@@ -34,7 +34,7 @@ impl Timestamp {
 
     /// What [`Timestamp::millis`] leaves out: 0 to 999 µs.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0..1000 fits")]
+    #[expect(clippy::cast_possible_truncation, reason = "0..1000 fits")]
     pub const fn micros_of_milli(self) -> u16 {
         self.0.rem_euclid(1000) as u16
     }

@@ -138,7 +138,6 @@ impl Value {
 
     /// The value as a number; `None` for strings, bytes and times; a boolean is 0 or 1.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a view for scaling and ranges; the value itself is kept")]
     pub fn as_f64(&self) -> Option<f64> {
         Some(match *self {
             Self::Int8(v) => f64::from(v),
@@ -160,7 +159,7 @@ impl Value {
     ///
     /// Integers take a number only when it is one of theirs; Float rounds to the nearest.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked by the range before")]
+    #[expect(clippy::cast_possible_truncation, reason = "checked by the range before")]
     pub fn from_f64(number: f64, data_type: DataType) -> Option<Value> {
         let within = |low: f64, end: f64| number.fract() == 0.0 && number >= low && number < end;
         Some(match data_type {

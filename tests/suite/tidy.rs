@@ -147,7 +147,9 @@ fn is_declared(file: &Path) -> bool {
     }
     // Integration tests, benches, examples and binaries are found by cargo.
     let by_cargo = ["tests", "benches", "examples", "bin"];
-    if by_cargo.iter().any(|own| folder.ends_with(own)) && folder.parent().unwrap().join("Cargo.toml").exists() {
+    if by_cargo.iter().any(|own| folder.ends_with(own))
+        && folder.parent().unwrap().join("Cargo.toml").exists()
+    {
         return true;
     }
     let declaration = [format!("mod {stem};"), format!("mod {stem} {{")];
