@@ -1,0 +1,155 @@
+//! Who subscribes to what at the embedded broker, so that views are rendered only for somebody.
+//!
+//! Errs on the safe side: a filter may be remembered longer than its subscription lives, never shorter. Beyond
+//! [`FILTERS_MAX`] it answers "everything".
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::topic_filter::{matches, unshared};
+
+/// Filters remembered one by one.
+const FILTERS_MAX: usize = 10_000;
+
+/// Filters of the present subscribers.
+#[derive(Debug, Default)]
+pub struct Interest {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    clients: HashMap<String, Client>,
+    filters: usize,
+    version: u64,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    connections: usize,
+    filters: HashSet<String>,
+}
+
+/// A copy of the filters at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Filters {
+    list: Vec<String>,
+    everything: bool,
+}
+
+impl Filters {
+    /// Whether somebody wants this topic.
+    #[must_use]
+    pub fn want(&self, topic: &str) -> bool {
+        self.everything || self.list.iter().any(|filter| matches(filter, topic))
+    }
+
+    /// Whether nobody wants anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty() && !self.everything
+    }
+}
+
+impl Interest {
+    /// Changes whenever the filters do.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    /// The filters that can match topics of `within`, each once.
+    #[must_use]
+    pub fn filters(&self, within: &str) -> Filters {
+        let state = self.lock();
+        let list: HashSet<&str> = state
+            .clients
+            .values()
+            .flat_map(|client| client.filters.iter())
+            .map(|filter| unshared(filter))
+            .filter(|filter| super::topic_filter::overlap(filter, within))
+            .collect();
+        Filters {
+            list: list.into_iter().map(str::to_owned).collect(),
+            everything: state.filters >= FILTERS_MAX,
+        }
+    }
+
+    pub(super) fn connected(&self, client: &str) {
+        self.lock().clients.entry(client.to_owned()).or_default().connections += 1;
+    }
+
+    /// An older connection of a client id may end after the newer one began: filters go with the last.
+    pub(super) fn disconnected(&self, client: &str) {
+        let mut state = self.lock();
+        let Some(entry) = state.clients.get_mut(client) else { return };
+        entry.connections = entry.connections.saturating_sub(1);
+        if entry.connections == 0 {
+            let filters = entry.filters.len();
+            state.clients.remove(client);
+            state.filters -= filters;
+            state.version += 1;
+        }
+    }
+
+    pub(super) fn add(&self, client: &str, filter: &str) {
+        let mut state = self.lock();
+        if state.filters >= FILTERS_MAX {
+            return;
+        }
+        if state.clients.entry(client.to_owned()).or_default().filters.insert(filter.to_owned()) {
+            state.filters += 1;
+            state.version += 1;
+        }
+    }
+
+    pub(super) fn remove(&self, client: &str, filter: &str) {
+        let mut state = self.lock();
+        if state.clients.get_mut(client).is_some_and(|entry| entry.filters.remove(filter)) {
+            state.filters -= 1;
+            state.version += 1;
+        }
+    }
+
+    /// Clients with at least one connection.
+    pub(super) fn clients(&self) -> usize {
+        self.lock().clients.values().filter(|client| client.connections > 0).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_subscriptions_and_take_overs() {
+        let interest = Interest::default();
+        interest.connected("a");
+        interest.add("a", "acme/#");
+        interest.add("a", "acme/#");
+        interest.add("a", "$share/g/acme/x");
+        assert!(interest.filters("acme/#").want("acme/y"));
+        assert!(interest.filters("other/#").is_empty());
+        interest.connected("a"); // takes over
+        interest.disconnected("a"); // the old one ends late
+        assert!(interest.filters("acme/#").want("acme/x"));
+        interest.remove("a", "acme/#");
+        assert!(!interest.filters("acme/#").want("acme/y"));
+        interest.disconnected("a");
+        assert!(interest.filters("acme/#").is_empty());
+        assert_eq!(interest.lock().filters, 0);
+    }
+
+    #[test]
+    fn too_many_filters_mean_everything() {
+        let interest = Interest::default();
+        for n in 0..=FILTERS_MAX {
+            interest.add("a", &n.to_string());
+        }
+        assert!(interest.filters("acme/#").want("acme/never/asked"));
+    }
+}
