@@ -1,10 +1,25 @@
 //! The borrowed decoder of the hot path: a payload's metrics without copying a byte of them.
 //!
 //! It must agree with prost on every byte string (a property test and a fuzz target hold it to that), except that
-//! it is stricter where a bound is passed: at most `PAYLOAD_METRICS_MAX` metrics, `PAYLOAD_DEPTH_MAX` levels.
+//! it is stricter where a bound is passed: at most `PAYLOAD_METRICS_MAX` metrics, `PAYLOAD_DEPTH_MAX` levels of
+//! templates, property sets and groups, and where Forebay's extension breaks its own rules (extension.rs).
+//!
+//! Protobuf's rules hold: of a repeated singular field the last counts, of a oneof too, messages merge, unknown
+//! fields are skipped, a known field with another wire type is an error, texts must be UTF-8.
 
+mod extension;
+mod metric;
+mod scalar;
+mod shape;
+mod wire;
+
+use model::limits::PAYLOAD_METRICS_MAX;
 use model::{DataType, Quality, Timestamp, Value};
 
+use self::extension::{RawBirth, RawCommand, RawRecord};
+use self::scalar::exact_time;
+use self::wire::Wire;
+use super::encode::QUALITY;
 use super::{BirthHead, CommandHead, RecordHead};
 
 /// Why bytes are no Sparkplug payload.
@@ -44,18 +59,6 @@ pub enum WireValue<'a> {
     Unsupported(&'static str),
 }
 
-impl WireValue<'_> {
-    /// The value as one of `data_type` by Sparkplug's rules (§6.4.16: signed integers as two's complement in
-    /// `int_value`/`long_value`, DateTime as ms in `long_value`); `None` if they do not fit together.
-    ///
-    /// Lenient where real nodes are: an 8- to 32-bit integer may come in `long_value`, a 64-bit one in `int_value`,
-    /// if it fits.
-    #[must_use]
-    pub fn to_value(&self, _data_type: DataType, _value_micros: u16) -> Option<Value> {
-        todo!()
-    }
-}
-
 /// One metric, borrowed from the payload's bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the standard's own names")]
@@ -71,14 +74,8 @@ pub struct MetricView<'a> {
     pub value: WireValue<'a>,
     /// The encoded property set; read with [`MetricView::property`].
     pub properties: Option<&'a [u8]>,
-}
-
-impl<'a> MetricView<'a> {
-    /// A property by name, if it is a scalar.
-    #[must_use]
-    pub fn property(&self, _key: &str) -> Option<WireValue<'a>> {
-        todo!()
-    }
+    /// The metric has several property sets, which merge: `properties` holds the whole metric instead.
+    pub(crate) several_property_sets: bool,
 }
 
 /// A payload, borrowed from its bytes.
@@ -101,27 +98,103 @@ pub struct PayloadView<'a> {
     pub(crate) value_micros: Vec<u32>,
 }
 
+/// Room made at the first metric, guessed from its size; more comes as metrics do.
+const METRICS_RESERVED: usize = 4096;
+
 impl<'a> PayloadView<'a> {
     /// Decodes a payload.
-    pub fn decode(_bytes: &'a [u8]) -> Result<PayloadView<'a>, DecodeError> {
-        todo!()
+    pub fn decode(bytes: &'a [u8]) -> Result<PayloadView<'a>, DecodeError> {
+        let mut wire = Wire::new(bytes);
+        let mut view = PayloadView::empty();
+        let (mut record, mut birth, mut command) = (None, None, None);
+        while let Some(key) = wire.key()? {
+            match key.tag {
+                1 => view.timestamp = Some(wire.number(key)?),
+                2 => {
+                    let inner = wire.message(key)?;
+                    if view.metrics.is_empty() {
+                        let guess = wire.rest().len() / (inner.rest().len() + 2) + 1;
+                        view.metrics.reserve(guess.min(METRICS_RESERVED));
+                    } else if view.metrics.len() == PAYLOAD_METRICS_MAX {
+                        return Err(DecodeError::TooMany { what: "metrics", limit: PAYLOAD_METRICS_MAX });
+                    }
+                    view.metrics.push(metric::read(inner)?);
+                }
+                3 => view.seq = Some(wire.number(key)?),
+                4 => view.uuid = Some(wire.text(key)?),
+                5 => view.body = Some(wire.bytes(key)?),
+                1180 => record.get_or_insert_with(RawRecord::default).merge(wire.message(key)?, 0)?,
+                1181 => birth.get_or_insert_with(RawBirth::default).merge(wire.message(key)?, 0)?,
+                1182 => command.get_or_insert_with(RawCommand::default).merge(wire.message(key)?, 0)?,
+                _ => wire.skip(key, 0)?,
+            }
+        }
+        let broken = |what| wire.malformed(what);
+        if let Some(raw) = record {
+            view.record = Some(raw.head(view.metrics.len()).map_err(broken)?);
+            (view.time_micros, view.quality) = (raw.time_micros, raw.quality);
+            view.value_micros = raw.value_micros;
+        }
+        view.birth = birth.map(RawBirth::head).transpose().map_err(broken)?;
+        view.command = command.map(RawCommand::head).transpose().map_err(broken)?;
+        Ok(view)
+    }
+
+    const fn empty() -> Self {
+        PayloadView {
+            timestamp: None,
+            metrics: Vec::new(),
+            seq: None,
+            uuid: None,
+            body: None,
+            record: None,
+            birth: None,
+            command: None,
+            time_micros: Vec::new(),
+            quality: Vec::new(),
+            value_micros: Vec::new(),
+        }
     }
 
     /// Exact time of metric `index`: its timestamp (else the payload's) with the extension's µs; `None` if it has none.
     #[must_use]
-    pub fn time(&self, _index: usize) -> Option<Timestamp> {
-        todo!()
+    pub fn time(&self, index: usize) -> Option<Timestamp> {
+        let millis = self.metrics.get(index)?.timestamp.or(self.timestamp)?;
+        Some(exact_time(millis, micros_at(&self.time_micros, index)))
     }
 
     /// Quality of metric `index`: the extension's, else the `Quality` property's code, else Good.
+    ///
+    /// A payload with a record's identity says every quality in the extension; its properties are for others.
     #[must_use]
-    pub fn quality(&self, _index: usize) -> Quality {
-        todo!()
+    pub fn quality(&self, index: usize) -> Quality {
+        if self.record.is_some() {
+            let bits = self.quality.get(index).copied().unwrap_or(0);
+            return Quality::from_bits(bits).unwrap_or(Quality::GOOD);
+        }
+        let property = self.metrics.get(index).and_then(|metric| metric.property(QUALITY));
+        property.and_then(|value| value.as_integer()).map_or(Quality::GOOD, Quality::from_sparkplug_code)
     }
 
     /// µs of a DateTime value of metric `index` beyond its milliseconds.
     #[must_use]
-    pub fn value_micros(&self, _index: usize) -> u16 {
-        todo!()
+    pub fn value_micros(&self, index: usize) -> u16 {
+        micros_at(&self.value_micros, index)
+    }
+
+    /// Value of metric `index` as one of `data_type`, exact; `None` if it is null or does not fit the type.
+    ///
+    /// [`MetricView::has_no_value`] tells the two apart.
+    #[must_use]
+    pub fn value(&self, index: usize, data_type: DataType) -> Option<Value> {
+        let metric = self.metrics.get(index).filter(|metric| !metric.has_no_value())?;
+        metric.value.to_value(data_type, self.value_micros(index))
     }
 }
+
+fn micros_at(column: &[u32], index: usize) -> u16 {
+    column.get(index).and_then(|micros| u16::try_from(*micros).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;
