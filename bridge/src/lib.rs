@@ -1,1 +1,84 @@
-//! bridge
+//! The bridge: follows a hub's plant log and brings its rows into tables, each exactly once.
+//!
+//! Wiring only. The bridge knows a hub by its HTTP feed (`feed.rs`) and targets by their contract (`sinks.rs`); it keeps
+//! nothing of its own on disk. It never writes to a hub but a cursor, and never reads a row that it wrote, except to
+//! reconcile (`scan.rs`).
+
+pub mod batch;
+pub mod catalogue;
+pub mod config;
+pub mod cursor;
+pub mod feed;
+pub mod parquet_file;
+mod pump;
+pub mod scan;
+pub mod sinks;
+mod status;
+pub mod table;
+
+use runtime::clock::Clock;
+use runtime::tasks::{TaskKind, Tasks};
+use runtime::telemetry::Metrics;
+use tokio::sync::watch;
+
+pub use config::{Config, SinkConfig, validate};
+pub use status::{SinkStatus, State};
+
+use pump::Pump;
+use status::Reporter;
+
+/// Why a bridge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is nothing to do.
+    #[error("the bridge has no sinks")]
+    NoSinks,
+}
+
+/// A running bridge. Its tasks end with the `Tasks` that they were given.
+#[derive(Debug)]
+pub struct Handle {
+    sinks: Vec<watch::Receiver<SinkStatus>>,
+}
+
+impl Handle {
+    /// Every sink as it is now.
+    #[must_use]
+    pub fn status(&self) -> Vec<SinkStatus> {
+        self.sinks.iter().map(|sink| sink.borrow().clone()).collect()
+    }
+
+    /// One receiver per sink, to wait for changes.
+    #[must_use]
+    pub fn watch(&self) -> Vec<watch::Receiver<SinkStatus>> {
+        self.sinks.clone()
+    }
+}
+
+/// Starts one pump per sink. Hub and targets need not be there yet: pumps wait for them.
+pub async fn start(
+    config: Config,
+    clock: Clock,
+    metrics: Metrics,
+    tasks: Tasks,
+) -> Result<Handle, StartError> {
+    if config.sinks.is_empty() {
+        return Err(StartError::NoSinks);
+    }
+    let mut sinks = Vec::new();
+    for sink in config.sinks {
+        let reporter = Reporter::new(&sink.name, sink.kind, &metrics);
+        sinks.push(reporter.subscribe());
+        let name = format!("bridge {}", sink.name);
+        let pump = Pump {
+            hub: config.hub.clone(),
+            token_file: config.token_file.clone(),
+            sink,
+            clock: clock.clone(),
+            reporter,
+            shutdown: tasks.shutdown(),
+        };
+        tasks.spawn(TaskKind::Transport, name, pump.run());
+    }
+    Ok(Handle { sinks })
+}

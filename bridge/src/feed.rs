@@ -1,0 +1,200 @@
+//! The client of a hub's feed (docs/specs/feed.md): pages of the plant log from a position on, by long poll.
+//!
+//! It keeps the point catalogue up to what the pages need and reports the sink's committed cursor with each request.
+//! It decides nothing: where to start, when to try again and what a page means are the pump's.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use proto::feed::FeedPage;
+use url::Url;
+
+use crate::catalogue::{BadEntry, Catalogue};
+use crate::cursor::{Cursor, PlantLog};
+
+/// Encoded records asked for in one page.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// A page is refused above this: records, one large record, and the catalogue entries that come along.
+const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Time for a connection, and for the hub's answer beyond the time that it was asked to wait.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+const _: () = assert!(PAGE_BYTES + model::limits::RECORD_BYTES_MAX < PAGE_BYTES_MAX);
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The token file cannot be read.
+    #[error("cannot read the token file {path}")]
+    Token {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The hub does not answer.
+    #[error("the hub does not answer")]
+    Unreachable(#[source] reqwest::Error),
+    /// The hub refused: its words.
+    #[error("the hub answered {status}: {body}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Beginning of the answer.
+        body: String,
+    },
+    /// The answer is no page.
+    #[error("the hub's answer cannot be read: {0}")]
+    Undecodable(String),
+}
+
+impl From<BadEntry> for FeedError {
+    fn from(error: BadEntry) -> Self {
+        Self::Undecodable(error.to_string())
+    }
+}
+
+/// One sink's view of a hub's log.
+#[derive(Debug)]
+pub struct Feed {
+    http: reqwest::Client,
+    endpoint: Url,
+    token: Option<String>,
+    sink: String,
+    catalogue: Catalogue,
+}
+
+/// What to ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// First position wanted.
+    pub from: u64,
+    /// What the target holds durably; the hub keeps its log from there.
+    pub committed: Option<Cursor>,
+    /// How long the hub may wait for something new.
+    pub wait: Duration,
+}
+
+impl Feed {
+    /// A client for the sink; reads the token file.
+    pub fn connect(hub: &Url, token_file: Option<&PathBuf>, sink: &str) -> Result<Feed, FeedError> {
+        let token = match token_file {
+            None => None,
+            Some(path) => {
+                let read = std::fs::read_to_string(path);
+                let text = read.map_err(|source| FeedError::Token { path: path.clone(), source })?;
+                Some(text.trim().to_owned())
+            }
+        };
+        let http = reqwest::Client::builder()
+            .connect_timeout(ANSWER_WITHIN)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(FeedError::Unreachable)?;
+        let endpoint = hub
+            .join("api/v1/feed")
+            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
+        Ok(Feed { http, endpoint, token, sink: sink.to_owned(), catalogue: Catalogue::default() })
+    }
+
+    /// What the records' numbers mean, up to the last page.
+    #[must_use]
+    pub const fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// One page; its catalogue entries are taken already.
+    pub async fn page(&mut self, request: Request) -> Result<FeedPage, FeedError> {
+        let page = self.fetch(request).await?;
+        self.take_catalogue(page).await
+    }
+
+    /// Asks for catalogue entries only; whether there were new ones.
+    pub async fn more_catalogue(&mut self) -> Result<bool, FeedError> {
+        let before = self.catalogue.next();
+        let page = self.fetch(Request { from: u64::MAX, committed: None, wait: Duration::ZERO }).await?;
+        self.take_catalogue(page).await?;
+        Ok(self.catalogue.next() > before)
+    }
+
+    async fn take_catalogue(&mut self, mut page: FeedPage) -> Result<FeedPage, FeedError> {
+        let asked = self.catalogue.next();
+        if page.catalogue_next < asked {
+            // Another catalogue than the one we know: the hub lost its data, or another hub answers.
+            self.catalogue = Catalogue::default();
+            return Err(FeedError::Undecodable(format!(
+                "its catalogue has {} entries, fewer than the {asked} that it sent before",
+                page.catalogue_next
+            )));
+        }
+        self.catalogue.apply(std::mem::take(&mut page.catalogue), page.catalogue_next)?;
+        Ok(page)
+    }
+
+    async fn fetch(&self, request: Request) -> Result<FeedPage, FeedError> {
+        let mut url = self.endpoint.clone();
+        {
+            let mut query = url.query_pairs_mut();
+            query
+                .append_pair("sink", &self.sink)
+                .append_pair("from", &request.from.to_string())
+                .append_pair("catalogue", &self.catalogue.next().to_string())
+                .append_pair("wait_ms", &request.wait.as_millis().to_string())
+                .append_pair("max_bytes", &PAGE_BYTES.to_string());
+            if let Some(Cursor { epoch: Some(epoch), position }) = request.committed {
+                query
+                    .append_pair("epoch", &epoch.to_string())
+                    .append_pair("committed", &position.to_string());
+            }
+        }
+        let mut http = self.http.get(url).timeout(request.wait + ANSWER_WITHIN);
+        if let Some(token) = &self.token {
+            http = http.bearer_auth(token);
+        }
+        let response = http.send().await.map_err(FeedError::Unreachable)?;
+        let status = response.status();
+        let body = read_body(response).await?;
+        if !status.is_success() {
+            let text = String::from_utf8_lossy(&body).chars().take(200).collect();
+            return Err(FeedError::Refused { status: status.as_u16(), body: text });
+        }
+        FeedPage::decode(body).map_err(|error| FeedError::Undecodable(error.to_string()))
+    }
+}
+
+async fn read_body(response: reqwest::Response) -> Result<Bytes, FeedError> {
+    let mut body = BytesMut::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(FeedError::Unreachable)?;
+        if body.len() + chunk.len() > PAGE_BYTES_MAX {
+            return Err(FeedError::Undecodable(format!("more than {PAGE_BYTES_MAX} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// The log that a page is of; an error if the page contradicts itself.
+pub fn plant_log(page: &FeedPage) -> Result<PlantLog, FeedError> {
+    let log = PlantLog {
+        hub_id: page.hub_id.clone(),
+        epochs: page.epochs.clone(),
+        first: page.first,
+        durable_end: page.durable_end,
+    };
+    let ascending = log.epochs.iter().zip(log.epochs.iter().skip(1)).all(|(a, b)| a.1 <= b.1);
+    if log.hub_id.is_empty() || log.epochs.is_empty() || !ascending || log.first > log.durable_end {
+        return Err(FeedError::Undecodable("it does not describe a plant log".to_owned()));
+    }
+    if log.epochs.first().is_some_and(|(_, start)| *start > log.first) {
+        return Err(FeedError::Undecodable("its first position belongs to no epoch".to_owned()));
+    }
+    Ok(log)
+}

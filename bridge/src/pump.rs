@@ -1,0 +1,315 @@
+//! The only loop of a sink: feed → batch → write → commit → tell the hub.
+//!
+//! ```text
+//!          ┌── error: forget everything, wait, begin again ──┐
+//!          ▼                                                 │
+//!  begin: ask the hub what log this is, ask the target what it holds, agree on a position (cursor.rs)
+//!          │                                                 │
+//!          └─► gather pages into a batch ─► write ─► commit ─┴─► gather …
+//! ```
+//! Nothing is remembered over an error or a restart but what the target holds, so a crash at any point costs work, never
+//! a row. A batch is closed before a record that would make it too large, too old or too many days, and at the end of a
+//! plant-log epoch; it always ends at a record boundary. Memory: one batch (`max_bytes` and the largest record), one page,
+//! and the catalogue. Where data would be missing or double the pump stops with an alarm and leaves the rest alone.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::Epoch;
+use proto::feed::FeedPage;
+use proto::log_record::{LogRecord, RecordError};
+use runtime::backoff::Backoff;
+use runtime::clock::Clock;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::batch::{BatchBuilder, RecordProblem};
+use crate::config::SinkConfig;
+use crate::cursor::{Cursor, Misfit, PlantLog, Span};
+use crate::feed::{Feed, FeedError, Request, plant_log};
+use crate::sinks::{Remedy, SinkError, in_one_line};
+use crate::status::{Reporter, State};
+
+/// The hub is asked to wait this long for something new, when no row waits for its commit.
+const IDLE_WAIT: Duration = Duration::from_secs(5);
+
+/// The pause after a failure, and the longest one: a target that comes back is used within this.
+const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// After shutdown begins, the log is followed to the end that it then has, for this long at most.
+const DRAIN_WITHIN: Duration = Duration::from_secs(7);
+
+/// Records taken before other tasks get a turn.
+const RECORDS_PER_TURN: usize = 32;
+
+/// Moves one sink's data.
+pub(crate) struct Pump {
+    pub(crate) hub: Url,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) sink: SinkConfig,
+    pub(crate) clock: Clock,
+    pub(crate) reporter: Reporter,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Why a round ended early.
+#[derive(Debug, thiserror::Error)]
+enum PumpError {
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
+    #[error("record {position} of the hub's log cannot be read")]
+    Record {
+        position: u64,
+        #[source]
+        source: RecordError,
+    },
+    #[error("record {position} of the hub's log cannot become rows")]
+    Rows {
+        position: u64,
+        #[source]
+        source: RecordProblem,
+    },
+    #[error("a thread of the bridge failed")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+impl PumpError {
+    const fn remedy(&self) -> Remedy {
+        match self {
+            Self::Feed(_) | Self::Thread(_) => Remedy::Reopen,
+            Self::Sink(error) => error.remedy(),
+            // Skipping it would lose data silently; a later version or a person can read it.
+            Self::Misfit(_) | Self::Record { .. } | Self::Rows { .. } => Remedy::Stop,
+        }
+    }
+}
+
+/// Where a session stands.
+struct Session {
+    feed: Feed,
+    log: PlantLog,
+    site: String,
+    committed: Option<Cursor>,
+    /// The next position to take into the batch.
+    next: u64,
+    open: OpenBatch,
+}
+
+/// The batch that grows.
+struct OpenBatch {
+    builder: BatchBuilder,
+    /// Of its first row; `None` before it.
+    epoch: Option<Epoch>,
+    start: u64,
+    since: Option<Instant>,
+}
+
+impl OpenBatch {
+    fn at(start: u64) -> Self {
+        OpenBatch { builder: BatchBuilder::new(), epoch: None, start, since: None }
+    }
+
+    /// Positions below are in the target, or hold no rows.
+    fn settled(&self, next: u64) -> u64 {
+        if self.epoch.is_none() { next } else { self.start }
+    }
+}
+
+/// How a record was taken.
+enum Taken {
+    /// It is in the batch, or has no rows.
+    Yes,
+    /// It belongs to the next batch.
+    Full,
+    /// Its point or agent is not known yet.
+    Unknown(RecordProblem),
+}
+
+impl Pump {
+    /// Runs until shutdown; errors are handled inside, so this never fails.
+    pub(crate) async fn run(mut self) -> Result<(), std::convert::Infallible> {
+        let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
+        while let Err(error) = self.session(&mut backoff).await {
+            self.reporter.failed();
+            let why = in_one_line(&error);
+            let name = &self.sink.name;
+            if error.remedy() == Remedy::Stop {
+                tracing::error!(sink = %name, alarm = %why, "sink stopped; it waits for a person");
+                self.reporter.state(State::Stopped(why));
+                self.sink.sink.close().await;
+                self.shutdown.cancelled().await;
+                return Ok(());
+            }
+            tracing::warn!(sink = %name, error = %why, "sink interrupted; will try again");
+            self.reporter.state(State::Retrying(why));
+            tokio::select! {
+                () = tokio::time::sleep(backoff.wait()) => {}
+                () = self.shutdown.cancelled() => break,
+            }
+        }
+        self.sink.sink.close().await;
+        self.reporter.state(State::Closed);
+        Ok(())
+    }
+
+    /// From opening to an error, or to the end that shutdown asks for.
+    async fn session(&mut self, backoff: &mut Backoff) -> Result<(), PumpError> {
+        let mut session = self.begin().await?;
+        let mut drain_to = None;
+        loop {
+            if drain_to.is_none() && self.shutdown.is_cancelled() {
+                drain_to = Some((session.log.durable_end, Instant::now() + DRAIN_WITHIN));
+            }
+            if let Some((end, deadline)) = drain_to
+                && (session.next >= end || Instant::now() >= deadline)
+            {
+                self.commit(&mut session).await?;
+                self.reporter.position(session.next, session.log.durable_end);
+                session.page(Duration::ZERO).await?; // tells the hub the last cursor
+                return Ok(());
+            }
+            let page =
+                next_page(&mut session, self.sink.max_wait, drain_to.is_some(), &self.shutdown).await?;
+            if let Some(page) = page {
+                self.take(&mut session, page).await?;
+                backoff.reset();
+            }
+            if session.open.since.is_some_and(|since| since.elapsed() >= self.sink.max_wait) {
+                self.commit(&mut session).await?;
+            }
+            self.reporter.position(session.open.settled(session.next), session.log.durable_end);
+        }
+    }
+
+    async fn begin(&mut self) -> Result<Session, PumpError> {
+        let mut feed = Feed::connect(&self.hub, self.token_file.as_ref(), &self.sink.name)?;
+        let probe = feed.page(Request { from: u64::MAX, committed: None, wait: Duration::ZERO }).await?;
+        let log = plant_log(&probe)?;
+        let committed = self.sink.sink.open(&self.sink.name, &log).await?;
+        let next = log.resume(committed)?;
+        tracing::info!(sink = %self.sink.name, from = next, end = log.durable_end, "sink follows the hub's log");
+        self.reporter.held(committed);
+        self.reporter.position(next, log.durable_end);
+        self.reporter.state(State::Following);
+        Ok(Session { feed, log, site: probe.site, committed, next, open: OpenBatch::at(next) })
+    }
+
+    /// Takes a page into batches, committing those that are full.
+    async fn take(&mut self, session: &mut Session, page: FeedPage) -> Result<(), PumpError> {
+        for (nth, (position, bytes)) in page.entries.into_iter().enumerate() {
+            if position < session.next {
+                continue; // sent again
+            }
+            if position > session.next {
+                let gap = format!("records [{}, {position}) are missing from it", session.next);
+                return Err(FeedError::Undecodable(gap).into());
+            }
+            let record =
+                LogRecord::decode(&bytes).map_err(|source| PumpError::Record { position, source })?;
+            loop {
+                match session.add(position, &record, &self.sink)? {
+                    Taken::Yes => break,
+                    Taken::Full => self.commit(session).await?,
+                    Taken::Unknown(source) => {
+                        if !session.feed.more_catalogue().await? {
+                            return Err(PumpError::Rows { position, source });
+                        }
+                    }
+                }
+            }
+            session.next = position + 1;
+            if nth % RECORDS_PER_TURN == 0 {
+                tokio::task::yield_now().await; // others share this thread
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the open batch into the target; nothing if it has no rows.
+    async fn commit(&mut self, session: &mut Session) -> Result<(), PumpError> {
+        let open = std::mem::replace(&mut session.open, OpenBatch::at(session.next));
+        let Some(epoch) = open.epoch else { return Ok(()) };
+        let span = Span { epoch, positions: open.start..session.next };
+        let (site, end) = (session.site.clone(), span.end());
+        let batch = tokio::task::spawn_blocking(move || Arc::new(open.builder.finish(&site, span))).await?;
+        self.sink.sink.write(batch).await?;
+        let written = self.sink.sink.commit(end).await?;
+        session.committed = Some(end);
+        self.reporter.committed(end, written, self.clock.now());
+        Ok(())
+    }
+}
+
+/// The next page, or `None` if shutdown began while the hub had nothing.
+async fn next_page(
+    session: &mut Session,
+    max_wait: Duration,
+    draining: bool,
+    shutdown: &CancellationToken,
+) -> Result<Option<FeedPage>, PumpError> {
+    if draining {
+        return session.page(Duration::ZERO).await.map(Some);
+    }
+    let wait = match session.open.since {
+        None => IDLE_WAIT,
+        Some(since) => max_wait.saturating_sub(since.elapsed()).min(IDLE_WAIT),
+    };
+    tokio::select! {
+        page = session.page(wait) => page.map(Some),
+        () = shutdown.cancelled() => Ok(None),
+    }
+}
+
+impl Session {
+    /// A page from here on; refreshes what is known of the log and checks that it still is the same one.
+    async fn page(&mut self, wait: Duration) -> Result<FeedPage, PumpError> {
+        let page = self.feed.page(Request { from: self.next, committed: self.committed, wait }).await?;
+        let log = plant_log(&page)?;
+        if log.hub_id != self.log.hub_id {
+            return Err(FeedError::Undecodable(format!("another hub answers: {}", log.hub_id)).into());
+        }
+        let here = self.log.epoch_at(self.next).map(|span| span.epoch);
+        log.resume(Some(Cursor { epoch: here, position: self.next }))?;
+        self.log = log;
+        Ok(page)
+    }
+
+    /// Adds a record to the open batch, if it belongs there.
+    fn add(&mut self, position: u64, record: &LogRecord, bounds: &SinkConfig) -> Result<Taken, PumpError> {
+        let span = self.log.epoch_at(position);
+        let span = span.ok_or_else(|| FeedError::Undecodable(format!("record {position} has no epoch")))?;
+        if self.open.epoch.is_some_and(|epoch| epoch != span.epoch) {
+            return Ok(Taken::Full);
+        }
+        let LogRecord::Received { agent, batch, .. } = record else { return Ok(Taken::Yes) };
+        let builder = &mut self.open.builder;
+        let rows = builder.rows();
+        let is_full = rows > 0
+            && (rows + batch.samples.len() > bounds.max_rows
+                || builder.bytes() >= bounds.max_bytes
+                || !builder.has_room_for(batch));
+        if is_full {
+            return Ok(Taken::Full);
+        }
+        match builder.push(*agent, batch, self.feed.catalogue()) {
+            Ok(()) => {}
+            Err(problem @ (RecordProblem::UnknownPoint(_) | RecordProblem::UnknownAgent(_))) => {
+                return Ok(Taken::Unknown(problem));
+            }
+            Err(source) => return Err(PumpError::Rows { position, source }),
+        }
+        if builder.rows() > 0 && self.open.epoch.is_none() {
+            self.open.epoch = Some(span.epoch);
+            self.open.start = self.open.start.max(span.positions.start);
+            self.open.since = Some(Instant::now());
+        }
+        Ok(Taken::Yes)
+    }
+}

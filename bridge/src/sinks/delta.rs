@@ -1,0 +1,516 @@
+//! A Delta table on a local disk: rows and cursor in one commit of its log (design §4.16, §10).
+//!
+//! Data files are ours (`parquet_file.rs`), one per day and batch, `day=2026-11-22/{hub}.{sink}-{epoch}-{start}-{end}.parquet`;
+//! the kernel writes the log. Each commit carries two transaction ids with the position's end as version:
+//!
+//! - `forebay/{hub id}/{plant-log epoch, 16 hex}/{sink}`: the cursor. It is asked back on open, newest epoch first.
+//! - `forebay/{hub id}/{sink}`: the same number whatever the epoch, so that a table whose epochs the hub's log no longer
+//!   holds is not taken for an empty one.
+//!
+//! A commit is one file of the log, created only if it does not exist yet: two writers cannot both make version N. Who
+//! loses looks at the cursor again: unmoved, it tries again on the new version; at its own end, the commit had landed
+//! and only the answer was lost; elsewhere, the sink reports `Raced`. Every `CHECKPOINT_COMMITS` commits a checkpoint
+//! is written, after the commit; its failure is logged and tried again later. There is no vacuum and no compaction yet:
+//! files staged before a crash stay, unreferenced, until a vacuum.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray, StructArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Field, Fields};
+use async_trait::async_trait;
+use delta_kernel::committer::FileSystemCommitter;
+use delta_kernel::expressions::Scalar;
+use delta_kernel::schema::{DataType, SchemaRef, StructField, StructType};
+use delta_kernel::transaction::create_table::create_table;
+use delta_kernel::transaction::data_layout::DataLayout;
+use delta_kernel::transaction::{CommitResult, CommittedTransaction, UpdateTableOperation};
+use delta_kernel::{FileMeta, KernelError, Snapshot, SnapshotRef};
+use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
+use delta_kernel_default_engine::parquet::DataFileMetadata;
+use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
+use model::timestamp::civil;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as StorePath;
+use object_store::{ObjectStoreExt as _, PutMode};
+use runtime::config_file::{Problems, Section};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use url::Url;
+
+use super::folder::{Folder, file_word, path_key};
+use super::{Sink, SinkError, SinkKind, Written, blocking, in_one_line};
+use crate::batch::Batch;
+use crate::cursor::{Cursor, PlantLog, Span};
+use crate::parquet_file::{Bounds, encode_day};
+use crate::table::{COLUMNS, ColumnType, DAY, TIME_ZONE};
+
+/// `kind = "delta"`.
+pub const KIND: SinkKind = SinkKind { name: "delta", validate };
+
+/// Commits between checkpoints: an opening reads at most this many small files of the log.
+const CHECKPOINT_COMMITS: u64 = 100;
+
+/// How often a commit starts again because somebody else committed something that does not concern us.
+const CONFLICTS_MAX: u32 = 20;
+
+/// Characters of a text bound that Delta's statistics keep.
+const BOUND_CHARACTERS_MAX: usize = 32;
+
+const ENGINE_INFO: &str = concat!("forebay/", env!("CARGO_PKG_VERSION"));
+
+pub(crate) type Engine = DefaultEngine<TokioMultiThreadExecutor>;
+
+fn validate(section: &mut Section<'_>, problems: &mut Problems) -> Option<Box<dyn Sink>> {
+    Some(Box::new(DeltaSink::new(path_key(section, problems)?)))
+}
+
+/// The sink.
+#[derive(Debug)]
+pub struct DeltaSink {
+    path: PathBuf,
+    target: Option<Arc<Target>>,
+    /// What the next commit builds on; `None` after a failure.
+    table: Option<Table>,
+    staged: Option<Staged>,
+}
+
+#[derive(Debug)]
+struct Target {
+    folder: Arc<Folder>,
+    url: Url,
+    engine: Engine,
+    hub_id: String,
+    sink: String,
+}
+
+/// The table as last seen.
+#[derive(Clone, Debug)]
+struct Table {
+    snapshot: SnapshotRef,
+    held: Option<Cursor>,
+}
+
+#[derive(Clone, Debug)]
+struct Staged {
+    span: Span,
+    files: Vec<StagedFile>,
+}
+
+#[derive(Clone, Debug)]
+struct StagedFile {
+    day: i32,
+    name: String,
+    rows: usize,
+    bytes: u64,
+    modified_ms: i64,
+    bounds: Bounds,
+}
+
+impl DeltaSink {
+    /// A table in this folder.
+    #[must_use]
+    pub const fn new(path: PathBuf) -> Self {
+        DeltaSink { path, target: None, table: None, staged: None }
+    }
+}
+
+#[async_trait]
+impl Sink for DeltaSink {
+    async fn open(&mut self, name: &str, log: &PlantLog) -> Result<Option<Cursor>, SinkError> {
+        self.close().await;
+        let (path, log, sink) = (self.path.clone(), log.clone(), name.to_owned());
+        let (target, table) = blocking("cannot open the Delta table", move || {
+            let lock = format!("{}.{}", file_word(&log.hub_id), file_word(&sink));
+            let folder = Folder::open(&path, &lock)?;
+            let url = table_url(&folder.root)?;
+            let target = Target { url, engine: engine()?, hub_id: log.hub_id.clone(), sink, folder };
+            let snapshot = target.load_or_create()?;
+            let held = target.held(&snapshot, &log.epochs)?;
+            Ok((target, Table { snapshot, held }))
+        })
+        .await?;
+        let held = table.held;
+        self.target = Some(Arc::new(target));
+        self.table = Some(table);
+        Ok(held)
+    }
+
+    async fn write(&mut self, batch: Arc<Batch>) -> Result<(), SinkError> {
+        let target = Arc::clone(self.target.as_ref().ok_or(SinkError::NotOpen)?);
+        self.staged = None;
+        let span = batch.span().clone();
+        let name = target.file_name(&span);
+        let mut files = Vec::with_capacity(batch.days().len());
+        for nth in 0..batch.days().len() {
+            let encoding = Arc::clone(&batch);
+            let file = blocking("cannot encode the rows", move || {
+                encoding
+                    .days()
+                    .get(nth)
+                    .map(|day| encode_day(&encoding, day))
+                    .transpose()
+                    .map_err(SinkError::from)
+            })
+            .await?;
+            let (Some(file), Some(day)) = (file, batch.days().get(nth)) else { continue };
+            let (day, bytes) = (day.day, file.bytes.len() as u64);
+            let name = format!("{DAY}={}/{name}", date_text(day));
+            target.folder.put(&name, file.bytes, PutMode::Overwrite).await?;
+            let modified_ms = target.modified_ms(&name).await?;
+            files.push(StagedFile { day, name, rows: file.rows, bytes, modified_ms, bounds: file.bounds });
+        }
+        self.staged = Some(Staged { span, files });
+        Ok(())
+    }
+
+    async fn commit(&mut self, upto: Cursor) -> Result<Written, SinkError> {
+        let target = Arc::clone(self.target.as_ref().ok_or(SinkError::NotOpen)?);
+        let table = self.table.take().ok_or(SinkError::NotOpen)?;
+        if table.held == Some(upto) {
+            self.table = Some(table);
+            self.staged = None;
+            return Ok(Written::default());
+        }
+        let staged =
+            self.staged.take().filter(|staged| staged.span.end() == upto).ok_or(SinkError::NotOpen)?;
+        let written = Written {
+            rows: staged.files.iter().map(|f| f.rows as u64).sum(),
+            files: staged.files.len() as u64,
+            bytes: staged.files.iter().map(|f| f.bytes).sum(),
+        };
+        let table =
+            blocking("cannot commit to the Delta table", move || target.commit(table, &staged)).await?;
+        self.table = Some(table);
+        Ok(written)
+    }
+
+    async fn close(&mut self) {
+        self.staged = None;
+        self.table = None;
+        if let Some(target) = self.target.take() {
+            // The engine may end threads of its own when the last reference goes: not on a worker of the runtime.
+            tokio::task::spawn_blocking(move || drop(target)).await.ok();
+        }
+    }
+}
+
+impl Target {
+    fn cursor_id(&self, epoch: model::Epoch) -> String {
+        format!("forebay/{}/{epoch}/{}", self.hub_id, self.sink)
+    }
+
+    fn sink_id(&self) -> String {
+        format!("forebay/{}/{}", self.hub_id, self.sink)
+    }
+
+    fn file_name(&self, span: &Span) -> String {
+        format!(
+            "{}.{}-{}-{:020}-{:020}.parquet",
+            file_word(&self.hub_id),
+            file_word(&self.sink),
+            span.epoch,
+            span.positions.start,
+            span.positions.end
+        )
+    }
+
+    async fn modified_ms(&self, name: &str) -> Result<i64, SinkError> {
+        let meta = self.folder.store.head(&StorePath::from(name)).await;
+        let meta = meta.map_err(|error| SinkError::unavailable(format!("cannot see {name}"), error))?;
+        Ok(meta.last_modified.timestamp_millis())
+    }
+
+    fn load_or_create(&self) -> Result<SnapshotRef, SinkError> {
+        if !has_log(&self.folder.root) {
+            let layout = DataLayout::partitioned([DAY]);
+            let created = create_table(self.url.as_str(), delta_schema()?, ENGINE_INFO, false)
+                .with_data_layout(layout)
+                .build(&self.engine, Box::new(FileSystemCommitter::new()))
+                .and_then(|transaction| transaction.commit(&self.engine))
+                .map_err(|error| SinkError::unavailable("cannot create the Delta table", error))?;
+            // Lost against another creator: its table is checked like any other.
+            drop(created);
+        }
+        let snapshot = self.latest(None)?;
+        check_schema(&snapshot)?;
+        Ok(snapshot)
+    }
+
+    fn latest(&self, known: Option<SnapshotRef>) -> Result<SnapshotRef, SinkError> {
+        match known {
+            Some(known) => Snapshot::builder_from(known).build(&self.engine),
+            None => Snapshot::builder_for(self.url.as_str()).build(&self.engine),
+        }
+        .map_err(|error| SinkError::unavailable("cannot read the Delta table's log", error))
+    }
+
+    fn version_of(&self, snapshot: &Snapshot, id: &str) -> Result<Option<u64>, SinkError> {
+        let version = snapshot
+            .get_app_id_version(id, &self.engine)
+            .map_err(|error| SinkError::unavailable("cannot read the cursor from the Delta table", error))?;
+        match version.map(u64::try_from) {
+            None => Ok(None),
+            Some(Ok(position)) => Ok(Some(position)),
+            Some(Err(_)) => {
+                Err(SinkError::Unfit(format!("the table's transaction {id} has a negative version")))
+            }
+        }
+    }
+
+    fn held(&self, snapshot: &Snapshot, epochs: &[(model::Epoch, u64)]) -> Result<Option<Cursor>, SinkError> {
+        let Some(newest) = self.version_of(snapshot, &self.sink_id())? else { return Ok(None) };
+        for (epoch, _) in epochs.iter().rev() {
+            if let Some(position) = self.version_of(snapshot, &self.cursor_id(*epoch))? {
+                return Ok(Some(Cursor { epoch: Some(*epoch), position }));
+            }
+        }
+        Ok(Some(Cursor { epoch: None, position: newest }))
+    }
+
+    /// Commits the staged files with their cursor; the table as it is afterwards.
+    fn commit(&self, table: Table, staged: &Staged) -> Result<Table, SinkError> {
+        let failed = |error: KernelError| SinkError::unavailable("cannot commit to the Delta table", error);
+        let end = staged.span.end();
+        let mut table = table;
+        for _ in 0..CONFLICTS_MAX {
+            match self.try_commit(&table, staged).map_err(failed)? {
+                CommitResult::Committed(committed) => {
+                    let snapshot = match committed.post_commit_snapshot() {
+                        Some(snapshot) => Arc::clone(snapshot),
+                        None => self.latest(Some(table.snapshot))?,
+                    };
+                    self.checkpoint_if_due(&committed, &snapshot);
+                    return Ok(Table { snapshot, held: Some(end) });
+                }
+                CommitResult::Retryable(retryable) => return Err(failed(retryable.error)),
+                CommitResult::Conflicted(_) => {}
+            }
+            let snapshot = self.latest(None)?;
+            let before = table.held;
+            let now = self.version_of(&snapshot, &self.sink_id())?;
+            if now == Some(end.position)
+                && self.version_of(&snapshot, &self.cursor_id(staged.span.epoch))? == now
+            {
+                return Ok(Table { snapshot, held: Some(end) });
+            }
+            if now != before.map(|cursor| cursor.position) {
+                let now = now.map_or_else(|| "nowhere".to_owned(), |position| position.to_string());
+                return Err(SinkError::Raced(format!("it stands at {now} instead of {before:?}")));
+            }
+            check_schema(&snapshot)?;
+            table.snapshot = snapshot;
+        }
+        Err(SinkError::Raced(format!("lost {CONFLICTS_MAX} commits in a row to other writers of the table")))
+    }
+
+    fn try_commit(&self, table: &Table, staged: &Staged) -> Result<CommitResult, KernelError> {
+        let version = i64::try_from(staged.span.positions.end)
+            .map_err(|_| KernelError::generic("the position does not fit a Delta transaction version"))?;
+        let mut transaction = Arc::clone(&table.snapshot)
+            .update_table(UpdateTableOperation::StreamingUpdate, ENGINE_INFO, true)
+            .with_transaction_id(self.cursor_id(staged.span.epoch), version)
+            .with_transaction_id(self.sink_id(), version)
+            .build(&self.engine, Box::new(FileSystemCommitter::new()))?;
+        let state = transaction.write_state()?;
+        for file in &staged.files {
+            let day = HashMap::from([(DAY.to_owned(), Scalar::Date(file.day))]);
+            let context = state.write_context_builder().with_partition_values(day).build()?;
+            let location = self.url.join(&file.name).map_err(KernelError::generic_err)?;
+            let meta = FileMeta::new(location, file.modified_ms, file.bytes);
+            let meta = DataFileMetadata::new(meta, statistics(file)?);
+            transaction.add_files(build_add_file_metadata(meta, &context)?);
+        }
+        transaction.commit(&self.engine)
+    }
+
+    fn checkpoint_if_due(&self, committed: &CommittedTransaction, snapshot: &SnapshotRef) {
+        let due = committed.post_commit_stats().commits_since_checkpoint >= CHECKPOINT_COMMITS;
+        if due && let Err(error) = snapshot.checkpoint(&self.engine, None) {
+            tracing::warn!(table = %self.url, error = %in_one_line(&error), "no checkpoint this time");
+        }
+    }
+}
+
+/// The engine over local disks, with fsync; needs a runtime of several threads around it.
+pub(crate) fn engine() -> Result<Engine, SinkError> {
+    let handle = Handle::current();
+    if handle.runtime_flavor() != RuntimeFlavor::MultiThread {
+        return Err(SinkError::Unfit("Delta tables need a runtime of several threads".to_owned()));
+    }
+    let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+    Ok(DefaultEngineBuilder::new(store)
+        .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(handle)))
+        .build())
+}
+
+pub(crate) fn table_url(root: &Path) -> Result<Url, SinkError> {
+    Url::from_directory_path(root)
+        .map_err(|()| SinkError::Unfit(format!("{} cannot be written as a URL", root.display())))
+}
+
+/// Whether a Delta log has been begun in the folder.
+pub(crate) fn has_log(root: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(root.join("_delta_log")) else { return false };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        Path::new(&name).extension().is_some_and(|extension| extension == "json" || extension == "parquet")
+    })
+}
+
+fn delta_schema() -> Result<SchemaRef, SinkError> {
+    let fields = COLUMNS.iter().map(|(name, column)| StructField::nullable(*name, delta_type(*column)));
+    let schema = StructType::try_new(fields).map_err(|error| SinkError::Unfit(in_one_line(&error)))?;
+    Ok(Arc::new(schema))
+}
+
+const fn delta_type(column: ColumnType) -> DataType {
+    match column {
+        ColumnType::Text => DataType::STRING,
+        ColumnType::Time => DataType::TIMESTAMP,
+        ColumnType::Double => DataType::DOUBLE,
+        ColumnType::Long => DataType::LONG,
+        ColumnType::Integer => DataType::INTEGER,
+        ColumnType::Boolean => DataType::BOOLEAN,
+        ColumnType::Date => DataType::DATE,
+    }
+}
+
+/// A table of ours has our columns with our types; columns that others added may be null, and stay null in our rows.
+fn check_schema(snapshot: &Snapshot) -> Result<(), SinkError> {
+    let schema = snapshot.schema();
+    for (name, column) in COLUMNS {
+        let expected = delta_type(column);
+        match schema.field(name) {
+            Some(field) if *field.data_type() == expected => {}
+            Some(field) => {
+                let found = field.data_type();
+                return Err(SinkError::Unfit(format!(
+                    "column {name} of the table is {found}, not {expected}; give the sink another folder"
+                )));
+            }
+            None => {
+                return Err(SinkError::Unfit(format!(
+                    "the table has no column {name}; it is none of ours: give the sink another folder"
+                )));
+            }
+        }
+    }
+    let foreign =
+        schema.fields().find(|f| !f.is_nullable() && !COLUMNS.iter().any(|(name, _)| name == f.name()));
+    match foreign {
+        Some(field) => Err(SinkError::Unfit(format!(
+            "column {} of the table, which is none of ours, must not be null; make it nullable",
+            field.name()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// `2026-11-22`.
+fn date_text(day: i32) -> String {
+    let (year, month, day) = civil(i64::from(day));
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// The statistics of one file as the kernel takes them: `numRecords`, `nullCount`, `minValues`, `maxValues`, `tightBounds`.
+fn statistics(file: &StagedFile) -> Result<StructArray, KernelError> {
+    let (low, high, tight) = bound_columns(&file.bounds);
+    let zeros: Vec<(&str, ArrayRef)> =
+        low.iter().map(|(name, _)| (*name, Arc::new(Int64Array::from(vec![0i64])) as ArrayRef)).collect();
+    let rows = i64::try_from(file.rows).unwrap_or(i64::MAX);
+    structure(vec![
+        ("numRecords", Arc::new(Int64Array::from(vec![rows])) as ArrayRef),
+        ("nullCount", Arc::new(structure(zeros)?)),
+        ("minValues", Arc::new(structure(low)?)),
+        ("maxValues", Arc::new(structure(high)?)),
+        ("tightBounds", Arc::new(BooleanArray::from(vec![tight]))),
+    ])
+}
+
+type NamedColumns = Vec<(&'static str, ArrayRef)>;
+
+/// Lower and upper bounds per column, and whether all of them are values that occur.
+fn bound_columns(bounds: &Bounds) -> (NamedColumns, NamedColumns, bool) {
+    let (mut low, mut high, mut tight) = (Vec::new(), Vec::new(), true);
+    if let Some((first, last)) = &bounds.path
+        && let Some((upper, exact)) = upper_bound(last)
+    {
+        let lower: String = first.chars().take(BOUND_CHARACTERS_MAX).collect();
+        tight = exact && lower == **first;
+        low.push(("path", Arc::new(StringArray::from(vec![lower])) as ArrayRef));
+        high.push(("path", Arc::new(StringArray::from(vec![upper])) as ArrayRef));
+    }
+    for (name, range) in [("ts", bounds.time), ("arrival_ts", bounds.arrival)] {
+        if let Some((first, last)) = range {
+            let time = |micros| TimestampMicrosecondArray::from(vec![micros]).with_timezone(TIME_ZONE);
+            low.push((name, Arc::new(time(first))));
+            high.push((name, Arc::new(time(last))));
+        }
+    }
+    if let Some((first, last)) = bounds.offset {
+        low.push(("log_offset", Arc::new(Int64Array::from(vec![first]))));
+        high.push(("log_offset", Arc::new(Int64Array::from(vec![last]))));
+    }
+    (low, high, tight)
+}
+
+/// A text of at most 33 characters that is not below `text`, and whether it is `text` itself; `None` if there is none.
+fn upper_bound(text: &str) -> Option<(String, bool)> {
+    let mut rest = text.chars();
+    let mut prefix: String = rest.by_ref().take(BOUND_CHARACTERS_MAX).collect();
+    match rest.next() {
+        None => Some((prefix, true)),
+        Some(char::MAX) => None,
+        Some(_) => {
+            prefix.push(char::MAX);
+            Some((prefix, false))
+        }
+    }
+}
+
+fn structure(columns: Vec<(&str, ArrayRef)>) -> Result<StructArray, KernelError> {
+    let fields: Fields =
+        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+    StructArray::try_new(fields, columns.into_iter().map(|(_, array)| array).collect(), None)
+        .map_err(|error| KernelError::generic(error.to_string()))
+}
+
+/// The Arrow schema that an engine sees; used to check that ours and the kernel's agree.
+#[cfg(test)]
+fn engine_view() -> arrow::datatypes::Schema {
+    use delta_kernel::engine::arrow_conversion::TryIntoArrow as _;
+    let schema = delta_schema().unwrap();
+    schema.as_ref().try_into_arrow().unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType as ArrowType;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_reads_our_columns_as_we_write_them() {
+        let ours = crate::table::arrow_schema(true);
+        for field in engine_view().fields() {
+            let written = ours.field_with_name(field.name()).unwrap();
+            let plain = match written.data_type() {
+                ArrowType::Dictionary(_, value) => value.as_ref(),
+                other => other,
+            };
+            assert_eq!(plain, field.data_type(), "{}", field.name());
+        }
+    }
+
+    #[test]
+    fn bounds_of_long_texts_enclose_them() {
+        assert_eq!(upper_bound("short"), Some(("short".to_owned(), true)));
+        let long = "ü".repeat(40);
+        let (upper, exact) = upper_bound(&long).unwrap();
+        assert!(!exact && upper > long && upper.chars().count() == 33);
+        assert_eq!(upper_bound(&format!("{}{}", "a".repeat(32), char::MAX)), None);
+        assert_eq!(date_text(0), "1970-01-01");
+        assert_eq!(date_text(20_779), "2026-11-22");
+    }
+}

@@ -1,0 +1,153 @@
+//! What a pump shows of itself: to people, to the metrics and to whoever waits for it.
+
+use model::Timestamp;
+use runtime::telemetry::{Counter, Gauge, Metrics};
+use tokio::sync::watch;
+
+use crate::cursor::Cursor;
+use crate::sinks::Written;
+
+/// What a pump is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Looking for the hub and the target.
+    Starting,
+    /// Following the log.
+    Following,
+    /// Waiting to try again, because of this.
+    Retrying(String),
+    /// Stopped until a person acts, because of this: an alarm.
+    Stopped(String),
+    /// Ended with the process.
+    Closed,
+}
+
+/// One sink's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkStatus {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// What it does.
+    pub state: State,
+    /// What the target holds.
+    pub committed: Option<Cursor>,
+    /// Every row of positions below is in the target (positions without rows are not committed for their own sake).
+    pub settled: u64,
+    /// The hub's durable end as last seen.
+    pub durable_end: u64,
+    /// Rows, files and bytes committed since the process began.
+    pub written: Written,
+    /// Commits since the process began.
+    pub commits: u64,
+    /// When the last commit was.
+    pub last_commit: Option<Timestamp>,
+    /// The last thing that went wrong, also after it was overcome.
+    pub last_error: Option<String>,
+}
+
+impl SinkStatus {
+    /// Whether everything that the hub had when last asked is in the target.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
+        self.state == State::Following && self.settled >= self.durable_end
+    }
+}
+
+/// The pump's side: keeps the status and the series of one sink.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    status: watch::Sender<SinkStatus>,
+    rows: Counter,
+    files: Counter,
+    bytes: Counter,
+    commits: Counter,
+    errors: Counter,
+    lag: Gauge,
+    committed: Gauge,
+    stopped: Gauge,
+}
+
+impl Reporter {
+    pub(crate) fn new(name: &str, kind: &'static str, metrics: &Metrics) -> Self {
+        let labels = [("sink", name)];
+        let status = SinkStatus {
+            name: name.to_owned(),
+            kind,
+            state: State::Starting,
+            committed: None,
+            settled: 0,
+            durable_end: 0,
+            written: Written::default(),
+            commits: 0,
+            last_commit: None,
+            last_error: None,
+        };
+        Reporter {
+            status: watch::channel(status).0,
+            rows: metrics.counter("forebay_bridge_rows_total", "Rows committed to the table.", &labels),
+            files: metrics.counter("forebay_bridge_files_total", "Files committed to the table.", &labels),
+            bytes: metrics.counter("forebay_bridge_bytes_total", "Bytes of committed files.", &labels),
+            commits: metrics.counter("forebay_bridge_commits_total", "Commits.", &labels),
+            errors: metrics.counter("forebay_bridge_errors_total", "Failures of hub or target.", &labels),
+            lag: metrics.gauge(
+                "forebay_bridge_lag_records",
+                "Durable records of the hub not yet in the table.",
+                &labels,
+            ),
+            committed: metrics.gauge(
+                "forebay_bridge_committed_position",
+                "The cursor in the table.",
+                &labels,
+            ),
+            stopped: metrics.gauge("forebay_bridge_stopped", "1 if the sink waits for a person.", &labels),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<SinkStatus> {
+        self.status.subscribe()
+    }
+
+    pub(crate) fn state(&self, state: State) {
+        self.stopped.set(i64::from(matches!(state, State::Stopped(_))));
+        self.status.send_modify(|status| {
+            if let State::Retrying(why) | State::Stopped(why) = &state {
+                status.last_error = Some(why.clone());
+            }
+            status.state = state;
+        });
+    }
+
+    pub(crate) fn failed(&self) {
+        self.errors.increment();
+    }
+
+    pub(crate) fn position(&self, settled: u64, durable_end: u64) {
+        self.lag.set(i64::try_from(durable_end.saturating_sub(settled)).unwrap_or(i64::MAX));
+        self.status.send_modify(|status| {
+            status.settled = settled;
+            status.durable_end = durable_end;
+        });
+    }
+
+    pub(crate) fn held(&self, committed: Option<Cursor>) {
+        self.committed.set(committed.map_or(0, |cursor| i64::try_from(cursor.position).unwrap_or(i64::MAX)));
+        self.status.send_modify(|status| status.committed = committed);
+    }
+
+    pub(crate) fn committed(&self, cursor: Cursor, written: Written, now: Timestamp) {
+        self.rows.add(written.rows);
+        self.files.add(written.files);
+        self.bytes.add(written.bytes);
+        self.commits.increment();
+        self.held(Some(cursor));
+        self.status.send_modify(|status| {
+            status.written.rows += written.rows;
+            status.written.files += written.files;
+            status.written.bytes += written.bytes;
+            status.commits += 1;
+            status.last_commit = Some(now);
+        });
+    }
+}
