@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runtime::config_file::{Problems, Section};
+use runtime::config_file::{PlantNames, Problems, Section};
 use url::Url;
 
 use crate::sinks::{KINDS, Sink};
@@ -48,7 +48,9 @@ pub struct SinkConfig {
 }
 
 /// Reads the section; every mistake is pushed, and there is a configuration only if there was none.
-pub fn validate(mut section: Section<'_>, problems: &mut Problems) -> Option<Config> {
+///
+/// The plant's names are not needed: the hub says in its feed which site its rows are of.
+pub fn validate(mut section: Section<'_>, _plant: &PlantNames, problems: &mut Problems) -> Option<Config> {
     let before = problems.list.len();
     let hub = match section.required_text("hub", problems) {
         None => None,
@@ -155,7 +157,8 @@ mod tests {
         let mut problems = Problems::default();
         let mut root = file.parse(&mut problems);
         let section = root.section("bridge", &mut problems).unwrap();
-        let config = validate(section, &mut problems);
+        let plant = PlantNames { enterprise: "acme".into(), site: "antwerp".into() };
+        let config = validate(section, &plant, &mut problems);
         (config, problems.list.iter().map(ToString::to_string).collect())
     }
 
