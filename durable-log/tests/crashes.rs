@@ -4,6 +4,11 @@
 //! everything below the durable end is there byte for byte, groups are whole, positions are dense, no position is
 //! written twice under one epoch, what was trimmed stays trimmed, cursors hold what was promised.
 //! A seed that fails is printed; `FOREBAY_SEED=n` runs it alone.
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test: it may fail, and its numbers are small"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
