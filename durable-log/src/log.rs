@@ -150,7 +150,7 @@ impl Log {
             last.bytes = active.synced;
             last.end = self.end;
         }
-        self.look_for_room();
+        self.room.look(&self.shared);
         Ok(self.end)
     }
 
@@ -170,7 +170,7 @@ impl Log {
     pub fn trim(&mut self, keep_from: Position) -> Result<Position, LogError> {
         self.shared.latch.check()?;
         while remove_oldest(&self.shared, keep_from)?.is_some() {}
-        self.look_for_room();
+        self.room.look(&self.shared);
         Ok(self.shared.first())
     }
 
@@ -211,27 +211,18 @@ impl Log {
         if self.active.as_ref().is_some_and(|active| active.stuck) {
             return Err(self.room.full(&self.shared, &self.options, self.used()));
         }
-        let more = bytes + SEGMENT_HEADER_BYTES;
-        while !self.room.is_enough(&self.options, self.used(), more) {
-            self.look_for_room(); // somebody may have made some
+        loop {
             let used = self.used();
-            if self.room.is_enough(&self.options, used, more) {
-                break;
-            }
-            let full = self.room.full(&self.shared, &self.options, used);
+            let more = bytes + SEGMENT_HEADER_BYTES;
+            let Err(full) = self.room.check(&self.shared, &self.options, used, more) else { return Ok(()) };
             if self.options.when_full == WhenFull::StopAccepting {
                 return Err(full);
             }
             let Some(gone) = remove_oldest(&self.shared, self.end)? else { return Err(full) };
+            self.room.look(&self.shared);
             let start = self.dropped.as_ref().map_or(gone.start, |dropped| dropped.start);
             self.dropped = Some(start..gone.end);
         }
-        Ok(())
-    }
-
-    fn look_for_room(&mut self) {
-        let unwritten = self.active.as_ref().map_or(0, |active| active.buffer.len() as u64);
-        self.room.look(&self.shared, unwritten);
     }
 
     fn used(&self) -> u64 {
@@ -252,7 +243,7 @@ impl Log {
         let file = match create(&*self.shared.storage, &segment) {
             Ok(file) => file,
             Err(CreateFault::Early(LogError::Io { source, .. })) if is_no_room(&source) => {
-                self.look_for_room();
+                self.room.look(&self.shared);
                 return Err(self.room.full(&self.shared, &self.options, self.used()));
             }
             Err(fault) => return Err(self.shared.latch.shut(fault.into_error())),
@@ -288,7 +279,7 @@ impl Log {
             .truncate(active.written)
             .map_err(|source| self.shared.latch.shut(io_error(storage, "cutting", name, source)))?;
         active.stuck = true;
-        self.look_for_room();
+        self.room.look(&self.shared);
         Err(self.room.full(&self.shared, &self.options, self.used()))
     }
 }

@@ -1,9 +1,4 @@
 //! The log on a real directory: what its users rely on, call by call.
-#![expect(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test: it may fail, and its numbers are small"
-)]
 
 use std::fs;
 use std::path::Path;

@@ -1,1 +1,103 @@
-//! What a person must be able to look up later: losses by policy, trims past a cursor, mismatches, rebuilds.
+//! What a person must be able to look up years later: losses, trims past a reader, mismatches, rebuilt accounts.
+//!
+//! A durable log of JSON objects, never trimmed. (Commands have a ledger of their own, in `commands`.) An entry is
+//! written before what it speaks of is counted, so a crash can repeat an entry, never drop one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use durable_log::{Log, LogError, LogView, Options, Position, Storage};
+use serde::{Deserialize, Serialize};
+
+/// Entries are small texts.
+const ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// Some ten million entries.
+const BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LedgerKind {
+    /// Offsets that will never come.
+    Lost,
+    /// Retention deleted positions that a registered reader had not read.
+    TrimmedUnread,
+    /// Data was deleted early, because the disk was full.
+    TrimmedForRoom,
+    /// An agent's account is not the hub's (invariant I3).
+    Mismatch,
+    /// The accounts were counted anew, because no checkpoint fitted the log.
+    Rebuilt,
+    /// Two agents, or two metrics of a foreign node, claim one path.
+    PathConflict,
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// When, ISO 8601.
+    pub at: String,
+    /// What.
+    pub kind: LedgerKind,
+    /// Whose, as `group/node`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// In which epoch, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// First offset or position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<u64>,
+    /// One past the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<u64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The ledger. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    log: Arc<Mutex<Log>>,
+    view: LogView,
+}
+
+impl Ledger {
+    /// Opens or creates the ledger on a storage.
+    pub(crate) fn open(storage: Arc<dyn Storage>, epoch: u64) -> Result<Self, LogError> {
+        let options =
+            Options { bytes_max: BYTES_MAX, record_bytes_max: ENTRY_BYTES_MAX, ..Options::default() };
+        let (log, recovery) = Log::open_on(storage, options, epoch)?;
+        if recovery.cut.is_some() {
+            tracing::warn!(log = "ledger", %recovery, "recovered");
+        }
+        let view = log.view();
+        Ok(Ledger { log: Arc::new(Mutex::new(log)), view })
+    }
+
+    /// Writes an entry and waits for the disk.
+    pub fn record(&self, mut entry: LedgerEntry) -> Result<(), LogError> {
+        let room = ENTRY_BYTES_MAX / 8; // six bytes per character at worst, escaped
+        while entry.reason.len() > room {
+            entry.reason.pop();
+        }
+        tracing::warn!(kind = ?entry.kind, agent = entry.agent, epoch = entry.epoch, start = entry.start,
+            end = entry.end, reason = entry.reason, "ledger");
+        let bytes = serde_json::to_vec(&entry).unwrap_or_default();
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.append_group(&[&bytes])?;
+        log.sync().map(|_end| ())
+    }
+
+    /// The newest entries, newest first.
+    #[must_use]
+    pub fn newest(&self, at_most: usize) -> Vec<LedgerEntry> {
+        let from = self.view.durable_end().0.saturating_sub(at_most as u64);
+        let mut reader = self.view.reader(Position(from));
+        let mut entries = Vec::new();
+        while let Ok(Some((_, bytes))) = reader.next() {
+            entries.extend(serde_json::from_slice::<LedgerEntry>(bytes).ok());
+        }
+        entries.reverse();
+        entries
+    }
+}

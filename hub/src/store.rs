@@ -1,14 +1,47 @@
 //! The plant log: what the hub received, once, in the order in which it came.
 //!
-//! One writer thread appends, commits in groups and tells afterwards. It refuses what it already holds (by agent,
-//! epoch and offset), keeps the accounts of every epoch, and derives all of that from the log on open.
+//! One writer thread appends, commits in groups and tells afterwards ([`writer`]). It refuses what it already holds
+//! (by agent, epoch and offset), keeps the accounts of every epoch ([`accounts`]), and derives all of that from the
+//! log on open ([`recovery`]); the [`checkpoint`] is a short cut. Rules:
+//! - Nothing is told (receipts, live views, commands, feeds) before the sync that covers it returned.
+//! - Catalogue entries are durable before the first record that uses them, quarantine entries before the record that
+//!   settles their offset.
+//! - While it cannot write it says so ([`StoreHealth`]) and takes nothing; agents keep what has no receipt.
 
-use std::sync::Arc;
+pub(crate) mod accounts;
+pub(crate) mod checkpoint;
+mod quarantine;
+mod recovery;
+mod retention;
+mod writer;
 
-use model::{Epoch, NodeId, PointId, Quality, RangeSet, SampleBatch, Timestamp, Value};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use durable_log::{DiskStorage, LogError, LogView, Position, Storage};
+use model::{Epoch, NodeId, PointId, Quality, RangeSet, RecordId, Sample, SampleBatch, Timestamp, Value};
 use proto::account::Account;
-use proto::log_record::AgentId;
+use proto::log_record::{AgentId, RecordError};
 use proto::sparkplug::EpochAccount;
+use runtime::clock::Clock;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::catalogue::{Catalogue, CatalogueError};
+use accounts::Accounts;
+use checkpoint::{Checkpoint, CheckpointError};
+use writer::{Item, Queued};
+
+pub(crate) use recovery::{Opened, Setup, open};
+pub(crate) use writer::Writer;
+
+/// Items that may wait for the writer.
+const QUEUE_ITEMS_MAX: usize = 1024;
+/// KiB that may wait for the writer: more than one group, so that it never waits for the host.
+const QUEUE_KIB_MAX: usize = 16 * 1024;
+/// Memory of one sample beside its text.
+const SAMPLE_BYTES: usize = size_of::<Sample>();
 
 /// One agent's account.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,9 +78,44 @@ pub struct EpochState {
     pub mismatch: Option<String>,
 }
 
+/// A decoded payload, on its way into the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceivedBatch {
+    /// Whose.
+    pub agent: AgentId,
+    /// Which record.
+    pub identity: Identity,
+    /// When it arrived.
+    pub arrival: Timestamp,
+    /// Whether it was sent as history.
+    pub is_historical: bool,
+    /// Whether a sample of it reports how a command ended.
+    pub has_command_report: bool,
+    /// Its samples, in the order of the payload.
+    pub samples: Vec<Sample>,
+}
+
+/// Who numbers a record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Identity {
+    /// The agent.
+    Own {
+        /// Epoch and offset.
+        id: RecordId,
+        /// When the agent accepted it.
+        accepted_at: Timestamp,
+        /// The epoch's running account after it.
+        running: Option<Account>,
+    },
+    /// The hub: plant-log epoch and position.
+    Foreign,
+}
+
 /// A record that is on disk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DurableBatch {
+    /// Where in the plant log.
+    pub position: Position,
     /// Whose.
     pub agent: AgentId,
     /// When the hub received it.
@@ -57,6 +125,9 @@ pub struct DurableBatch {
     /// Its samples.
     pub batch: SampleBatch,
 }
+
+/// What live views and commands are told of: durable records, in log order.
+pub type DurableGroup = Vec<Arc<DurableBatch>>;
 
 /// Last value of a point, as recovered from the checkpoint and the log's tail.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,42 +155,6 @@ pub enum StoreHealth {
     Latched(String),
 }
 
-/// The plant log's writer and its readers. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Store {}
-
-impl Store {
-    /// Epoch of this opening of the plant log.
-    #[must_use]
-    pub fn log_epoch(&self) -> Epoch {
-        todo!()
-    }
-
-    /// Name of this hub.
-    #[must_use]
-    pub fn hub_id(&self) -> &str {
-        todo!()
-    }
-
-    /// The accounts of all agents as of the durable end.
-    #[must_use]
-    pub fn accounts(&self) -> Vec<AgentAccount> {
-        todo!()
-    }
-
-    /// Whether it can write.
-    #[must_use]
-    pub fn health(&self) -> StoreHealth {
-        todo!()
-    }
-
-    /// The newest entries of the quarantine, newest first.
-    #[must_use]
-    pub fn quarantined(&self, _at_most: usize) -> Vec<QuarantineEntry> {
-        todo!()
-    }
-}
-
 /// A payload that nobody could decode.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuarantineEntry {
@@ -133,5 +168,286 @@ pub struct QuarantineEntry {
     pub payload: Vec<u8>,
 }
 
-/// What live views and commands are told of: durable records, in log order.
-pub type DurableGroup = Vec<Arc<DurableBatch>>;
+/// Why the store did not open or did not take something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A log of the store.
+    #[error("{log}")]
+    Log {
+        /// Which.
+        log: &'static str,
+        /// Why.
+        source: LogError,
+    },
+    /// The point catalogue.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// A record of the plant log cannot be read.
+    #[error("plant log, position {at}")]
+    Record {
+        /// Where.
+        at: u64,
+        /// Why.
+        source: RecordError,
+    },
+    /// A record that is none of a plant log.
+    #[error("plant log, position {0}: not a record of a plant log; is this another log's folder?")]
+    WrongKind(u64),
+    /// A folder cannot be used.
+    #[error("{folder}")]
+    Folder {
+        /// Which.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The checkpoint of a newer program.
+    #[error("the checkpoint {0}")]
+    Checkpoint(String),
+    /// The machine has no randomness for an epoch.
+    #[error("no random numbers: {0}")]
+    Random(String),
+    /// Nothing can be written at present: why.
+    #[error("the plant log takes nothing: {0}")]
+    NotWritable(String),
+    /// The store is closed.
+    #[error("the plant log is closed")]
+    Closed,
+}
+
+/// The disks under the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Disks {
+    pub(crate) plant: Arc<dyn Storage>,
+    pub(crate) quarantine: Arc<dyn Storage>,
+    pub(crate) checkpoint: Arc<dyn Storage>,
+}
+
+impl Disks {
+    /// Folders below the hub's data folder.
+    pub(crate) fn below(data_dir: &Path) -> Result<Self, StoreError> {
+        Ok(Disks {
+            plant: folder(data_dir, "plant-log")?,
+            quarantine: folder(data_dir, "quarantine")?,
+            checkpoint: folder(data_dir, "checkpoint")?,
+        })
+    }
+}
+
+/// A folder below the data folder, made if it is missing.
+pub(crate) fn folder(data_dir: &Path, name: &str) -> Result<Arc<dyn Storage>, StoreError> {
+    let path = data_dir.join(name);
+    match DiskStorage::create(&path) {
+        Ok(storage) => Ok(Arc::new(storage)),
+        Err(source) => Err(StoreError::Folder { folder: path.display().to_string(), source }),
+    }
+}
+
+/// A random epoch for one writable opening.
+pub(crate) fn random_epoch() -> Result<Epoch, StoreError> {
+    loop {
+        let bits = getrandom::u64().map_err(|error| StoreError::Random(error.to_string()))?;
+        if let Some(epoch) = Epoch::from_random(bits) {
+            return Ok(epoch);
+        }
+    }
+}
+
+/// The plant log's writer and its readers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    hub_id: String,
+    epoch: Epoch,
+    view: LogView,
+    quarantine: LogView,
+    checkpoint_storage: Arc<dyn Storage>,
+    catalogue: Catalogue,
+    clock: Clock,
+    /// As of the durable end.
+    accounts: Mutex<Accounts>,
+    health: Mutex<StoreHealth>,
+    durable: watch::Sender<Position>,
+    checkpoints: Mutex<Generations>,
+}
+
+/// Positions of the two checkpoints on disk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Generations {
+    newest: u64,
+    previous: u64,
+}
+
+impl Store {
+    /// Takes a decoded payload; waits while the writer is behind. `Ok` means queued, not durable.
+    pub(crate) async fn ingest(&self, batch: ReceivedBatch) -> Result<(), StoreError> {
+        self.writable()?;
+        let heap: usize = batch.samples.iter().filter_map(|s| s.value.as_ref()).map(Value::heap_bytes).sum();
+        let bytes = batch.samples.len() * SAMPLE_BYTES + heap;
+        self.queue(Item::Batch(batch), bytes).await
+    }
+
+    /// Keeps a payload that cannot be decoded. With `settles`, its record counts as settled once that is durable.
+    pub(crate) async fn quarantine(
+        &self,
+        entry: QuarantineEntry,
+        settles: Option<(AgentId, RecordId)>,
+    ) -> Result<(), StoreError> {
+        self.writable()?;
+        let bytes = entry.payload.len();
+        self.queue(Item::Quarantine(entry, settles), bytes).await
+    }
+
+    /// Takes what an agent says of its epochs: offsets that are gone there and never came are lost.
+    pub(crate) async fn reported(&self, agent: AgentId, epochs: Vec<EpochAccount>) -> Result<(), StoreError> {
+        let bytes = epochs.len() * size_of::<EpochAccount>();
+        self.queue(Item::Reported(agent, epochs), bytes).await
+    }
+
+    /// Lets the writer look after retention and the catalogue; never waits.
+    pub(crate) fn tick(&self) {
+        self.queue.try_send(Queued { item: Item::Tick, _room: None }).ok();
+    }
+
+    /// Writes what is queued and ends the writer; waits until all is durable.
+    pub(crate) async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.queue.send(Queued { item: Item::Close(done), _room: None }).await.is_ok() {
+            closed.await.ok();
+        }
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        match self.health() {
+            StoreHealth::Ok => Ok(()),
+            StoreHealth::Holding(why) | StoreHealth::Latched(why) => Err(StoreError::NotWritable(why)),
+        }
+    }
+
+    async fn queue(&self, item: Item, bytes: usize) -> Result<(), StoreError> {
+        let kib = u32::try_from((bytes / 1024 + 1).min(QUEUE_KIB_MAX)).unwrap_or(1);
+        let room =
+            Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_closed| StoreError::Closed)?;
+        let queued = Queued { item, _room: Some(room) };
+        self.queue.send(queued).await.map_err(|_closed| StoreError::Closed)
+    }
+
+    /// Readers of the plant log.
+    #[must_use]
+    pub fn view(&self) -> LogView {
+        self.shared.view.clone()
+    }
+
+    /// Epoch of this opening of the plant log.
+    #[must_use]
+    pub fn log_epoch(&self) -> Epoch {
+        self.shared.epoch
+    }
+
+    /// The durable end, as it moves.
+    #[must_use]
+    pub fn durable(&self) -> watch::Receiver<Position> {
+        self.shared.durable.subscribe()
+    }
+
+    /// Name of this hub.
+    #[must_use]
+    pub fn hub_id(&self) -> &str {
+        &self.shared.hub_id
+    }
+
+    /// The accounts of all agents as of the durable end.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<AgentAccount> {
+        let accounts = self.shared.accounts();
+        let named = accounts.agents.iter().filter_map(|(id, book)| {
+            Some(AgentAccount {
+                agent: self.shared.catalogue.agent(*id)?,
+                id: *id,
+                foreign: book.epochs.values().all(|epoch| epoch.foreign),
+                epochs: book.epochs.iter().map(|(epoch, book)| book.state(*epoch)).collect(),
+            })
+        });
+        named.collect()
+    }
+
+    /// Whether it can write.
+    #[must_use]
+    pub fn health(&self) -> StoreHealth {
+        self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The newest entries of the quarantine, newest first.
+    #[must_use]
+    pub fn quarantined(&self, at_most: usize) -> Vec<QuarantineEntry> {
+        quarantine::newest(&self.shared.quarantine, at_most)
+    }
+
+    /// What of these epochs the agent need not send again, with a number that grows whenever that changes.
+    pub(crate) fn settled(&self, agent: AgentId, epochs: &BTreeSet<Epoch>) -> (u64, Vec<(Epoch, RangeSet)>) {
+        self.shared.accounts().settled(agent, epochs)
+    }
+
+    /// How many records below these ends are not settled.
+    pub(crate) fn unsettled(&self, agent: AgentId, ends: impl IntoIterator<Item = (Epoch, u64)>) -> u64 {
+        let accounts = self.shared.accounts();
+        let open = ends.into_iter().map(|(epoch, end)| {
+            accounts.epoch(agent, epoch).map_or(end, |book| {
+                book.settled().missing(0..end).into_iter().map(|gap| gap.end - gap.start).sum()
+            })
+        });
+        open.fold(0, u64::saturating_add)
+    }
+
+    /// Writes a checkpoint with these last values, which have seen every record below `values_position`. Blocking.
+    pub(crate) fn write_checkpoint(
+        &self,
+        values: Vec<LastValue>,
+        values_position: Position,
+    ) -> io::Result<()> {
+        let accounts = self.shared.accounts().clone();
+        let position = accounts.position;
+        let mut generations = self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let log_epoch = match position.checked_sub(1) {
+            None => 0,
+            Some(last) => match self.shared.view.epoch_of(Position(last)) {
+                Some(epoch) => epoch,
+                None => return Ok(()), // cannot be bound to the log; the next one can
+            },
+        };
+        let values_position = values_position.0.min(position);
+        checkpoint::write(
+            &*self.shared.checkpoint_storage,
+            &Checkpoint { log_epoch, accounts, values_position, values },
+        )?;
+        *generations = Generations { newest: position, previous: generations.newest };
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Retention must leave everything from here on, so that either checkpoint can be replayed and checked.
+    fn needed_from(&self) -> Position {
+        let generations = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        Position(generations.newest.min(generations.previous).saturating_sub(1))
+    }
+}
+
+impl From<CheckpointError> for StoreError {
+    fn from(error: CheckpointError) -> Self {
+        StoreError::Checkpoint(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;

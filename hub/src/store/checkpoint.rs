@@ -1,0 +1,356 @@
+//! A periodic picture of accounts and last values, so that opening need not read the whole log.
+//!
+//! It is a short cut, never the truth: it is valid only if the log still holds the record before its position, in
+//! the epoch that the checkpoint names ([`Checkpoint::fits`]). A log that was cut behind it, or replaced, refuses it,
+//! and the accounts are counted from the log again. Two generations are kept; retention keeps the log from the older
+//! one's position on, so one bad file costs time, not truth.
+//!
+//! ```text
+//! magic "FBHUBCKP" | version u16 = 1 | reserved u16 | body length u64 | CRC32C of the body u32 | body
+//! body   = log epoch u64 | position u64 | values position u64 | agents u32 { agent } | chunks u32 { chunk }
+//! agent  = id u32 | epochs u32 { epoch u64 | flags u8 | ranges | account | agent account | lost | quarantined
+//!          | verified end u64 | [reported] | [settled account] | [mismatch text] }
+//!          flags: 1 foreign, 2 reported, 4 settled account, 8 mismatch
+//! ranges = count u32 { start u64 | end u64 }      account = count u64 | checksum u64
+//! reported = first held u64 | end u64 | before account | total account
+//! chunk  = arrivals u32 { i64 µs } | length u32 | a LogRecord::Received that holds the last values
+//! ```
+//! All numbers are little endian.
+
+use std::io;
+
+use durable_log::{LogView, Position, Storage};
+use model::{Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
+use proto::account::Account;
+use proto::log_record::{AgentId, LogRecord};
+use proto::sparkplug::EpochAccount;
+
+use super::LastValue;
+use super::accounts::{Accounts, AgentBook, EpochBook};
+
+const MAGIC: &[u8; 8] = b"FBHUBCKP";
+const VERSION: u16 = 1;
+const HEAD_BYTES: usize = 24;
+/// More than the largest hub's points and epochs need; bounds what is read into memory.
+const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// Last values per chunk.
+const CHUNK: usize = 1024;
+
+const NEWEST: &str = "checkpoint";
+const PREVIOUS: &str = "checkpoint.previous";
+const UNFINISHED: &str = "checkpoint.new";
+
+const FOREIGN: u8 = 1;
+const REPORTED: u8 = 2;
+const SETTLED: u8 = 4;
+const MISMATCH: u8 = 8;
+
+/// What the file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Checkpoint {
+    /// Epoch of the record before `accounts.position`; 0 if that is 0.
+    pub(super) log_epoch: u64,
+    /// Every record below `accounts.position` is counted.
+    pub(super) accounts: Accounts,
+    /// Every record below this has been seen by `values`.
+    pub(super) values_position: u64,
+    /// Last values.
+    pub(super) values: Vec<LastValue>,
+}
+
+/// Why a file is no checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CheckpointError {
+    #[error("cannot be read")]
+    Io(#[from] io::Error),
+    #[error("is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("has version {0}, newer than this program's; use the newer program")]
+    Newer(u16),
+}
+
+impl Checkpoint {
+    /// Whether the log holds what this counts: nothing was cut away behind it, and it is the same log.
+    pub(super) fn fits(&self, view: &LogView) -> bool {
+        let position = self.accounts.position;
+        let end = view.durable_end().0;
+        position <= end
+            && self.values_position <= end
+            && (position == 0 || view.epoch_of(Position(position - 1)) == Some(self.log_epoch))
+    }
+}
+
+/// Writes a checkpoint and makes it durable; the one before stays as the previous generation.
+pub(super) fn write(storage: &dyn Storage, checkpoint: &Checkpoint) -> io::Result<()> {
+    let mut bytes = vec![0; HEAD_BYTES];
+    encode(checkpoint, &mut bytes);
+    let body = bytes.get(HEAD_BYTES..).unwrap_or_default();
+    let (length, crc) = (body.len() as u64, crc32c::crc32c(body));
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    head.extend_from_slice(MAGIC);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&[0; 2]);
+    head.extend_from_slice(&length.to_le_bytes());
+    head.extend_from_slice(&crc.to_le_bytes());
+    bytes.splice(..HEAD_BYTES, head);
+
+    let file = storage.create(UNFINISHED)?;
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, written as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            more => written += more,
+        }
+    }
+    file.sync()?;
+    if storage.list()?.iter().any(|entry| entry.name == NEWEST) {
+        storage.rename(NEWEST, PREVIOUS)?;
+    }
+    storage.rename(UNFINISHED, NEWEST)?;
+    storage.sync_dir()
+}
+
+/// Every readable checkpoint, newest first. One that a later version wrote is an error; damaged ones are left out.
+pub(super) fn read(storage: &dyn Storage) -> Result<Vec<Checkpoint>, CheckpointError> {
+    let mut found = Vec::new();
+    for entry in storage.list()? {
+        if ![NEWEST, PREVIOUS, UNFINISHED].contains(&entry.name.as_str()) {
+            continue;
+        }
+        match read_one(storage, &entry.name, entry.bytes) {
+            Ok(checkpoint) => found.push(checkpoint),
+            Err(newer @ CheckpointError::Newer(_)) => return Err(newer),
+            Err(_half_written) if entry.name == UNFINISHED => {}
+            Err(error) => {
+                tracing::error!(file = %storage.path(&entry.name).display(), %error, "checkpoint left out");
+            }
+        }
+    }
+    found.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.accounts.position));
+    Ok(found)
+}
+
+fn read_one(storage: &dyn Storage, name: &str, bytes: u64) -> Result<Checkpoint, CheckpointError> {
+    if bytes > BYTES_MAX {
+        return Err(CheckpointError::Damaged("it is too large"));
+    }
+    let length = usize::try_from(bytes).map_err(|_| CheckpointError::Damaged("it is too large"))?;
+    let mut content = vec![0; length];
+    let file = storage.open(name, false)?;
+    let mut filled = 0;
+    while let Some(rest) = content.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, filled as u64)? {
+            0 => break,
+            more => filled += more,
+        }
+    }
+    let mut head = Reader(&content);
+    if head.take(8)? != MAGIC {
+        return Err(CheckpointError::Damaged("it is no checkpoint"));
+    }
+    let version = u16::from_le_bytes(head.array()?);
+    if version > VERSION {
+        return Err(CheckpointError::Newer(version));
+    }
+    head.take(2)?;
+    let (length, crc) = (head.u64()?, head.u32()?);
+    if length != head.0.len() as u64 || crc != crc32c::crc32c(head.0) {
+        return Err(CheckpointError::Damaged("length or checksum is wrong"));
+    }
+    decode(head)
+}
+
+fn encode(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
+    put(out, checkpoint.log_epoch);
+    put(out, checkpoint.accounts.position);
+    put(out, checkpoint.values_position);
+    put_count(out, checkpoint.accounts.agents.len());
+    for (agent, book) in &checkpoint.accounts.agents {
+        out.extend_from_slice(&agent.0.to_le_bytes());
+        put_count(out, book.epochs.len());
+        for (epoch, book) in &book.epochs {
+            put(out, epoch.0);
+            put_epoch(out, book);
+        }
+    }
+    put_count(out, checkpoint.values.len().div_ceil(CHUNK));
+    for chunk in checkpoint.values.chunks(CHUNK) {
+        put_values(out, chunk);
+    }
+}
+
+fn put_epoch(out: &mut Vec<u8>, book: &EpochBook) {
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    out.push(
+        flag(book.foreign, FOREIGN)
+            | flag(book.reported.is_some(), REPORTED)
+            | flag(book.settled_account.is_some(), SETTLED)
+            | flag(book.mismatch.is_some(), MISMATCH),
+    );
+    put_ranges(out, &book.ranges);
+    put_account(out, book.account);
+    put_account(out, book.agent_account);
+    put_ranges(out, &book.lost);
+    put_ranges(out, &book.quarantined);
+    put(out, book.verified_end);
+    if let Some(reported) = &book.reported {
+        put(out, reported.first_held);
+        put(out, reported.end);
+        put_account(out, reported.before);
+        put_account(out, reported.total);
+    }
+    if let Some(account) = book.settled_account {
+        put_account(out, account);
+    }
+    if let Some(why) = &book.mismatch {
+        put_count(out, why.len());
+        out.extend_from_slice(why.as_bytes());
+    }
+}
+
+fn put_values(out: &mut Vec<u8>, values: &[LastValue]) {
+    put_count(out, values.len());
+    for value in values {
+        out.extend_from_slice(&value.arrival.0.to_le_bytes());
+    }
+    let samples = values.iter().map(|last| Sample {
+        point: last.point,
+        time: last.time,
+        value: last.value.clone(),
+        quality: last.quality,
+    });
+    let id = RecordId { epoch: Epoch(1), offset: Offset(0) };
+    let batch =
+        SampleBatch { id, accepted_at: Timestamp(0), is_historical: false, samples: samples.collect() };
+    let mut record = Vec::new();
+    LogRecord::Received { agent: AgentId(0), batch, account: Account::default() }.encode(&mut record);
+    put_count(out, record.len());
+    out.extend_from_slice(&record);
+}
+
+fn put(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+fn put_account(out: &mut Vec<u8>, account: Account) {
+    put(out, account.count);
+    put(out, account.checksum);
+}
+
+fn put_ranges(out: &mut Vec<u8>, ranges: &RangeSet) {
+    put_count(out, ranges.iter().len());
+    for range in ranges.iter() {
+        put(out, range.start);
+        put(out, range.end);
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+fn decode(mut from: Reader<'_>) -> Result<Checkpoint, CheckpointError> {
+    let mut checkpoint = Checkpoint { log_epoch: from.u64()?, ..Checkpoint::default() };
+    checkpoint.accounts.position = from.u64()?;
+    checkpoint.values_position = from.u64()?;
+    for _ in 0..from.u32()? {
+        let agent = AgentId(from.u32()?);
+        let mut book = AgentBook::default();
+        for _ in 0..from.u32()? {
+            let epoch = Epoch(from.u64()?);
+            book.epochs.insert(epoch, from.epoch(epoch)?);
+        }
+        checkpoint.accounts.agents.insert(agent, book);
+    }
+    for _ in 0..from.u32()? {
+        from.values(&mut checkpoint.values)?;
+    }
+    if from.0.is_empty() { Ok(checkpoint) } else { Err(CheckpointError::Damaged("bytes are left over")) }
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, bytes: usize) -> Result<&'a [u8], CheckpointError> {
+        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(CheckpointError::Damaged("it is cut"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CheckpointError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(CheckpointError::Damaged("it is cut"))?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn u32(&mut self) -> Result<u32, CheckpointError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, CheckpointError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn account(&mut self) -> Result<Account, CheckpointError> {
+        Ok(Account { count: self.u64()?, checksum: self.u64()? })
+    }
+
+    fn ranges(&mut self) -> Result<RangeSet, CheckpointError> {
+        let mut ranges = RangeSet::new();
+        for _ in 0..self.u32()? {
+            ranges.insert(self.u64()?..self.u64()?);
+        }
+        Ok(ranges)
+    }
+
+    fn epoch(&mut self, epoch: Epoch) -> Result<EpochBook, CheckpointError> {
+        let [flags] = self.array()?;
+        let mut book = EpochBook {
+            foreign: flags & FOREIGN != 0,
+            ranges: self.ranges()?,
+            account: self.account()?,
+            agent_account: self.account()?,
+            lost: self.ranges()?,
+            quarantined: self.ranges()?,
+            verified_end: self.u64()?,
+            ..EpochBook::default()
+        };
+        if flags & REPORTED != 0 {
+            let (first_held, end) = (self.u64()?, self.u64()?);
+            let (before, total) = (self.account()?, self.account()?);
+            book.reported = Some(EpochAccount { epoch, first_held, end, before, total });
+        }
+        if flags & SETTLED != 0 {
+            book.settled_account = Some(self.account()?);
+        }
+        if flags & MISMATCH != 0 {
+            let length = self.u32()? as usize;
+            let text = self.take(length)?.to_vec();
+            let text = String::from_utf8(text).map_err(|_| CheckpointError::Damaged("a text is no UTF-8"))?;
+            book.mismatch = Some(text);
+        }
+        Ok(book)
+    }
+
+    fn values(&mut self, into: &mut Vec<LastValue>) -> Result<(), CheckpointError> {
+        let count = self.u32()? as usize;
+        let arrivals = self.take(count.saturating_mul(8))?;
+        let length = self.u32()? as usize;
+        let record = LogRecord::decode(self.take(length)?);
+        let Ok(LogRecord::Received { batch, .. }) = record else {
+            return Err(CheckpointError::Damaged("last values cannot be read"));
+        };
+        if batch.samples.len() != count {
+            return Err(CheckpointError::Damaged("last values do not fit together"));
+        }
+        let (arrivals, _) = arrivals.as_chunks::<8>();
+        into.extend(batch.samples.into_iter().zip(arrivals).map(|(sample, arrival)| LastValue {
+            point: sample.point,
+            time: sample.time,
+            arrival: Timestamp(i64::from_le_bytes(*arrival)),
+            value: sample.value,
+            quality: sample.quality,
+        }));
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! What the plant log may forget: segments beyond an age or a size, never silently past a registered reader.
+//!
+//! Two things hold everything back: the older checkpoint (accounts must be recountable) and, while the disk is full,
+//! every cursor. Age is the age of a segment file's last write, so an outage's old samples stay as long as new ones.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use durable_log::{Log, LogError, Position, SegmentInfo};
+use model::Timestamp;
+
+use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
+
+/// How long, how large.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retention {
+    pub(crate) age: Duration,
+    pub(crate) bytes: u64,
+}
+
+impl Retention {
+    /// Deletes what is too old or too much; `needed_from` on is kept in any case.
+    pub(super) fn apply(
+        &self,
+        log: &mut Log,
+        needed_from: Position,
+        now: Timestamp,
+        ledger: &Ledger,
+    ) -> Result<(), LogError> {
+        let segments = log.view().segments();
+        let mut bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        let mut keep_from = log.view().first();
+        for segment in segments.iter().filter(|segment| segment.sealed) {
+            if segment.end > needed_from || (bytes <= self.bytes && !self.is_old(segment, now)) {
+                break;
+            }
+            bytes -= segment.bytes;
+            keep_from = segment.end;
+        }
+        self.trim(log, keep_from, now, ledger)
+    }
+
+    fn trim(
+        &self,
+        log: &mut Log,
+        keep_from: Position,
+        now: Timestamp,
+        ledger: &Ledger,
+    ) -> Result<(), LogError> {
+        let view = log.view();
+        if keep_from <= view.first() {
+            return Ok(());
+        }
+        for (name, at) in view.cursors()? {
+            if at < keep_from {
+                ledger.record(entry(
+                    now,
+                    LedgerKind::TrimmedUnread,
+                    at.max(view.first()),
+                    keep_from,
+                    format!("retention deleted what the reader {name} had not read"),
+                ))?;
+            }
+        }
+        log.trim(keep_from).map(|_first| ())
+    }
+
+    /// Deletes the oldest segment that every reader has read, because the disk is full. Whether there was one.
+    pub(super) fn make_room(
+        log: &mut Log,
+        needed_from: Position,
+        now: Timestamp,
+        ledger: &Ledger,
+    ) -> Result<bool, LogError> {
+        let view = log.view();
+        let held_from = view.cursors()?.into_values().fold(needed_from, Position::min);
+        let Some(oldest) = view.segments().into_iter().find(|segment| segment.sealed) else {
+            return Ok(false);
+        };
+        if oldest.end > held_from {
+            return Ok(false);
+        }
+        let before = view.first();
+        log.trim(oldest.end)?;
+        let why = "the disk was full; every registered reader had read it".to_owned();
+        if let Err(error) = ledger.record(entry(now, LedgerKind::TrimmedForRoom, before, oldest.end, why)) {
+            tracing::error!(%error, "ledger");
+        }
+        Ok(true)
+    }
+
+    fn is_old(&self, segment: &SegmentInfo, now: Timestamp) -> bool {
+        let written = std::fs::metadata(&segment.path).and_then(|meta| meta.modified());
+        let Ok(written) = written.map(micros) else { return false };
+        now.0.saturating_sub(written) > i64::try_from(self.age.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+fn micros(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn entry(now: Timestamp, kind: LedgerKind, start: Position, end: Position, reason: String) -> LedgerEntry {
+    LedgerEntry {
+        at: now.to_string(),
+        kind,
+        agent: None,
+        epoch: None,
+        start: Some(start.0),
+        end: Some(end.0),
+        reason,
+    }
+}

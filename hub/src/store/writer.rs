@@ -1,0 +1,543 @@
+//! The one writer of the plant log: a thread that takes what is queued, commits it in groups, and tells afterwards.
+//!
+//! ```text
+//! take items -> known already? -> append -> ... -> sync quarantine -> settle its offsets -> sync the log
+//!            -> accounts move, receipts and readers hear of the durable end -> live views get the records
+//! ```
+//! A full disk stops it where it stands (`Holding`), and it goes on by itself. The first failed write or sync shuts
+//! the latch: from then on everything queued is refused, and only a restart helps (habit 18).
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use durable_log::{Log, LogError, Position, Remedy};
+use model::limits::{RECORD_BYTES_MAX, RECORD_DAYS_MAX, RECORD_SAMPLES_MAX};
+use model::{Epoch, Offset, RecordId, Sample, SampleBatch, Value};
+use proto::account::{Account, sample_hash};
+use proto::log_record::{AgentId, LogRecord};
+use proto::sparkplug::EpochAccount;
+use runtime::tasks::CancellationToken;
+use runtime::telemetry::{Counter, Metrics};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::accounts::{Change, Mismatch};
+use super::quarantine::Quarantine;
+use super::retention::Retention;
+use super::{
+    DurableBatch, DurableGroup, Identity, QuarantineEntry, ReceivedBatch, SAMPLE_BYTES, Shared, StoreHealth,
+};
+use crate::catalogue::PathHashes;
+use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
+
+/// Memory of the records of one commit: a few milliseconds of disk time.
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Records of one commit.
+const GROUP_RECORDS_MAX: usize = 8192;
+/// A full disk is tried again this often.
+const RETRY: Duration = Duration::from_millis(500);
+/// Retention looks this many ticks apart.
+const RETENTION_TICKS: u32 = 10;
+/// Reasons of `Lost` records whose payload is in quarantine begin so.
+pub(super) const QUARANTINED: &str = "quarantined: ";
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Item {
+    Batch(ReceivedBatch),
+    Quarantine(QuarantineEntry, Option<(AgentId, RecordId)>),
+    Reported(AgentId, Vec<EpochAccount>),
+    Tick,
+    Close(oneshot::Sender<()>),
+}
+
+/// An item with its share of the queue's memory.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) item: Item,
+    pub(super) _room: Option<OwnedSemaphorePermit>,
+}
+
+/// What is counted.
+#[derive(Debug)]
+pub(super) struct Counts {
+    records: Counter,
+    samples: Counter,
+    duplicates: Counter,
+    unbelieved: Counter,
+    refused: Counter,
+    quarantined: Counter,
+    quarantine_dropped: Counter,
+    lost: Counter,
+    mismatches: Counter,
+}
+
+impl Counts {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let counter = |name, help| metrics.counter(name, help, &[]);
+        Counts {
+            records: counter("forebay_hub_records_total", "Records written to the plant log."),
+            samples: counter("forebay_hub_samples_total", "Samples written to the plant log."),
+            duplicates: counter("forebay_hub_duplicates_total", "Records that were here already."),
+            unbelieved: counter(
+                "forebay_hub_unbelieved_records_total",
+                "Records not received: impossible offset, too many holes or epochs.",
+            ),
+            refused: counter(
+                "forebay_hub_refused_items_total",
+                "Items not received because the plant log could not write.",
+            ),
+            quarantined: counter("forebay_hub_quarantined_total", "Payloads put into quarantine."),
+            quarantine_dropped: counter(
+                "forebay_hub_quarantine_dropped_total",
+                "Old quarantine entries deleted to make room.",
+            ),
+            lost: counter("forebay_hub_lost_records_total", "Records that will never come."),
+            mismatches: metrics.counter(
+                "forebay_invariant_broken_total",
+                "Numbered invariants found broken.",
+                &[("invariant", "I3")],
+            ),
+        }
+    }
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(super) log: Log,
+    pub(super) quarantine: Quarantine,
+    pub(super) queue: mpsc::Receiver<Queued>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) readers: mpsc::Sender<DurableGroup>,
+    pub(super) ledger: Ledger,
+    pub(super) retention: Retention,
+    pub(super) shutdown: CancellationToken,
+    pub(super) count: Counts,
+    pub(super) group: Group,
+    pub(super) buffer: Vec<u8>,
+    pub(super) ticks: u32,
+    /// Given up: latched, or shut down while the disk was full.
+    pub(super) stopped: bool,
+}
+
+/// What one commit covers.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    batches: DurableGroup,
+    changes: Vec<Change>,
+    /// Own records appended and not yet counted.
+    pending: HashSet<(AgentId, RecordId)>,
+    /// Offsets to settle once the quarantine is durable.
+    settle: Vec<(AgentId, RecordId, String)>,
+    bytes: usize,
+}
+
+/// The log takes nothing more; the reason is in the health.
+#[derive(Debug)]
+struct Stopped;
+
+impl Writer {
+    /// Until [`super::Store::close`], or until every handle is gone.
+    pub(crate) fn run(mut self) {
+        while let Some(first) = self.queue.blocking_recv() {
+            let mut closing = self.take(first);
+            while closing.is_none()
+                && self.group.bytes < GROUP_BYTES_MAX
+                && self.group.changes.len() < GROUP_RECORDS_MAX
+                && let Ok(next) = self.queue.try_recv()
+            {
+                closing = self.take(next);
+            }
+            self.commit();
+            if let Some(done) = closing {
+                done.send(()).ok();
+                return;
+            }
+        }
+    }
+
+    /// Does what the item asks; gives back who waits for the end.
+    fn take(&mut self, queued: Queued) -> Option<oneshot::Sender<()>> {
+        match queued.item {
+            Item::Close(done) => return Some(done),
+            _ if self.stopped => self.count.refused.increment(),
+            Item::Batch(batch) => self.batch(batch),
+            Item::Quarantine(entry, settles) => self.put_aside(&entry, settles),
+            Item::Reported(agent, epochs) => self.reported(agent, &epochs),
+            Item::Tick => self.tick(),
+        }
+        None
+    }
+
+    fn batch(&mut self, batch: ReceivedBatch) {
+        let catalogue = self.shared.catalogue.clone();
+        if batch.samples.is_empty() || self.attempt(|_writer| catalogue.persist()).is_err() {
+            return;
+        }
+        match batch.identity {
+            Identity::Own { id, accepted_at, running } => {
+                if self.is_new(batch.agent, id) {
+                    let one = SampleBatch {
+                        id,
+                        accepted_at,
+                        is_historical: batch.is_historical,
+                        samples: batch.samples,
+                    };
+                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, running);
+                }
+            }
+            Identity::Foreign => {
+                let mut next = self.log.end().0;
+                let mut number = |samples| {
+                    let id = RecordId { epoch: self.shared.epoch, offset: Offset(next) };
+                    next += 1;
+                    let (accepted_at, is_historical) = (batch.arrival, batch.is_historical);
+                    SampleBatch { id, accepted_at, is_historical, samples }
+                };
+                let parts: Vec<SampleBatch> = split(batch.samples).into_iter().map(&mut number).collect();
+                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, None);
+            }
+        }
+    }
+
+    /// Whether the record is neither here nor beyond what is believed.
+    fn is_new(&self, agent: AgentId, id: RecordId) -> bool {
+        let accounts = self.shared.accounts();
+        if accounts.has(agent, id) || self.group.pending.contains(&(agent, id)) {
+            self.count.duplicates.increment();
+            return false;
+        }
+        if let Some(why) = accounts.refuses(agent, id) {
+            self.count.unbelieved.increment();
+            tracing::warn!(agent = agent.0, record = %id, why, "record not believed");
+            return false;
+        }
+        true
+    }
+
+    /// Appends records that belong together.
+    fn append(
+        &mut self,
+        agent: AgentId,
+        batches: Vec<SampleBatch>,
+        arrival: model::Timestamp,
+        has_command_report: bool,
+        running: Option<Account>,
+    ) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let (mut ends, mut records) = (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()));
+        {
+            let hashes = self.shared.catalogue.hashes();
+            for batch in batches {
+                let (account, agent_account) = accounts_of(&batch, &hashes);
+                let record = LogRecord::Received { agent, batch, account };
+                record.encode(&mut buffer);
+                ends.push(buffer.len());
+                records.push((record, agent_account));
+            }
+        }
+        let mut start = 0;
+        let slices: Vec<&[u8]> = ends
+            .iter()
+            .map(|end| buffer.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default())
+            .collect();
+        let first = self.attempt(|writer| writer.log.append_group(&slices));
+        drop(slices);
+        self.buffer = buffer;
+        let Ok(first) = first else { return };
+        for ((record, agent_account), n) in records.into_iter().zip(0..) {
+            let LogRecord::Received { batch, account, .. } = record else { continue };
+            self.group.bytes += batch.samples.len() * SAMPLE_BYTES;
+            self.group.bytes +=
+                batch.samples.iter().filter_map(|s| s.value.as_ref()).map(Value::heap_bytes).sum::<usize>();
+            self.count.records.increment();
+            self.count.samples.add(batch.samples.len() as u64);
+            let id = batch.id;
+            self.group.changes.push(if id.epoch == self.shared.epoch {
+                Change::Foreign { agent, id, account }
+            } else {
+                self.group.pending.insert((agent, id));
+                Change::Received { agent, id, account, agent_account, running }
+            });
+            let position = Position(first.0 + n);
+            self.group.batches.push(Arc::new(DurableBatch {
+                position,
+                agent,
+                arrival,
+                has_command_report,
+                batch,
+            }));
+        }
+    }
+
+    fn put_aside(&mut self, entry: &QuarantineEntry, settles: Option<(AgentId, RecordId)>) {
+        if let Some((agent, id)) = settles {
+            let settled = self
+                .shared
+                .accounts()
+                .epoch(agent, id.epoch)
+                .is_some_and(|book| book.settled().contains(id.offset.0));
+            if settled || !self.is_new(agent, id) {
+                return;
+            }
+        }
+        match self.quarantine.push(entry) {
+            Ok(dropped) => {
+                self.count.quarantined.increment();
+                self.count.quarantine_dropped.add(dropped);
+                self.group.bytes += entry.payload.len();
+                if let Some((agent, id)) = settles {
+                    self.group.pending.insert((agent, id));
+                    self.group.settle.push((agent, id, format!("{QUARANTINED}{}", entry.reason)));
+                }
+            }
+            Err(error) => tracing::error!(error = %chain(&error), topic = entry.topic, "quarantine"),
+        }
+    }
+
+    fn reported(&mut self, agent: AgentId, epochs: &[EpochAccount]) {
+        self.commit(); // what is lost is judged by what is counted
+        for account in epochs {
+            let missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
+            for range in missing {
+                self.lost(agent, account.epoch, range);
+            }
+            self.group.changes.push(Change::Reported { agent, account: *account });
+        }
+    }
+
+    fn lost(&mut self, agent: AgentId, epoch: Epoch, range: std::ops::Range<u64>) {
+        let reason = "no longer on the agent's disk, and never received here".to_owned();
+        let now = self.shared.clock.now();
+        let written = self.ledger.record(LedgerEntry {
+            at: now.to_string(),
+            kind: LedgerKind::Lost,
+            agent: self.shared.catalogue.agent(agent).map(|node| node.to_string()),
+            epoch: Some(epoch.to_string()),
+            start: Some(range.start),
+            end: Some(range.end),
+            reason: reason.clone(),
+        });
+        if let Err(error) = written {
+            tracing::error!(error = %chain(&error), "ledger");
+            return; // not settled before it is in the ledger; the next birth says it again
+        }
+        self.count.lost.add(range.end - range.start);
+        self.settle(agent, epoch, range, reason, false);
+    }
+
+    fn settle(
+        &mut self,
+        agent: AgentId,
+        epoch: Epoch,
+        range: std::ops::Range<u64>,
+        reason: String,
+        quarantined: bool,
+    ) {
+        let catalogue = self.shared.catalogue.clone();
+        let mut bytes = Vec::new();
+        let (start, end) = (range.start, range.end);
+        LogRecord::Lost { agent, epoch, start, end, reason }.encode(&mut bytes);
+        let appended = self
+            .attempt(|_writer| catalogue.persist())
+            .and_then(|()| self.attempt(|writer| writer.log.append_group(&[&bytes])));
+        if appended.is_ok() {
+            self.group.changes.push(Change::Settled { agent, epoch, range, quarantined });
+        }
+    }
+
+    fn tick(&mut self) {
+        let catalogue = self.shared.catalogue.clone();
+        if self.attempt(|_writer| catalogue.persist()).is_err() {
+            return;
+        }
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(RETENTION_TICKS) {
+            let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
+            if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
+                tracing::error!(error = %chain(&error), "retention");
+            }
+        }
+    }
+
+    /// Makes the group durable, then tells.
+    fn commit(&mut self) {
+        self.settle_quarantined();
+        if self.group.changes.is_empty() || self.stopped {
+            self.group = Group::default();
+            return;
+        }
+        let synced = self.attempt(|writer| writer.log.sync());
+        let group = std::mem::take(&mut self.group);
+        let Ok(end) = synced else { return };
+        let mismatches = {
+            let mut accounts = self.shared.accounts();
+            group.changes.iter().for_each(|change| accounts.apply(change));
+            accounts.position = end.0;
+            accounts.verify(&touched(&group.changes))
+        };
+        self.shared.durable.send_replace(end);
+        mismatches.iter().for_each(|mismatch| self.alarm(mismatch));
+        if !group.batches.is_empty() {
+            self.readers.blocking_send(group.batches).ok();
+        }
+    }
+
+    fn settle_quarantined(&mut self) {
+        let settle = std::mem::take(&mut self.group.settle);
+        match self.quarantine.sync() {
+            Ok(()) => {
+                for (agent, id, reason) in settle {
+                    let range = id.offset.0..id.offset.0 + 1;
+                    self.settle(agent, id.epoch, range, reason, true);
+                }
+            }
+            Err(error) => tracing::error!(error = %chain(&error), "quarantine"),
+        }
+    }
+
+    fn alarm(&self, mismatch: &Mismatch) {
+        self.count.mismatches.increment();
+        let agent = self.shared.catalogue.agent(mismatch.agent).map(|node| node.to_string());
+        let written = self.ledger.record(LedgerEntry {
+            at: self.shared.clock.now().to_string(),
+            kind: LedgerKind::Mismatch,
+            agent,
+            epoch: Some(mismatch.epoch.to_string()),
+            start: None,
+            end: None,
+            reason: mismatch.why.clone(),
+        });
+        if let Err(error) = written {
+            tracing::error!(error = %chain(&error), "ledger");
+        }
+    }
+
+    /// Does it, waiting for room as long as it takes; any other failure stops the writer.
+    fn attempt<T>(&mut self, mut work: impl FnMut(&mut Self) -> Result<T, LogError>) -> Result<T, Stopped> {
+        if self.stopped {
+            return Err(Stopped);
+        }
+        let mut waited = false;
+        loop {
+            let error = match work(self) {
+                Ok(done) => {
+                    if waited {
+                        tracing::info!("the plant log has room again");
+                        self.shared.set_health(StoreHealth::Ok);
+                    }
+                    return Ok(done);
+                }
+                Err(error) => error,
+            };
+            match error.remedy() {
+                Remedy::MakeRoom if !self.shutdown.is_cancelled() => {
+                    if !waited {
+                        tracing::error!(error = %chain(&error), "the hub holds: it writes nothing");
+                    }
+                    waited = true;
+                    self.shared.set_health(StoreHealth::Holding(chain(&error)));
+                    let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
+                    let made = Retention::make_room(&mut self.log, needed, now, &self.ledger);
+                    if !made.is_ok_and(|made| made) {
+                        std::thread::sleep(RETRY);
+                    }
+                }
+                Remedy::FixCaller => {
+                    tracing::error!(error = %chain(&error), "the plant log refused a record");
+                    self.count.unbelieved.increment();
+                    return Err(Stopped);
+                }
+                _ => {
+                    tracing::error!(error = %chain(&error), "the plant log takes nothing more");
+                    self.shared.set_health(StoreHealth::Latched(chain(&error)));
+                    self.stopped = true;
+                    return Err(Stopped);
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn set_health(&self, health: StoreHealth) {
+        let mut now = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now != health {
+            *now = health;
+            drop(now);
+            self.durable.send_modify(|_position| {}); // receipts say so
+        }
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &LogError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+fn touched(changes: &[Change]) -> BTreeSet<(AgentId, Epoch)> {
+    let mut touched = BTreeSet::new();
+    let mut last = None;
+    for change in changes {
+        let key = match change {
+            Change::Received { agent, id, .. } | Change::Foreign { agent, id, .. } => (*agent, id.epoch),
+            Change::Settled { agent, epoch, .. } => (*agent, *epoch),
+            Change::Reported { agent, account } => (*agent, account.epoch),
+        };
+        if last.replace(key) != Some(key) {
+            touched.insert(key);
+        }
+    }
+    touched
+}
+
+/// Accounts of a record: over the hub's paths, and over the agent's.
+pub(super) fn accounts_of(batch: &SampleBatch, hashes: &[PathHashes]) -> (Account, Account) {
+    let (mut hub, mut agent) = (Account::default(), Account::default());
+    for (sample, index) in batch.samples.iter().zip(0..) {
+        let Some(path) = hashes.get(sample.point.0 as usize) else { continue };
+        let hash = |path| {
+            let Sample { time, value, quality, .. } = sample;
+            sample_hash(batch.id.offset, index, path, *time, value.as_ref(), *quality)
+        };
+        let ours = hash(path.hub);
+        hub.add(ours);
+        agent.add(if path.agent == path.hub { ours } else { hash(path.agent) });
+    }
+    (hub, agent)
+}
+
+/// A foreign payload as records within the bounds of one, in order.
+fn split(samples: Vec<Sample>) -> Vec<Vec<Sample>> {
+    const SAMPLE_ENCODED_MAX: usize = 64;
+    let (mut parts, mut part) = (Vec::new(), Vec::new());
+    let (mut bytes, mut first_day, mut last_day) = (0, i64::MAX, i64::MIN);
+    for sample in samples {
+        let size = SAMPLE_ENCODED_MAX + sample.value.as_ref().map_or(0, Value::heap_bytes);
+        let day = sample.time.day();
+        let (low, high) = (first_day.min(day), last_day.max(day));
+        let fits = part.len() < RECORD_SAMPLES_MAX
+            && bytes + size <= RECORD_BYTES_MAX
+            && high.saturating_sub(low) < RECORD_DAYS_MAX;
+        if fits || part.is_empty() {
+            (bytes, first_day, last_day) = (bytes + size, low, high);
+        } else {
+            parts.push(std::mem::take(&mut part));
+            (bytes, first_day, last_day) = (size, day, day);
+        }
+        part.push(sample);
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
