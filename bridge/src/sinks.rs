@@ -10,6 +10,7 @@ pub mod folder;
 pub mod parquet;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -64,6 +65,11 @@ pub trait Sink: Send {
 
     /// Lets go of the target.
     async fn close(&mut self);
+
+    /// Folder on this machine in which it writes; `None` if its target is elsewhere.
+    fn local_path(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// Why a sink failed.

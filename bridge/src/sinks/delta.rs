@@ -193,6 +193,10 @@ impl Sink for DeltaSink {
             tokio::task::spawn_blocking(move || drop(target)).await.ok();
         }
     }
+
+    fn local_path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
 }
 
 impl Target {

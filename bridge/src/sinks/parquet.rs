@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -106,6 +106,10 @@ impl Sink for ParquetSink {
     async fn close(&mut self) {
         self.target = None;
         self.staged = None;
+    }
+
+    fn local_path(&self) -> Option<&Path> {
+        Some(&self.path)
     }
 }
 
