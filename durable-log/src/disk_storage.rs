@@ -23,17 +23,8 @@ pub struct DiskStorage {
 impl DiskStorage {
     /// A directory that is created if it is missing.
     pub fn create(dir: &Path) -> io::Result<DiskStorage> {
-        if !dir.is_dir() {
-            fs::create_dir_all(dir)?;
-            // The new name must survive too; ancestors created with it as well.
-            for above in dir.ancestors().skip(1) {
-                let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-                match File::open(above) {
-                    Ok(opened) => opened.sync_all()?,
-                    Err(_unreadable) => break, // not ours to read, hence not created by us
-                }
-            }
-        }
+        fs::create_dir_all(dir)?;
+        sync_ancestors(dir)?;
         Ok(DiskStorage { dir: dir.to_path_buf() })
     }
 
@@ -45,6 +36,18 @@ impl DiskStorage {
             Err(io::ErrorKind::NotADirectory.into())
         }
     }
+}
+
+/// The names that lead to `dir` must survive too; this or an earlier opening may have created them.
+fn sync_ancestors(dir: &Path) -> io::Result<()> {
+    for above in dir.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match File::open(above) {
+            Ok(opened) => opened.sync_all()?,
+            Err(_unreadable) => break, // not ours to read, hence not created by us
+        }
+    }
+    Ok(())
 }
 
 impl Storage for DiskStorage {

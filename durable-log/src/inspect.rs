@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,7 +99,10 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, LogError> {
     let mut before: Option<Previous> = None;
     for (i, (name, first)) in names.iter().enumerate() {
         let next = names.get(i + 1).map(|(_name, first)| *first);
-        let (check, header) = check_segment(&storage, name, *first, next)?;
+        let (check, header) = match check_segment(&storage, name, *first, next) {
+            Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue, // trimmed
+            result => result?,
+        };
         if let (Some(header), Some(before)) = (header, before)
             && header.previous != Some(before)
         {

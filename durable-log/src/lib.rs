@@ -12,6 +12,8 @@
 mod cursor;
 mod disk_storage;
 mod error;
+#[cfg(feature = "test-util")]
+mod faulty_storage;
 mod frames;
 mod inspect;
 mod latch;
@@ -29,6 +31,8 @@ mod writer;
 
 pub use disk_storage::DiskStorage;
 pub use error::{LogError, Remedy};
+#[cfg(feature = "test-util")]
+pub use faulty_storage::{Faults, FaultyStorage};
 pub use inspect::{InspectReport, SegmentCheck, VerifyReport, inspect, verify};
 pub use log::Log;
 pub use options::{Options, WhenFull};

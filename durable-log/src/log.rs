@@ -32,6 +32,8 @@ pub struct Log {
     /// None until a segment could be created: a full disk must not keep the log from being opened and trimmed.
     active: Option<Active>,
     end: Position,
+    /// Bytes of all segments as far as they are durable.
+    held_bytes: u64,
     room: Room,
     dropped: Option<Range<Position>>,
     _lock: Box<dyn Any + Send + Sync>,
@@ -87,10 +89,11 @@ impl Log {
             cut = tail.cut;
         }
         let shared = Arc::new(Shared::new(storage, true, loaded.held));
-        let room = Room::new(&shared);
-        let mut log = Log { shared, options, epoch, active: None, end, room, dropped: None, _lock: lock };
-        match log.begin_segment() {
-            Ok(_active) => {}
+        let (room, held_bytes) = (Room::new(&shared), shared.bytes());
+        let mut log =
+            Log { shared, options, epoch, active: None, end, held_bytes, room, dropped: None, _lock: lock };
+        match log.try_begin_segment() {
+            Ok(()) => {}
             Err(full) if full.is_full() => {} // tried again at the first append
             Err(error) => return Err(error),
         }
@@ -99,11 +102,14 @@ impl Log {
     }
 
     /// Takes records that belong together: after a crash all of them are there, or none. Not durable yet.
-    /// Returns the position of the first. On an error nothing of the group was taken.
+    /// Returns the position of the first. On an error nothing of the group was taken, or the latch is shut.
     pub fn append_group(&mut self, records: &[&[u8]]) -> Result<Position, LogError> {
         self.shared.latch.check()?;
         let Some(last) = records.len().checked_sub(1) else { return Ok(self.end) };
         let bytes = self.group_bytes(records)?;
+        if self.active.as_ref().is_some_and(|active| active.stuck) {
+            self.sync()?; // what was taken before goes first
+        }
         self.make_room(bytes)?;
         let segment_bytes = self.options.segment_bytes_effective();
         if !self.active.as_ref().is_some_and(|active| active.has_room(bytes, segment_bytes)) {
@@ -130,10 +136,12 @@ impl Log {
     /// Makes everything appended durable, and returns the durable end.
     ///
     /// [`LogError::Full`] from here means that the disk had no room for what was appended: it is still held in
-    /// memory, in order; call again when there is room. Any other error has shut the latch.
+    /// memory, in order; call again when there is room (appending does). Any other error has shut the latch.
     pub fn sync(&mut self) -> Result<Position, LogError> {
         self.shared.latch.check()?;
-        self.write()?;
+        while let Err(error) = self.write() {
+            self.drop_for(error)?;
+        }
         let Some(active) = self.active.as_mut().filter(|active| active.written > active.synced) else {
             return Ok(self.end);
         };
@@ -147,10 +155,11 @@ impl Log {
             active.segment.note(place);
         }
         if let Some(last) = self.shared.held_mut().last_mut() {
+            self.held_bytes += active.synced - last.bytes;
             last.bytes = active.synced;
             last.end = self.end;
         }
-        self.room.look(&self.shared);
+        self.look_for_room();
         Ok(self.end)
     }
 
@@ -169,8 +178,10 @@ impl Log {
     /// Removes whole segments that hold only positions below `keep_from`; returns the first position held.
     pub fn trim(&mut self, keep_from: Position) -> Result<Position, LogError> {
         self.shared.latch.check()?;
-        while remove_oldest(&self.shared, keep_from)?.is_some() {}
-        self.room.look(&self.shared);
+        let result = self.remove_below(keep_from);
+        self.held_bytes = self.shared.bytes();
+        self.look_for_room();
+        result?;
         Ok(self.shared.first())
     }
 
@@ -206,32 +217,60 @@ impl Log {
         Ok(bytes)
     }
 
+    fn remove_below(&self, keep_from: Position) -> Result<(), LogError> {
+        while remove_oldest(&self.shared, keep_from)?.is_some() {}
+        Ok(())
+    }
+
     /// Has room for a group, by dropping the oldest segments if that is the policy.
     fn make_room(&mut self, bytes: u64) -> Result<(), LogError> {
-        if self.active.as_ref().is_some_and(|active| active.stuck) {
-            return Err(self.room.full(&self.shared, &self.options, self.used()));
-        }
-        loop {
-            let used = self.used();
-            let more = bytes + SEGMENT_HEADER_BYTES;
-            let Err(full) = self.room.check(&self.shared, &self.options, used, more) else { return Ok(()) };
-            if self.options.when_full == WhenFull::StopAccepting {
-                return Err(full);
+        let more = bytes + SEGMENT_HEADER_BYTES;
+        while !self.room.is_enough(&self.options, self.used(), more) {
+            self.look_for_room(); // somebody may have made some
+            if self.room.is_enough(&self.options, self.used(), more) {
+                break;
             }
-            let Some(gone) = remove_oldest(&self.shared, self.end)? else { return Err(full) };
-            self.room.look(&self.shared);
-            let start = self.dropped.as_ref().map_or(gone.start, |dropped| dropped.start);
-            self.dropped = Some(start..gone.end);
+            self.drop_for(self.full())?;
         }
+        Ok(())
+    }
+
+    /// Drops the oldest segment if that is the policy and `error` is for want of room; else gives `error` back.
+    fn drop_for(&mut self, error: LogError) -> Result<(), LogError> {
+        if !error.is_full() || self.options.when_full == WhenFull::StopAccepting {
+            return Err(error);
+        }
+        let Some(gone) = remove_oldest(&self.shared, self.end)? else { return Err(error) };
+        self.held_bytes = self.shared.bytes();
+        self.look_for_room();
+        let start = self.dropped.as_ref().map_or(gone.start, |dropped| dropped.start);
+        self.dropped = Some(start..gone.end);
+        Ok(())
+    }
+
+    fn full(&self) -> LogError {
+        self.room.full(&self.shared, &self.options, self.used())
+    }
+
+    fn look_for_room(&mut self) {
+        let unwritten = self.active.as_ref().map_or(0, |active| active.buffer.len() as u64);
+        self.room.look(&self.shared, unwritten);
     }
 
     fn used(&self) -> u64 {
         let pending = self.active.as_ref().map_or(0, |active| active.bytes() - active.synced);
-        self.shared.bytes() + pending
+        self.held_bytes + pending
+    }
+
+    fn begin_segment(&mut self) -> Result<(), LogError> {
+        while let Err(error) = self.try_begin_segment() {
+            self.drop_for(error)?;
+        }
+        Ok(())
     }
 
     /// Begins the next segment at the end, which must be durable; one that holds nothing is replaced.
-    fn begin_segment(&mut self) -> Result<(), LogError> {
+    fn try_begin_segment(&mut self) -> Result<(), LogError> {
         let last = self.shared.held().last().cloned();
         let empty = last.as_ref().is_some_and(|last| last.end == last.segment.header.first);
         let previous = match last {
@@ -243,8 +282,8 @@ impl Log {
         let file = match create(&*self.shared.storage, &segment) {
             Ok(file) => file,
             Err(CreateFault::Early(LogError::Io { source, .. })) if is_no_room(&source) => {
-                self.room.look(&self.shared);
-                return Err(self.room.full(&self.shared, &self.options, self.used()));
+                self.look_for_room();
+                return Err(self.full());
             }
             Err(fault) => return Err(self.shared.latch.shut(fault.into_error())),
         };
@@ -253,6 +292,7 @@ impl Log {
             held.pop();
         }
         held.push(Held { segment: Arc::clone(&segment), bytes: SEGMENT_HEADER_BYTES, end: self.end });
+        self.held_bytes = held.iter().map(|held| held.bytes).sum();
         let buffer = self.active.take().map_or_else(Vec::new, |active| active.buffer);
         self.active = Some(Active::new(segment, file, buffer));
         Ok(())
@@ -279,8 +319,8 @@ impl Log {
             .truncate(active.written)
             .map_err(|source| self.shared.latch.shut(io_error(storage, "cutting", name, source)))?;
         active.stuck = true;
-        self.room.look(&self.shared);
-        Err(self.room.full(&self.shared, &self.options, self.used()))
+        self.look_for_room();
+        Err(self.full())
     }
 }
 

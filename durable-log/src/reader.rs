@@ -106,11 +106,7 @@ impl Reader {
             let segment = held.segment;
             let file = match self.shared.storage.open(&segment.name, false) {
                 Ok(file) => file,
-                Err(error)
-                    if error.kind() == io::ErrorKind::NotFound && self.shared.first() > self.position =>
-                {
-                    continue; // trimmed since we looked
-                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_trimmed()? => continue,
                 Err(error) => return Err(io_error(&*self.shared.storage, "opening", &segment.name, error)),
             };
             let near = segment.nearest(self.position);
@@ -125,6 +121,12 @@ impl Reader {
             self.open = Some(open);
             return Ok(true);
         }
+    }
+
+    /// Whether the position was trimmed since we looked, maybe by another process.
+    fn is_trimmed(&self) -> Result<bool, LogError> {
+        self.shared.reload()?;
+        Ok(self.shared.first() > self.position)
     }
 
     fn find(&mut self) -> Result<Option<Held>, LogError> {

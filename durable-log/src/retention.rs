@@ -15,35 +15,24 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(shared: &Shared) -> Room {
         let mut room = Room { free: 0 };
-        room.look(shared);
+        room.look(shared, 0);
         room
     }
 
-    /// Asks the disk. One that cannot say counts as free: a write will tell.
-    pub(crate) fn look(&mut self, shared: &Shared) {
-        self.free = shared.storage.free_bytes().unwrap_or(u64::MAX);
+    /// Asks the disk, which does not know of `unwritten` bytes yet. One that cannot say counts as free: a write
+    /// will tell.
+    pub(crate) fn look(&mut self, shared: &Shared, unwritten: u64) {
+        self.free = shared.storage.free_bytes().unwrap_or(u64::MAX).saturating_sub(unwritten);
     }
 
     pub(crate) fn take(&mut self, bytes: u64) {
         self.free = self.free.saturating_sub(bytes);
     }
 
-    /// Refuses `more` bytes beside the `used` ones if the log or the disk has no room for them.
-    pub(crate) fn check(
-        &mut self,
-        shared: &Shared,
-        options: &Options,
-        used: u64,
-        more: u64,
-    ) -> Result<(), LogError> {
-        let wanted = more.saturating_add(options.reserve_bytes);
-        if self.free < wanted {
-            self.look(shared); // somebody may have made room
-        }
-        if used.saturating_add(more) <= options.bytes_max && self.free >= wanted {
-            return Ok(());
-        }
-        Err(self.full(shared, options, used))
+    /// Whether `more` bytes beside the `used` ones keep to the bound of the log and the reserve of the disk.
+    pub(crate) fn is_enough(&self, options: &Options, used: u64, more: u64) -> bool {
+        used.saturating_add(more) <= options.bytes_max
+            && self.free >= more.saturating_add(options.reserve_bytes)
     }
 
     pub(crate) fn full(&self, shared: &Shared, options: &Options, used: u64) -> LogError {

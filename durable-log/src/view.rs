@@ -8,7 +8,7 @@ use crate::latch::Latch;
 use crate::recovery::{Recovery, load};
 use crate::segment::{Segment, SegmentInfo};
 use crate::storage::Storage;
-use crate::{DiskStorage, LogError, Position, Reader, cursor};
+use crate::{Cut, DiskStorage, LogError, Position, Reader, cursor};
 
 /// A cheap handle on a log for readers in any thread. It never shows anything at or above the durable end.
 #[derive(Clone, Debug)]
@@ -53,6 +53,24 @@ impl Shared {
         self.held.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks at the directory again, unless a writer of this process keeps the list fresh.
+    pub(crate) fn reload(&self) -> Result<Option<Cut>, LogError> {
+        if self.writable {
+            return Ok(None);
+        }
+        let loaded = load(&*self.storage)?;
+        let mut held = self.held_mut();
+        let known = std::mem::replace(&mut *held, loaded.held);
+        // Keep the indexes of the segments that are still there.
+        for new in &mut *held {
+            let same = known.iter().find(|old| old.segment.header == new.segment.header);
+            if let Some(old) = same {
+                new.segment = Arc::clone(&old.segment);
+            }
+        }
+        Ok(loaded.tail.and_then(|tail| tail.cut))
+    }
+
     pub(crate) fn first(&self) -> Position {
         self.held().first().map_or(Position::ZERO, |held| held.segment.header.first)
     }
@@ -88,15 +106,11 @@ impl LogView {
 
     /// Looks at the directory again, if this view was opened for reading only.
     pub fn refresh(&self) -> Result<Recovery, LogError> {
-        if self.shared.writable {
-            return Ok(self.recovery(None)); // the writer keeps it fresh
-        }
-        let loaded = load(&*self.shared.storage)?;
-        *self.shared.held_mut() = loaded.held;
-        Ok(self.recovery(loaded.tail.and_then(|tail| tail.cut)))
+        let cut = self.shared.reload()?;
+        Ok(self.recovery(cut))
     }
 
-    pub(crate) fn recovery(&self, cut: Option<crate::Cut>) -> Recovery {
+    pub(crate) fn recovery(&self, cut: Option<Cut>) -> Recovery {
         Recovery {
             cut,
             first: self.first(),

@@ -1,4 +1,9 @@
 //! The log on a real directory: what its users rely on, call by call.
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test: it may fail, and its numbers are small"
+)]
 
 use std::fs;
 use std::path::Path;
@@ -235,4 +240,70 @@ fn too_large_is_refused_and_nothing_is_taken() {
     log.append_group(&[b"y"]).unwrap();
     assert_eq!(log.sync().unwrap(), Position(11));
     assert_eq!(all(&mut log.view().reader(Position(0))).len(), 11);
+}
+
+#[test]
+fn readers_in_other_threads_see_whole_records_in_order_while_it_is_trimmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(dir.path(), small(), 7).unwrap();
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let view = log.view();
+            std::thread::spawn(move || {
+                let (mut reader, mut trimmed) = (view.reader(Position(0)), 0);
+                while reader.position() < Position(5_000) {
+                    let expected = reader.position();
+                    match reader.next() {
+                        Ok(Some((position, bytes))) => {
+                            assert_eq!((position, bytes), (expected, &record(position.0)[..]));
+                        }
+                        Ok(None) => std::thread::yield_now(),
+                        Err(LogError::Trimmed { from, first }) => {
+                            assert!(from < first);
+                            trimmed += 1;
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                trimmed
+            })
+        })
+        .collect();
+    for n in 0..5_000 {
+        log.append_group(&[&record(n)]).unwrap();
+        if n % 50 == 49 {
+            log.sync().unwrap();
+            log.trim(Position(n.saturating_sub(200))).unwrap();
+        }
+    }
+    for reader in readers {
+        reader.join().unwrap();
+    }
+}
+
+#[test]
+fn verify_names_every_damage_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(dir.path(), small(), 7).unwrap();
+    append(&mut log, 0, 100);
+    log.view().set_cursor("lake", Position(40)).unwrap();
+    drop(log);
+    let files = segment_files(dir.path());
+    for file in [&files[1], &files[3]] {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[100] ^= 1;
+        fs::write(file, bytes).unwrap();
+    }
+    let last = files.last().unwrap();
+    fs::write(last, [fs::read(last).unwrap(), vec![9; 100]].concat()).unwrap();
+    let report = verify(dir.path()).unwrap();
+    let damaged: Vec<_> = report.segments.iter().filter(|s| s.damage.is_some()).map(|s| &s.path).collect();
+    assert_eq!(damaged, [&files[1], &files[3]]);
+    assert!(!report.is_whole() && report.cut.as_ref().is_some_and(|cut| cut.bytes == 100), "{report}");
+    assert!(report.to_string().contains("DAMAGED at byte 64 (position"), "{report}");
+    assert!(inspect(dir.path()).unwrap().to_string().contains("cursor lake at 40, 60 behind the end"));
+    fs::remove_file(&files[2]).unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert!(report.problems.iter().any(|p| p.contains("was not written after")), "{report}");
+    assert_eq!(fs::metadata(last).unwrap().len(), report.segments.last().unwrap().bytes);
 }
