@@ -8,6 +8,7 @@
 //! told; the agent's own checksums keep counting with the path that it knows ([`PathHashes`]).
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -110,7 +111,8 @@ pub struct Catalogue {
 #[derive(Debug)]
 struct Shared {
     inner: RwLock<Inner>,
-    log: Mutex<Log>,
+    /// `None` if the catalogue was opened to be read only.
+    log: Mutex<Option<Log>>,
     view: LogView,
     /// Whether there are entries that are not durable yet.
     dirty: AtomicBool,
@@ -138,6 +140,16 @@ impl Catalogue {
             tracing::warn!(log = "catalogue", %recovery, "recovered");
         }
         let view = log.view();
+        Self::load(Some(log), view)
+    }
+
+    /// What a folder holds, also while a hub writes it; changes nothing.
+    pub(crate) fn read_only(dir: &Path) -> Result<Self, CatalogueError> {
+        let (view, _recovery) = LogView::open_read_only(dir)?;
+        Self::load(None, view)
+    }
+
+    fn load(log: Option<Log>, view: LogView) -> Result<Self, CatalogueError> {
         let mut inner = Inner::default();
         let mut reader = view.reader(Position(0));
         while let Some((at, bytes)) = reader.next()? {
@@ -248,9 +260,10 @@ impl Catalogue {
         if !self.shared.dirty.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let mut log = lock(&self.shared.log);
+        let mut guard = lock(&self.shared.log);
+        let Some(log) = guard.as_mut() else { return Ok(()) };
         let entries = std::mem::take(&mut self.write().pending);
-        append(&mut log, &entries).inspect_err(|_| {
+        append(log, &entries).inspect_err(|_| {
             // Entries may be written twice: later ones of one number replace earlier ones.
             let mut inner = self.write();
             let newer = std::mem::replace(&mut inner.pending, entries);

@@ -10,6 +10,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod checkpoint;
+pub mod cold;
 mod quarantine;
 mod recovery;
 mod retention;
@@ -62,10 +63,14 @@ pub struct AgentAccount {
 pub struct EpochState {
     /// Which.
     pub epoch: Epoch,
+    /// Whether it is the plant log's own, and `ranges` a span of positions (see [`AgentAccount::foreign`]).
+    pub foreign: bool,
     /// Offsets received and on disk (also if retention has deleted them since).
     pub ranges: RangeSet,
     /// Account of all received.
     pub account: Account,
+    /// The same over the agent's own paths, which differ from the hub's where two agents claim one path.
+    pub agent_account: Account,
     /// Offsets that will never come, settled.
     pub lost: RangeSet,
     /// Offsets whose payload nobody could decode: in quarantine, settled.
@@ -234,6 +239,19 @@ impl Disks {
     }
 }
 
+/// Accounts with the agents' names.
+fn named(accounts: &Accounts, catalogue: &Catalogue) -> Vec<AgentAccount> {
+    let named = accounts.agents.iter().filter_map(|(id, book)| {
+        Some(AgentAccount {
+            agent: catalogue.agent(*id)?,
+            id: *id,
+            foreign: book.epochs.values().all(|epoch| epoch.foreign),
+            epochs: book.epochs.iter().map(|(epoch, book)| book.state(*epoch)).collect(),
+        })
+    });
+    named.collect()
+}
+
 /// A folder below the data folder, made if it is missing.
 pub(crate) fn folder(data_dir: &Path, name: &str) -> Result<Arc<dyn Storage>, StoreError> {
     let path = data_dir.join(name);
@@ -365,16 +383,7 @@ impl Store {
     /// The accounts of all agents as of the durable end.
     #[must_use]
     pub fn accounts(&self) -> Vec<AgentAccount> {
-        let accounts = self.shared.accounts();
-        let named = accounts.agents.iter().filter_map(|(id, book)| {
-            Some(AgentAccount {
-                agent: self.shared.catalogue.agent(*id)?,
-                id: *id,
-                foreign: book.epochs.values().all(|epoch| epoch.foreign),
-                epochs: book.epochs.iter().map(|(epoch, book)| book.state(*epoch)).collect(),
-            })
-        });
-        named.collect()
+        named(&self.shared.accounts(), &self.shared.catalogue)
     }
 
     /// Whether it can write.

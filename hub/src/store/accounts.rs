@@ -305,8 +305,10 @@ impl EpochBook {
     pub(super) fn state(&self, epoch: Epoch) -> EpochState {
         EpochState {
             epoch,
+            foreign: self.foreign,
             ranges: self.ranges.clone(),
             account: self.account,
+            agent_account: self.agent_account,
             lost: self.lost.clone(),
             quarantined: self.quarantined.clone(),
             reported: self.reported,

@@ -132,7 +132,7 @@ fn rebuilt(ledger: &Ledger, view: &LogView, clock: &Clock) {
 }
 
 /// Counts what the checkpoint has not seen.
-fn replay(
+pub(super) fn replay(
     view: &LogView,
     start: Checkpoint,
     catalogue: &Catalogue,
