@@ -2,6 +2,7 @@
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod driver_conformance;
+pub mod catalogue;
 pub mod drivers;
 pub mod normalise;
 pub mod points;
