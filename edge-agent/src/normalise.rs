@@ -182,7 +182,10 @@ fn differs(last: &Normalised, next: &Normalised, band: f64) -> bool {
         (Some(a), Some(b)) if a.data_type() == b.data_type() && a.data_type().is_numeric() => {
             match (a.as_f64(), b.as_f64()) {
                 // Equal bits are equal, also two NaNs and two infinities, whose difference is no number.
-                (Some(x), Some(y)) => !a.same(b) && !((x - y).abs() <= band),
+                (Some(x), Some(y)) => {
+                    let is_within = (x - y).abs() <= band; // never with a NaN
+                    !a.same(b) && !is_within
+                }
                 _ => true,
             }
         }

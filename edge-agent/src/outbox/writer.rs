@@ -1,0 +1,511 @@
+//! The writer thread: appends groups, syncs, then tells; trims by receipts; keeps the bound.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use durable_log::{Budget, Committer, Intake, Log, LogError, Position, SegmentInfo, Taken};
+use model::{CommandId, Epoch, Offset, RecordId, Sample, SampleBatch, Timestamp};
+use proto::account::Account;
+use proto::log_record::{DeviceEvent, LogRecord};
+use runtime::clock::Clock;
+use runtime::telemetry::{Counter, Gauge, Metrics};
+use tokio::sync::{mpsc, watch};
+
+use super::open::{Positions, first_record, own_account};
+use super::{Answer, Durable, Item, NewGroup, OutboxError, Present, RecordPlace, Shared, WhenFull, split};
+use crate::catalogue::Points;
+
+/// Groups that come this soon after the first share its sync: far below any poll time, and it spares flash.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// A command's id is kept this long after its expiry: clocks differ, and brokers hold messages back.
+const COMMAND_MARGIN_MICROS: i64 = 3_600_000_000;
+
+/// How often a closed intake is looked at while the disk has no room.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The newest position of a source, and where it lies.
+#[derive(Clone, Debug)]
+pub(super) struct HeldPosition {
+    pub(super) bytes: Vec<u8>,
+    at: Position,
+}
+
+/// Small records that must survive trimming.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) positions: Positions,
+    commands: HashMap<CommandId, (Timestamp, Position)>,
+}
+
+impl Held {
+    pub(super) fn keep_position(&mut self, source: String, bytes: Vec<u8>, at: Position) {
+        self.positions.insert(source, HeldPosition { bytes, at });
+    }
+
+    pub(super) fn keep_command(&mut self, id: CommandId, expires_at: Timestamp, at: Position) {
+        self.commands.insert(id, (expires_at, at));
+    }
+
+    /// What lies below `keep_from` and is still needed, as records.
+    fn below(&mut self, keep_from: Position, now: Timestamp) -> Vec<LogRecord> {
+        self.commands.retain(|_, (expires_at, _)| *expires_at > now);
+        let positions = self.positions.iter().filter(|(_, held)| held.at < keep_from);
+        let positions = positions.map(|(source, held)| LogRecord::SourcePosition {
+            source: source.clone(),
+            position: held.bytes.clone(),
+        });
+        let commands = self.commands.iter().filter(|(_, (_, at))| *at < keep_from);
+        let commands = commands
+            .map(|(id, (expires_at, _))| LogRecord::CommandSeen { id: id.0, expires_at: *expires_at });
+        positions.chain(commands).collect()
+    }
+
+    /// The record lies at `at` now.
+    fn moved(&mut self, record: &LogRecord, at: Position) {
+        match record {
+            LogRecord::SourcePosition { source, .. } => {
+                if let Some(held) = self.positions.get_mut(source) {
+                    held.at = at;
+                }
+            }
+            LogRecord::CommandSeen { id, .. } => {
+                if let Some(held) = self.commands.get_mut(&CommandId(*id)) {
+                    held.1 = at;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the writer serves.
+pub(super) struct Surroundings {
+    pub(super) points: Arc<Points>,
+    pub(super) clock: Clock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) present: Present,
+    pub(super) durable_end: watch::Sender<Durable>,
+    /// Samples are accepted up to here.
+    pub(super) soft_bytes_max: u64,
+    pub(super) when_full: WhenFull,
+}
+
+/// The writer; [`Writer::run`] blocks until the outbox is closed.
+pub struct Writer {
+    log: Log,
+    intake: ItemIntake,
+    commits: Commits,
+}
+
+impl Writer {
+    pub(super) fn new(
+        log: Log,
+        intake: mpsc::Receiver<Item>,
+        epoch: Epoch,
+        held: Held,
+        around: Surroundings,
+        metrics: &Metrics,
+    ) -> Self {
+        let commits = Commits {
+            epoch,
+            next: 0,
+            total: Account::default(),
+            held,
+            around,
+            waiting: Waiting::default(),
+            boundaries: BTreeMap::new(),
+            trim_due: true, // what was receipted or emptied before a restart
+            handed: Position(0),
+            meters: Meters::new(metrics),
+        };
+        Writer { log, intake: ItemIntake { items: intake, closed: false }, commits }
+    }
+
+    /// Runs until closed, then everything accepted is on disk; or until a write fails, which a person must look at.
+    pub fn run(mut self) -> Result<(), LogError> {
+        let budget = Budget::default();
+        durable_log::run(&mut self.log, &mut self.intake, budget, &mut self.commits)
+    }
+}
+
+struct ItemIntake {
+    items: mpsc::Receiver<Item>,
+    closed: bool,
+}
+
+impl Intake for ItemIntake {
+    type Item = Item;
+
+    fn wait(&mut self, at_most: Option<Duration>) -> Taken<Item> {
+        if self.closed {
+            return Taken::Closed;
+        }
+        let item = match at_most {
+            None => self.items.blocking_recv(),
+            Some(at_most) => {
+                let until = Instant::now() + at_most;
+                loop {
+                    match self.items.try_recv() {
+                        Ok(item) => break Some(item),
+                        Err(mpsc::error::TryRecvError::Disconnected) => break None,
+                        Err(mpsc::error::TryRecvError::Empty) if Instant::now() >= until => {
+                            return Taken::Nothing;
+                        }
+                        Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(LOOK),
+                    }
+                }
+            }
+        };
+        match item {
+            None | Some(Item::Close) => {
+                self.closed = true;
+                Taken::Closed
+            }
+            Some(item) => {
+                if matches!(item, Item::Accept { .. }) {
+                    std::thread::sleep(GATHER);
+                }
+                Taken::Item(item)
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Item> {
+        match self.items.try_recv() {
+            Ok(Item::Close) => {
+                self.closed = true;
+                None
+            }
+            other => other.ok(),
+        }
+    }
+}
+
+/// What waits for the sync.
+#[derive(Default)]
+struct Waiting {
+    accepted: Vec<Answer<()>>,
+    seen: Vec<Answer<bool>>,
+    records: Vec<(RecordPlace, Vec<Sample>, DeviceEvent)>,
+}
+
+struct Meters {
+    samples: Counter,
+    refused: Counter,
+    dropped: Counter,
+    bytes: Gauge,
+    backlog: Gauge,
+}
+
+impl Meters {
+    fn new(metrics: &Metrics) -> Self {
+        Meters {
+            samples: metrics.counter(
+                "forebay_edge_accepted_samples_total",
+                "Samples accepted into the outbox.",
+                &[],
+            ),
+            refused: metrics.counter(
+                "forebay_edge_refused_groups_total",
+                "Reads that had to wait because the outbox is full.",
+                &[],
+            ),
+            dropped: metrics.counter(
+                "forebay_edge_dropped_records_total",
+                "Records that policy removed before a receipt covered them.",
+                &[],
+            ),
+            bytes: metrics.gauge("forebay_edge_outbox_bytes", "Bytes of the outbox on disk.", &[]),
+            backlog: metrics.gauge(
+                "forebay_edge_backlog_records",
+                "Records held that no receipt covers.",
+                &[],
+            ),
+        }
+    }
+}
+
+struct Commits {
+    epoch: Epoch,
+    next: u64,
+    total: Account,
+    held: Held,
+    around: Surroundings,
+    waiting: Waiting,
+    /// First sample record after the end of a sealed segment, by that end.
+    boundaries: BTreeMap<Position, Option<RecordPlace>>,
+    trim_due: bool,
+    handed: Position,
+    meters: Meters,
+}
+
+impl Committer for Commits {
+    type Item = Item;
+
+    fn append(&mut self, log: &mut Log, item: Item) -> u64 {
+        match item {
+            Item::Accept { group, done } => match self.accept(log, group) {
+                Ok(bytes) => {
+                    self.around.shared.is_full.store(false, Ordering::Relaxed);
+                    self.waiting.accepted.push(done);
+                    return bytes;
+                }
+                Err(error) => {
+                    if matches!(error, OutboxError::Full) {
+                        self.meters.refused.increment();
+                        self.around.shared.is_full.store(true, Ordering::Relaxed);
+                    }
+                    done.send(Err(error)).ok(); // whoever asked may have gone
+                }
+            },
+            Item::CommandSeen { id, expires_at, done } => return self.command(log, id, expires_at, done),
+            Item::Trim => self.trim_due = true,
+            Item::Handed { everything_below } => self.handed = self.handed.max(everything_below),
+            Item::Close => {}
+        }
+        0
+    }
+
+    fn durable(&mut self, log: &mut Log, end: Position) {
+        let records = std::mem::take(&mut self.waiting.records);
+        {
+            let mut epochs = self.around.shared.epochs();
+            for (place, _, _) in &records {
+                epochs.add(*place);
+            }
+        }
+        for (_, samples, event) in records {
+            self.meters.samples.add(samples.len() as u64);
+            self.around.present.apply(samples, event);
+        }
+        self.around.durable_end.send_if_modified(|durable| {
+            let now = Durable { position: end, offset: self.next };
+            std::mem::replace(durable, now) != now
+        });
+        for done in self.waiting.accepted.drain(..) {
+            done.send(Ok(())).ok(); // whoever asked may have gone
+        }
+        for done in self.waiting.seen.drain(..) {
+            done.send(Ok(true)).ok();
+        }
+        if std::mem::take(&mut self.trim_due)
+            && let Err(error) = self.trim_receipted(log)
+        {
+            tracing::error!(%error, "the outbox could not be trimmed");
+        }
+        self.measure(log);
+    }
+
+    fn no_room(&mut self, log: &mut Log, full: &LogError) {
+        tracing::warn!(%full, "the disk is full: what was read waits in memory");
+        if let Err(error) = self.trim_receipted(log) {
+            tracing::error!(%error, "the outbox could not be trimmed");
+        }
+    }
+
+    fn failed(&mut self, _log: &mut Log, cause: &Arc<LogError>) {
+        for done in self.waiting.accepted.drain(..) {
+            done.send(Err(LogError::Latched { cause: cause.clone() }.into())).ok();
+        }
+        for done in self.waiting.seen.drain(..) {
+            done.send(Err(LogError::Latched { cause: cause.clone() }.into())).ok();
+        }
+    }
+}
+
+impl Commits {
+    /// Appends a group; on an error nothing of it was taken.
+    fn accept(&mut self, log: &mut Log, group: NewGroup) -> Result<u64, OutboxError> {
+        self.make_room(log)?;
+        let now = self.around.clock.now();
+        let mut records = Vec::new();
+        let mut places = Vec::new();
+        let (mut next, mut total) = (self.next, self.total);
+        let cut = split::into_records(group.samples, now);
+        let last = cut.len().saturating_sub(1);
+        for (nth, samples) in cut.into_iter().enumerate() {
+            let id = RecordId { epoch: self.epoch, offset: Offset(next) };
+            let batch = SampleBatch { id, accepted_at: now, is_historical: false, samples };
+            let own = own_account(&batch, &self.around.points)
+                .map_err(|point| OutboxError::UnknownPoint { position: log.end().0, point })?;
+            let before = total;
+            total = total.plus(own);
+            let event = if nth == last { group.event } else { DeviceEvent::None };
+            let position = Position(0); // known when it is appended
+            places.push(RecordPlace { epoch: self.epoch, offset: next, position, before, after: total });
+            records.push(LogRecord::Accepted { batch, account: total, event });
+            next += 1;
+        }
+        if let Some((source, position)) = &group.position {
+            records.push(LogRecord::SourcePosition { source: source.clone(), position: position.clone() });
+        }
+        let (first, bytes) = append(log, &records)?;
+        (self.next, self.total) = (next, total);
+        let mut at = first.0;
+        for (record, mut place) in records.into_iter().zip(places) {
+            if let LogRecord::Accepted { batch, event, .. } = record {
+                place.position = Position(at);
+                self.waiting.records.push((place, batch.samples, event));
+                at += 1;
+            }
+        }
+        if let Some((source, position)) = group.position {
+            self.held.keep_position(source, position, Position(at));
+        }
+        Ok(bytes)
+    }
+
+    fn command(&mut self, log: &mut Log, id: CommandId, expires_at: Timestamp, done: Answer<bool>) -> u64 {
+        if self.held.commands.contains_key(&id) {
+            done.send(Ok(false)).ok();
+            return 0;
+        }
+        let forget_at = Timestamp(expires_at.0.saturating_add(COMMAND_MARGIN_MICROS));
+        let record = LogRecord::CommandSeen { id: id.0, expires_at: forget_at };
+        match append(log, std::slice::from_ref(&record)) {
+            Ok((at, bytes)) => {
+                self.held.keep_command(id, forget_at, at);
+                self.waiting.seen.push(done);
+                bytes
+            }
+            Err(error) => {
+                done.send(Err(error)).ok();
+                0
+            }
+        }
+    }
+
+    /// Has room for samples, by policy.
+    fn make_room(&mut self, log: &mut Log) -> Result<(), OutboxError> {
+        let view = log.view();
+        if view.bytes() < self.around.soft_bytes_max {
+            return Ok(());
+        }
+        self.trim_receipted(log)?;
+        while view.bytes() >= self.around.soft_bytes_max {
+            let Some(oldest) = view.segments().into_iter().next().filter(|segment| segment.sealed) else {
+                return Err(OutboxError::Full);
+            };
+            let is_handed = oldest.end <= self.handed;
+            if self.around.when_full == WhenFull::StopAccepting && !is_handed {
+                return Err(OutboxError::Full);
+            }
+            self.remove_below(log, oldest.end, is_handed)?;
+            if view.first() < oldest.end {
+                return Err(OutboxError::Full);
+            }
+        }
+        Ok(())
+    }
+
+    /// Trims what receipts cover.
+    fn trim_receipted(&mut self, log: &mut Log) -> Result<(), OutboxError> {
+        let mut keep_from = None;
+        for segment in log.view().segments().into_iter().filter(|segment| segment.sealed) {
+            if !self.is_settled(log, &segment)? {
+                break;
+            }
+            keep_from = Some(segment.end);
+        }
+        match keep_from {
+            Some(keep_from) => self.remove_below(log, keep_from, true),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether receipts cover every record of a sealed segment.
+    fn is_settled(&mut self, log: &Log, segment: &SegmentInfo) -> Result<bool, OutboxError> {
+        let Some(start) = self.boundary(log, segment.first)? else { return Ok(true) };
+        if start.position >= segment.end {
+            return Ok(true); // no sample record in it
+        }
+        let end = self.boundary(log, segment.end)?;
+        let epochs = self.around.shared.epochs();
+        let Some(state) = epochs.get(start.epoch) else { return Ok(false) };
+        // Of the current epoch, records may be durable that nobody was told of yet: they count as unsettled.
+        let end = match end.filter(|end| end.epoch == start.epoch) {
+            Some(end) => end.offset,
+            None if start.epoch == self.epoch => self.next,
+            None => state.end,
+        };
+        Ok(state.receipted.contains_range(&(start.offset..end)))
+    }
+
+    /// The first sample record at or after a position; remembered, because segments do not change.
+    fn boundary(&mut self, log: &Log, at: Position) -> Result<Option<RecordPlace>, OutboxError> {
+        if let Some(known) = self.boundaries.get(&at) {
+            return Ok(*known);
+        }
+        let found = first_record(&log.view(), at, &self.around.points)?;
+        if found.is_some() {
+            self.boundaries.insert(at, found);
+        }
+        Ok(found)
+    }
+
+    /// Removes whole segments below a position, after writing again what must survive them.
+    fn remove_below(&mut self, log: &mut Log, keep_from: Position, settled: bool) -> Result<(), OutboxError> {
+        let survivors = self.held.below(keep_from, self.around.clock.now());
+        for group in survivors.chunks(64) {
+            let (first, _) = append(log, group)?;
+            for (at, record) in (first.0..).zip(group) {
+                self.held.moved(record, Position(at));
+            }
+        }
+        log.sync()?;
+        let first = log.trim(keep_from)?;
+        let next = first_record(&log.view(), first, &self.around.points)?;
+        let mut epochs = self.around.shared.epochs();
+        let before = epochs.backlog();
+        epochs.trimmed(first, next);
+        let lost = before.saturating_sub(epochs.backlog());
+        drop(epochs);
+        self.boundaries = self.boundaries.split_off(&first);
+        if lost > 0 {
+            let mut dropped = self.around.shared.dropped();
+            dropped.records += lost;
+            self.meters.dropped.add(lost);
+            if settled {
+                dropped.handed_over += lost;
+            } else {
+                tracing::warn!(
+                    records = lost,
+                    "outbox full: the oldest records were dropped before the hub had them"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(&self, log: &Log) {
+        self.meters.bytes.set(i64::try_from(log.view().bytes()).unwrap_or(i64::MAX));
+        self.meters.backlog.set(i64::try_from(self.around.shared.epochs().backlog()).unwrap_or(i64::MAX));
+    }
+}
+
+/// Appends records as one group: position of the first, and bytes.
+fn append(log: &mut Log, records: &[LogRecord]) -> Result<(Position, u64), OutboxError> {
+    let mut bytes = Vec::new();
+    let mut ends = Vec::with_capacity(records.len());
+    for record in records {
+        record.encode(&mut bytes);
+        ends.push(bytes.len());
+    }
+    let mut start = 0;
+    let slices: Vec<&[u8]> = ends
+        .iter()
+        .map(|end| {
+            let slice = &bytes[start..*end];
+            start = *end;
+            slice
+        })
+        .collect();
+    match log.append_group(&slices) {
+        Ok(first) => Ok((first, bytes.len() as u64)),
+        Err(error) if error.is_full() => Err(OutboxError::Full),
+        Err(error) => Err(error.into()),
+    }
+}
