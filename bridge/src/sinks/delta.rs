@@ -31,9 +31,8 @@ use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
 use model::timestamp::civil;
+use object_store::PutMode;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path as StorePath;
-use object_store::{ObjectStoreExt as _, PutMode};
 use runtime::config_file::{Problems, Section};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use url::Url;
@@ -140,25 +139,11 @@ impl Sink for DeltaSink {
         let target = Arc::clone(self.target.as_ref().ok_or(SinkError::NotOpen)?);
         self.staged = None;
         let span = batch.span().clone();
-        let name = target.file_name(&span);
         let mut files = Vec::with_capacity(batch.days().len());
         for nth in 0..batch.days().len() {
-            let encoding = Arc::clone(&batch);
-            let file = blocking("cannot encode the rows", move || {
-                encoding
-                    .days()
-                    .get(nth)
-                    .map(|day| encode_day(&encoding, day))
-                    .transpose()
-                    .map_err(SinkError::from)
-            })
-            .await?;
-            let (Some(file), Some(day)) = (file, batch.days().get(nth)) else { continue };
-            let (day, bytes) = (day.day, file.bytes.len() as u64);
-            let name = format!("{DAY}={}/{name}", date_text(day));
-            target.folder.put(&name, file.bytes, PutMode::Overwrite).await?;
-            let modified_ms = target.modified_ms(&name).await?;
-            files.push(StagedFile { day, name, rows: file.rows, bytes, modified_ms, bounds: file.bounds });
+            let (target, batch) = (Arc::clone(&target), Arc::clone(&batch));
+            let file = blocking("cannot write a data file", move || target.stage(&batch, nth)).await?;
+            files.extend(file);
         }
         self.staged = Some(Staged { span, files });
         Ok(())
@@ -188,10 +173,7 @@ impl Sink for DeltaSink {
     async fn close(&mut self) {
         self.staged = None;
         self.table = None;
-        if let Some(target) = self.target.take() {
-            // The engine may end threads of its own when the last reference goes: not on a worker of the runtime.
-            tokio::task::spawn_blocking(move || drop(target)).await.ok();
-        }
+        self.target = None;
     }
 
     fn local_path(&self) -> Option<&Path> {
@@ -219,10 +201,15 @@ impl Target {
         )
     }
 
-    async fn modified_ms(&self, name: &str) -> Result<i64, SinkError> {
-        let meta = self.folder.store.head(&StorePath::from(name)).await;
-        let meta = meta.map_err(|error| SinkError::unavailable(format!("cannot see {name}"), error))?;
-        Ok(meta.last_modified.timestamp_millis())
+    /// Writes the file of a batch's nth day. Nothing refers to it yet.
+    fn stage(&self, batch: &Batch, nth: usize) -> Result<Option<StagedFile>, SinkError> {
+        let Some(day) = batch.days().get(nth) else { return Ok(None) };
+        let file = encode_day(batch, day)?;
+        let name = format!("{DAY}={}/{}", date_text(day.day), self.file_name(batch.span()));
+        let bytes = file.bytes.len() as u64;
+        self.folder.put(&name, file.bytes, PutMode::Overwrite)?;
+        let modified_ms = self.folder.modified_ms(&name)?;
+        Ok(Some(StagedFile { day: day.day, name, rows: file.rows, bytes, modified_ms, bounds: file.bounds }))
     }
 
     fn load_or_create(&self) -> Result<SnapshotRef, SinkError> {

@@ -1,0 +1,3 @@
+//! The bridge against real folders, real HTTP and real readers.
+
+mod sinks;
