@@ -3,7 +3,7 @@
 //! Files go in the order of their names. Only whole lines count: what follows the last line feed may still grow. A
 //! step that fails leaves this reader unusable; a new one starts from the newest stored position.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -39,6 +39,8 @@ pub(super) struct Reader {
     queue: VecDeque<String>,
     /// What is known of each file, by its inode.
     seen: HashMap<(u64, u64), Seen>,
+    /// Files that the agent may not read.
+    no_access: HashSet<String>,
     /// The first file that could not be opened in this round, and why.
     unreadable: Option<String>,
 }
@@ -98,6 +100,7 @@ impl Reader {
             first_scan: position.is_none(),
             queue: VecDeque::new(),
             seen: HashMap::new(),
+            no_access: HashSet::new(),
             unreadable: None,
         })
     }
@@ -112,6 +115,9 @@ impl Reader {
             match self.read_file(&name, &mut step, into) {
                 Ok(true) => {}
                 Ok(false) => break,
+                Err(FileFault::This(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    self.refuse_access(&name, &error, &mut step);
+                }
                 Err(FileFault::This(error)) => {
                     self.unreadable.get_or_insert(format!("{name}: {error}"));
                 }
@@ -174,6 +180,7 @@ impl Reader {
         }
         self.seen.retain(|_, seen| seen.present);
         names.sort_unstable();
+        self.no_access.retain(|name| names.binary_search(name).is_ok());
         self.queue = names.into();
         let seen = &self.seen;
         self.ledger.forget(|content| seen.contains_key(&content.inode)).map_err(ledger_fault)
@@ -208,6 +215,7 @@ impl Reader {
                 let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
                 bytes.truncate(end);
             }
+            let marks = (into.list.len(), step.entries.len());
             let used = self.lines(name, &header, &mut content, &bytes, step, into);
             if used == 0 {
                 let full = into.list.len() + self.settings.dialect.points.len() > READINGS_MAX;
@@ -217,8 +225,16 @@ impl Reader {
                 }
                 return Ok(false);
             }
+            // Somebody may have written the file anew while it was read: then these lines are not what came next.
             let offset = content.offset + used;
-            content.advance(&file, offset)?;
+            let is_same = content.likeness(&file, metadata.len()).map(|likeness| likeness == Likeness::Same);
+            let advanced =
+                is_same.and_then(|same| if same { content.advance(&file, offset) } else { Err(changed()) });
+            if let Err(error) = advanced {
+                into.list.truncate(marks.0);
+                step.entries.truncate(marks.1);
+                return Err(error.into());
+            }
             self.ledger.update(id, content.clone());
             step.moved = true;
             step.budget = step.budget.saturating_sub(used);
@@ -434,6 +450,14 @@ impl Reader {
         self.ledger.update(id, Content { refused: true, ..content });
     }
 
+    /// Notes once that the agent may not read a file; it is tried again every time.
+    fn refuse_access(&mut self, name: &str, error: &io::Error, step: &mut Step) {
+        if self.no_access.insert(name.to_owned()) {
+            step.entries.push(Entry::new(name, 0, 0, format!("the whole file: {error}"), b""));
+            step.moved = true;
+        }
+    }
+
     fn finish(&mut self, metadata: &Metadata) {
         let seen = self.seen.entry(inode(metadata)).or_default();
         (seen.finished, seen.present) = (Some(state(metadata)), true);
@@ -470,6 +494,10 @@ impl From<DriverError> for FileFault {
     fn from(error: DriverError) -> Self {
         FileFault::Ours(error)
     }
+}
+
+fn changed() -> io::Error {
+    io::Error::other("it was written anew while it was read")
 }
 
 fn ledger_fault(error: LedgerError) -> DriverError {

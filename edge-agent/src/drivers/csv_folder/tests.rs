@@ -292,6 +292,23 @@ async fn a_missing_folder_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_file_that_may_not_be_read_disturbs_no_other() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let mut plant = Plant::new("");
+    plant.append("b.csv", format!("{HEADER}{}", rows(0, 2)));
+    plant.append("a.csv", format!("{HEADER}{}", rows(2, 2)));
+    let path = plant.folder().join("a.csv");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    symlink("nowhere.csv", plant.folder().join("c.csv")).unwrap();
+    let is_root = fs::File::open(&path).is_ok(); // whom no permission stops
+    let (first, noted) = plant.run().await;
+    assert_eq!((first.len(), noted), if is_root { (4, 0) } else { (2, 1) });
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let (second, _) = plant.run().await;
+    assert_eq!(second.len() + first.len(), 4);
+}
+
+#[tokio::test]
 async fn a_lost_state_folder_stops_the_device() {
     let mut plant = Plant::new("");
     for n in 0..200 {
@@ -312,6 +329,7 @@ async fn keeps_the_contract() {
     for n in 0..3 {
         plant.append(&format!("{n}.csv"), format!("{HEADER}{}bad\n", rows(n * 20_000, 20_000)));
     }
+    plant.append("1.csv", format!("{}\n{}", "x".repeat(3_000_000), rows(60_000, 10)));
     let candidate = plant.candidate();
     conformance::validate_is_pure(&candidate);
     conformance::reads_are_bounded_and_typed(&candidate).await;
@@ -319,7 +337,7 @@ async fn keeps_the_contract() {
     conformance::a_cut_off_read_does_no_harm(&candidate).await;
     fs::remove_dir_all(plant.root.path().join("state")).unwrap();
     conformance::positions_resume_exactly(&candidate).await;
-    assert_eq!(plant.quarantine().len(), 3 + 3, "each bad line is noted once in each of the two runs");
+    assert_eq!(plant.quarantine().len(), 4 + 4, "each bad line is noted once in each of the two runs");
 }
 
 #[test]
@@ -399,6 +417,37 @@ proptest! {
         let (mut accepted, written) = runtime.block_on(live(events));
         accepted.sort_by(f64::total_cmp);
         prop_assert_eq!(accepted, numbers(0, written));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn any_bytes_are_read_or_kept_in_quarantine(
+        parts in proptest::collection::vec(proptest::collection::vec(prop_oneof![
+            4 => any::<u8>().prop_map(|byte| vec![byte]),
+            2 => Just(b"\n".to_vec()),
+            2 => Just(b",".to_vec()),
+            2 => Just(b"\"".to_vec()),
+            2 => (0_usize..9).prop_map(|n| row(n).into_bytes()),
+        ], 0..60), 1..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut plant = Plant::new("");
+        plant.append("a.csv", HEADER);
+        let mut handled = 0;
+        for part in &parts {
+            plant.append("a.csv", part.concat());
+            let (seen, quarantined) = runtime.block_on(plant.run());
+            handled += seen.len() + usize::try_from(quarantined).unwrap();
+        }
+        let text: Vec<u8> = parts.concat().concat();
+        let lines = text.split(|byte| *byte == b'\n').rev().skip(1);
+        let blank = |line: &&[u8]| !line.is_empty() && *line != b"\r";
+        let wanted = lines.filter(blank).count();
+        // A line can be more than one: a reading and a bad cell. None can be less, but for rows without value.
+        let empty_cells = String::from_utf8_lossy(&text).matches(",,").count() + 1;
+        prop_assert!(handled + empty_cells >= wanted, "{} of {}", handled, wanted);
     }
 }
 
