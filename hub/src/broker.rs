@@ -28,8 +28,8 @@ use tokio::sync::mpsc;
 
 use crate::config::BrokerConfig;
 
-pub use interest::Interest;
-pub use topic_filter::{covers, matches};
+pub use interest::{Filters, Interest};
+pub use topic_filter::{matches, unshared};
 
 /// Messages that may wait for the host: a second of births, or a few MB of records.
 pub const INBOX_MESSAGES_MAX: usize = 256;
@@ -166,3 +166,6 @@ fn read_password(path: &std::path::Path) -> Result<String, BrokerError> {
         password => Ok(password.to_owned()),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

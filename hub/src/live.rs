@@ -5,9 +5,10 @@
 //! - A cursor is two numbers; a slow consumer sees fewer intermediate values and costs no memory (habit 16).
 //! - A stale mark is live-only, never a row; the next value or [`Live::confirm`] takes it away.
 //!
+//! [`json_tree`] renders it as retained MQTT topics.
 
 mod fanout;
-
+pub mod json_tree;
 mod latest;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -44,6 +44,12 @@ impl Filters {
         self.everything || self.list.iter().any(|filter| matches(filter, topic))
     }
 
+    /// Filters that want everything.
+    #[must_use]
+    pub const fn everything() -> Self {
+        Filters { list: Vec::new(), everything: true }
+    }
+
     /// Whether nobody wants anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {

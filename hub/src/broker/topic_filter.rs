@@ -21,7 +21,7 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 
 /// Whether every topic that `requested` matches is matched by `allowed`. A `$share/group/` prefix is looked through.
 #[must_use]
-pub fn covers(allowed: &str, requested: &str) -> bool {
+pub(super) fn covers(allowed: &str, requested: &str) -> bool {
     let requested = unshared(requested);
     if requested.starts_with('$') != allowed.starts_with('$') {
         return false;
@@ -55,7 +55,7 @@ pub(super) fn overlap(one: &str, other: &str) -> bool {
 
 /// The filter without its `$share/group/` prefix.
 #[must_use]
-pub(super) fn unshared(filter: &str) -> &str {
+pub fn unshared(filter: &str) -> &str {
     filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')).map_or(filter, |(_, rest)| rest)
 }
 

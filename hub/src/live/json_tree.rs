@@ -1,0 +1,235 @@
+//! The live view as a tree of retained MQTT topics, one per point, for clients that know no Sparkplug (design §5).
+//!
+//! ```text
+//! {enterprise}/{site}/{area}/{line}/{cell}/{point}
+//! {"t":"2026-11-22T05:53:00.000000Z","v":4.2,"q":"good","u":"bar"}
+//! ```
+//!
+//! - `t` is the source time (UTC, µs), `q` the quality with its reason (`bad:timeout`), `u` the unit, left out if there is
+//!   none. Integers are exact JSON integers, bytes base64, times ISO 8601; NaN and infinities are `"v":null` with
+//!   `"special":"NaN"`, `"Infinity"` or `"-Infinity"`.
+//! - In a level, `+`, `#`, `%`, control characters and non-characters are percent-encoded, as is a `$` at the start of a
+//!   topic; an empty level is `%00` (no path contains NUL, so this stays reversible).
+//! - A point is sent at most once per [`TICK`], with its last value: conflated, never queued.
+//! - Where the broker tells who subscribes to what, only wanted topics are rendered. The others stay marked as changed,
+//!   and are rendered just before a subscription to them is answered, so every subscriber finds what is retained up to
+//!   date. An outside broker does not tell: there every change is published.
+
+mod render;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use model::PointId;
+use runtime::tasks::{TaskKind, Tasks};
+use runtime::telemetry::{Counter, Metrics};
+use tokio::sync::Mutex;
+
+use super::{ChangeCursor, Live};
+use crate::broker::{Broker, BrokerError, Filters, Interest, QoS, View, matches};
+use crate::catalogue::{Catalogue, PointEntry};
+
+/// Ten times a second at most.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Points taken from the live view at a time, so that its lock is held shortly.
+const TAKE: usize = 4096;
+
+/// Where the tree finds what its points are called.
+pub trait Points: Send + Sync {
+    /// The point, if it is the one that its path means today and no business of the agents' own.
+    fn current(&self, id: PointId) -> Option<Arc<PointEntry>>;
+}
+
+impl Points for Catalogue {
+    fn current(&self, id: PointId) -> Option<Arc<PointEntry>> {
+        let entry = self.point(id)?;
+        let definition = &entry.definition;
+        let own = definition.device.is_none() && definition.metric.starts_with("Forebay/");
+        (!own && self.find(definition.path.as_str()) == Some(id)).then_some(entry)
+    }
+}
+
+/// Starts rendering `live` below `{enterprise}/{site}`.
+pub fn start(
+    (enterprise, site): (&str, &str),
+    live: &Live,
+    points: Arc<dyn Points>,
+    broker: Arc<dyn Broker>,
+    metrics: &Metrics,
+    tasks: &Tasks,
+) {
+    let root = render::root(enterprise, site);
+    let filter = format!("{root}/#");
+    let interest = broker.interest();
+    let wanted = match &interest {
+        Some(_) => Filters::default(),
+        None => Filters::everything(),
+    };
+    let tree = Arc::new(Tree {
+        root,
+        filter: filter.clone(),
+        live: live.clone(),
+        points,
+        broker: Arc::clone(&broker),
+        interest,
+        published: metrics.counter(
+            "forebay_json_published_total",
+            "Values published to the JSON topics.",
+            &[],
+        ),
+        state: Mutex::new(State { cursor: live.changes(), changed: PointSet::default(), wanted, version: 0 }),
+    });
+    broker.serve(filter, Arc::clone(&tree) as Arc<dyn View>);
+    let shutdown = tasks.shutdown();
+    tasks.spawn(TaskKind::Housekeeping, "JSON tree", async move {
+        tokio::select! {
+            () = tree.run() => {}
+            () = shutdown.cancelled() => {}
+        }
+        Ok::<_, std::convert::Infallible>(())
+    });
+}
+
+struct Tree {
+    root: String,
+    filter: String,
+    live: Live,
+    points: Arc<dyn Points>,
+    broker: Arc<dyn Broker>,
+    interest: Option<Arc<Interest>>,
+    published: Counter,
+    /// Held while rendering, so that a subscriber waits for the values it asked for.
+    state: Mutex<State>,
+}
+
+struct State {
+    cursor: ChangeCursor,
+    /// Changed since they were last rendered, and taken from the cursor.
+    changed: PointSet,
+    wanted: Filters,
+    /// Of the interest behind `wanted`.
+    version: u64,
+}
+
+impl Tree {
+    async fn run(&self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let mut state = self.state.lock().await;
+            self.refresh(&mut state);
+            if state.wanted.is_empty() {
+                continue; // the cursor waits, at no cost
+            }
+            state.take();
+            let wanted = state.wanted.clone();
+            self.render(&mut state, |topic| wanted.want(topic)).await;
+        }
+    }
+
+    fn refresh(&self, state: &mut State) {
+        if let Some(interest) = &self.interest
+            && state.version != interest.version()
+        {
+            state.version = interest.version();
+            state.wanted = interest.filters(&self.filter);
+        }
+    }
+
+    /// Publishes the changed points whose topic is `wanted`; those that could not be sent stay marked.
+    async fn render(&self, state: &mut State, wanted: impl Fn(&str) -> bool) {
+        let mut topic = String::new();
+        for point in state.changed.list() {
+            let Some(entry) = self.points.current(point) else {
+                state.changed.remove(point);
+                continue;
+            };
+            topic.clear();
+            render::topic(&self.root, &entry.definition.path, &mut topic);
+            if !wanted(&topic) {
+                continue;
+            }
+            let Some(value) = self.live.latest(point) else { continue };
+            let mut payload = Vec::with_capacity(96);
+            render::payload(&value, &entry.definition.unit, &mut payload);
+            match self.broker.publish(topic.clone(), payload, QoS::AtMostOnce, true).await {
+                Ok(()) => {
+                    state.changed.remove(point);
+                    self.published.increment();
+                }
+                Err(BrokerError::NotConnected | BrokerError::Lost(_)) => return, // all again, once connected
+                Err(error) => {
+                    tracing::warn!(%error, %topic, "JSON topic not published");
+                    state.changed.remove(point);
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl View for Tree {
+    async fn prepare(&self, filter: &str) {
+        let mut state = self.state.lock().await;
+        state.take();
+        // What somebody else wants already comes with the next tick.
+        let before = state.wanted.clone();
+        let filter = crate::broker::unshared(filter);
+        self.render(&mut state, |topic| matches(filter, topic) && !before.want(topic)).await;
+        self.refresh(&mut state);
+    }
+}
+
+impl State {
+    fn take(&mut self) {
+        loop {
+            let taken = self.cursor.take(TAKE);
+            for (point, _) in &taken {
+                self.changed.insert(*point);
+            }
+            if taken.len() < TAKE {
+                return;
+            }
+        }
+    }
+}
+
+/// A set of point ids: a bit each.
+#[derive(Debug, Default)]
+struct PointSet {
+    words: Vec<u64>,
+}
+
+impl PointSet {
+    fn insert(&mut self, point: PointId) {
+        let (word, bit) = (point.0 as usize / 64, point.0 % 64);
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        if let Some(word) = self.words.get_mut(word) {
+            *word |= 1 << bit;
+        }
+    }
+
+    fn remove(&mut self, point: PointId) {
+        if let Some(word) = self.words.get_mut(point.0 as usize / 64) {
+            *word &= !(1 << (point.0 % 64));
+        }
+    }
+
+    fn list(&self) -> Vec<PointId> {
+        let words = self.words.iter().zip((0u32..).step_by(64)).filter(|(word, _)| **word != 0);
+        words
+            .flat_map(|(word, first)| {
+                (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + bit)
+            })
+            .map(PointId)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
