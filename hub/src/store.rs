@@ -11,6 +11,7 @@
 pub(crate) mod accounts;
 pub(crate) mod checkpoint;
 pub mod cold;
+pub(crate) mod history;
 mod quarantine;
 mod recovery;
 mod retention;

@@ -97,7 +97,7 @@ function Console({ plant, theme, onOut, signOut }: ConsoleProps) {
   // On a wide screen something is always shown: the first number there is.
   useEffect(() => {
     if (selected === null && !narrow && complete) {
-      const first = [...points.values()].find((p) => p.device !== null && p.type !== "string" && p.type !== "bytes");
+      const first = [...points.values()].find((p) => p.device !== null && (p.type === "float" || p.type === "double")) ?? points.values().next().value;
       if (first) select(first.path);
     }
   }, [selected, narrow, complete, points, select]);

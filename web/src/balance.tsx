@@ -39,11 +39,11 @@ export function Balance({ reconcile, error }: { reconcile: Reconcile | undefined
         </span>
       </header>
       <div className="stages">
-        <Stage name="Accepted by agents" figure={total.accepted} unit="samples" />
-        <Arrow text={total.missing > 0 ? `${countText(total.missing)} records on the way` : "all here"} tone={total.missing > 0 ? "flight" : "good"} />
-        <Stage name="Held by the hub" figure={total.received} unit="samples" />
-        <Arrow text={reconcile.sinks.length === 0 ? "no table" : lag > 0 ? `${countText(lag)} records on the way` : "all committed"} tone={reconcile.sinks.length === 0 ? "none" : lag > 0 ? "flight" : "good"} />
-        <Stage name={reconcile.sinks.length === 1 ? `In table ${reconcile.sinks[0]?.name}` : "In tables"} figure={reconcile.sinks.length === 0 ? null : reconcile.log.end - lag} unit={`of ${countText(reconcile.log.end)} log records`} />
+        <Stage name="Agents accepted" figure={total.accepted} unit="samples" />
+        <Arrow text={total.missing > 0 ? `${countText(total.missing)} on the way` : "all here"} tone={total.missing > 0 ? "flight" : "good"} />
+        <Stage name="Hub holds" figure={total.received} unit="samples" />
+        <Arrow text={reconcile.sinks.length === 0 ? "no table" : lag > 0 ? `${countText(lag)} on the way` : "all committed"} tone={reconcile.sinks.length === 0 ? "none" : lag > 0 ? "flight" : "good"} />
+        <Stage name={reconcile.sinks.length === 1 ? `Table ${reconcile.sinks[0]?.name}` : "Tables"} figure={reconcile.sinks.length === 0 ? null : reconcile.log.end - lag} unit="log records" />
       </div>
       {reconcile.agents.map((agent) => (
         <AgentBalance key={agent.agent} name={agent.agent} verdict={agent.verdict} epochs={agent.epochs} />

@@ -177,7 +177,7 @@ function options(point: Point, stepped: boolean, size: { width: number; height: 
   const linear = stepped ? uPlot.paths.stepped?.({ align: 1 }) : uPlot.paths.linear?.();
   return {
     ...size,
-    padding: [8, 12, 0, 0],
+    padding: [8, 26, 0, 0],
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { size: 7 }, y: false },
     scales: {
@@ -185,7 +185,7 @@ function options(point: Point, stepped: boolean, size: { width: number; height: 
       y: { range: (_plot, low, high) => limits(low, high) },
     },
     axes: [
-      { ...axis, space: 70, values: (_plot, splits, _axis, _space, step) => splits.map((at) => timeLabel(at, step)) },
+      { ...axis, space: 70, size: 28, values: (_plot, splits, _axis, _space, step) => splits.map((at) => timeLabel(at, step)) },
       { ...axis, size: 62, values: (_plot, splits) => splits.map((value) => (value === null ? "" : short(value))) },
     ],
     series: [

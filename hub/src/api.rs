@@ -1,0 +1,338 @@
+//! The HTTP API and the page: reads the store, the live view and the host, and hands commands to the one door.
+//!
+//! It owns no plant state, and nothing in the hub calls it. Every route stands in [`routes`] and in the OpenAPI document
+//! (a test compares them); `auth` decides before any of them runs. Whatever a client sends is bounded: connections, heads,
+//! bodies, parameters, pages, scans and streams.
+
+mod agents;
+mod auth;
+mod commands;
+mod errors;
+mod feed;
+mod health;
+mod history;
+mod json;
+mod listener;
+mod live_stream;
+mod openapi;
+mod points;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{MethodRouter, get, post};
+use durable_log::{LogView, Position};
+use model::PointId;
+use model::limits::VALUE_BYTES_MAX;
+use proto::log_record::AgentId;
+use runtime::clock::Clock;
+use runtime::tasks::{CancellationToken, TaskKind, Tasks};
+use runtime::telemetry::Metrics;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::catalogue::Catalogue;
+use crate::commands::Commands;
+use crate::config::Config;
+use crate::console;
+use crate::host::Host;
+use crate::live::Live;
+use crate::store::Store;
+use crate::store::history::History;
+
+use auth::Auth;
+pub use auth::{Token, TokenError};
+use errors::ApiError;
+
+/// Live streams at once: pages that are open.
+const STREAMS_MAX: usize = 128;
+/// Scans of the plant log at once: each holds an answer in memory and a core.
+const SCANS_MAX: usize = 2;
+/// A scan waits so long for its turn.
+const SCAN_TURN: Duration = Duration::from_secs(15);
+/// Feed requests at once: sinks of all bridges, each with one poll.
+const FEEDS_MAX: usize = 64;
+/// A request's body: the largest value that can be written, escaped, and what stands around it.
+const BODY_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX + 64 * 1024;
+
+/// What the API speaks for.
+#[derive(Debug)]
+pub struct Parts {
+    /// The hub's configuration.
+    pub config: Config,
+    /// The plant log.
+    pub store: Store,
+    /// Points and agents.
+    pub catalogue: Catalogue,
+    /// Last values.
+    pub live: Live,
+    /// Who is there.
+    pub host: Host,
+    /// The door for writes.
+    pub commands: Commands,
+    /// The hub's clock.
+    pub clock: Clock,
+    /// Counters of the process.
+    pub metrics: Metrics,
+}
+
+/// A running API.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The page's password and the API's token.
+    pub token: Token,
+}
+
+/// Why it cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {source}; choose another [hub.http] listen, or stop what uses it")]
+    Listen {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Binds, and serves until shutdown.
+pub async fn start(parts: Parts, tasks: &Tasks) -> Result<Handle, StartError> {
+    let token = Token::open(&parts.config.data_dir)?;
+    let addr = parts.config.http.listen;
+    let failed = |source| StartError::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    let api = Api::new(parts, token.clone(), tasks.shutdown());
+    let (history, shutdown) = (api.history().clone(), tasks.shutdown());
+    tasks.spawn_blocking(TaskKind::Housekeeping, "history index", move || {
+        history.follow(&shutdown);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    tasks.spawn(TaskKind::Server, "http", listener::serve(listener, router(api), tasks.shutdown()));
+    if !console::is_built() {
+        tracing::warn!("this binary was built without the console; the API works");
+    }
+    Ok(Handle { addr, token })
+}
+
+/// What every handler reaches. Cheap to clone.
+#[derive(Clone, Debug)]
+struct Api(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parts: Parts,
+    plant_log: LogView,
+    history: History,
+    auth: Auth,
+    path_order: points::PathOrder,
+    streams: Arc<Semaphore>,
+    scans: Arc<Semaphore>,
+    feeds: Arc<Semaphore>,
+    cursors: Mutex<HashMap<String, Position>>,
+    shutdown: CancellationToken,
+}
+
+impl Api {
+    fn new(parts: Parts, token: Token, shutdown: CancellationToken) -> Self {
+        let plant_log = parts.store.view();
+        let folder: PathBuf = parts.config.data_dir.join("history");
+        Api(Arc::new(Inner {
+            history: History::new(plant_log.clone(), folder),
+            plant_log,
+            parts,
+            auth: Auth::new(token),
+            path_order: points::PathOrder::default(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            scans: Arc::new(Semaphore::new(SCANS_MAX)),
+            feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
+            cursors: Mutex::default(),
+            shutdown,
+        }))
+    }
+
+    fn config(&self) -> &Config {
+        &self.0.parts.config
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.parts.store
+    }
+
+    fn catalogue(&self) -> &Catalogue {
+        &self.0.parts.catalogue
+    }
+
+    fn live(&self) -> &Live {
+        &self.0.parts.live
+    }
+
+    fn host(&self) -> &Host {
+        &self.0.parts.host
+    }
+
+    fn commands(&self) -> &Commands {
+        &self.0.parts.commands
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.parts.clock
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.0.parts.metrics
+    }
+
+    fn plant_log(&self) -> &LogView {
+        &self.0.plant_log
+    }
+
+    fn history(&self) -> &History {
+        &self.0.history
+    }
+
+    fn auth(&self) -> &Auth {
+        &self.0.auth
+    }
+
+    fn path_order(&self) -> &points::PathOrder {
+        &self.0.path_order
+    }
+
+    fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
+    }
+
+    fn durable(&self) -> watch::Receiver<Position> {
+        self.store().durable()
+    }
+
+    /// `group/node`, or nothing for a number that the catalogue does not know.
+    fn agent_name(&self, id: AgentId) -> String {
+        self.catalogue().agent(id).map(|node| node.to_string()).unwrap_or_default()
+    }
+
+    /// Every number that a path has had.
+    fn points_of(&self, path: &str) -> Vec<PointId> {
+        if self.catalogue().find(path).is_none() {
+            return Vec::new();
+        }
+        let points = self.catalogue().points().into_iter();
+        points.filter(|point| point.definition.path.as_str() == path).map(|point| point.id).collect()
+    }
+
+    fn stream_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let slot = Arc::clone(&self.0.streams).try_acquire_owned();
+        slot.map_err(|_| ApiError::Busy { what: "live streams" })
+    }
+
+    fn feed_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let slot = Arc::clone(&self.0.feeds).try_acquire_owned();
+        slot.map_err(|_| ApiError::Busy { what: "feed requests" })
+    }
+
+    async fn scan_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let slot = tokio::time::timeout(SCAN_TURN, Arc::clone(&self.0.scans).acquire_owned()).await;
+        slot.ok().and_then(Result::ok).ok_or(ApiError::Busy { what: "scans of the plant log" })
+    }
+
+    fn cursor_is_known(&self, name: &str, at: Position) -> bool {
+        self.known_cursors().get(name) == Some(&at)
+    }
+
+    fn remember_cursor(&self, name: String, at: Position) {
+        self.known_cursors().insert(name, at);
+    }
+
+    fn known_cursors(&self) -> MutexGuard<'_, HashMap<String, Position>> {
+        self.0.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Every route of the API, as the document names them.
+fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
+    vec![
+        ("/api/v1/login", post(auth::login)),
+        ("/api/v1/logout", post(auth::logout)),
+        ("/api/v1/plant", get(health::plant)),
+        ("/api/v1/health", get(health::health)),
+        ("/api/v1/points", get(points::list)),
+        ("/api/v1/points/{path}", get(points::one)),
+        ("/api/v1/history", get(history::history)),
+        ("/api/v1/live", get(live_stream::live)),
+        ("/api/v1/agents", get(agents::agents)),
+        ("/api/v1/reconcile", get(agents::reconcile)),
+        ("/api/v1/commands", get(commands::recent).post(commands::write)),
+        ("/api/v1/feed", get(feed::feed)),
+        ("/api/v1/openapi.json", get(openapi::document)),
+        ("/metrics", get(health::metrics)),
+    ]
+}
+
+fn router(api: Api) -> Router {
+    let mut router = Router::new();
+    for (path, methods) in routes() {
+        // A point's path has slashes of its own.
+        let path = path.replace("{path}", "{*path}");
+        router = router.route(&path, methods.fallback(|| async { ApiError::Method }));
+    }
+    router
+        .route("/", get(page))
+        .fallback(files)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(api.clone(), auth::gate))
+        .layer(middleware::from_fn(harden))
+        .with_state(api)
+}
+
+/// The page; `?token=` signs in, so that a program can print a link, and leaves no token in the address.
+async fn page(State(api): State<Api>, request: Request) -> Response {
+    let query = request.uri().query().unwrap_or("");
+    match query.split('&').find_map(|pair| pair.strip_prefix("token=")) {
+        None => console::page(),
+        Some(token) => match api.auth().sign_in(auth::peer(&request), token, Instant::now()) {
+            Ok(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
+            Err(_) => Redirect::to("/").into_response(), // the page asks for the password
+        },
+    }
+}
+
+/// Files of the page; under `/api` there are none.
+async fn files(request: Request) -> Response {
+    let path = request.uri().path();
+    let found = if path.starts_with("/api/") { None } else { console::file(path.trim_start_matches('/')) };
+    found.unwrap_or_else(|| ApiError::NotFound { what: format!("{path:?}") }.into_response())
+}
+
+/// Headers that keep a browser from doing what the page never asks for.
+async fn harden(request: Request, next: Next) -> Response {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+        connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+    let is_api = request.uri().path().starts_with("/api/") || request.uri().path() == "/metrics";
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let mut set =
+        |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
+    set(header::CONTENT_SECURITY_POLICY, POLICY);
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    set(header::REFERRER_POLICY, "no-referrer");
+    if is_api {
+        set(header::CACHE_CONTROL, "no-store");
+    }
+    response
+}

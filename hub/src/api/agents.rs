@@ -1,0 +1,348 @@
+//! Agents as the host sees them, and the account of what they accepted, what the hub holds and what tables committed.
+
+use axum::Json;
+use axum::extract::State;
+use model::{RangeSet, Timestamp};
+use proto::account::Account;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::errors::{ApiError, ErrorBody};
+use crate::host::AgentStatus;
+use crate::store::{AgentAccount, EpochState};
+
+/// Ranges shown of one set; more are counted only.
+const RANGES_MAX: usize = 256;
+/// Prefix of the cursors that sinks register.
+pub(crate) const SINK_CURSOR: &str = "sink:";
+
+/// Every agent.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Agents {
+    /// By name.
+    agents: Vec<AgentView>,
+}
+
+/// One agent.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Agent)]
+struct AgentView {
+    /// `group/node`.
+    agent: String,
+    /// Whether its birth stands.
+    online: bool,
+    /// Whether it is no agent of ours: no receipts.
+    foreign: bool,
+    /// Since when it is online or not.
+    since: Option<String>,
+    /// Arrival of its last message.
+    last_message: Option<String>,
+    /// When the hub last sent it a receipt.
+    last_receipt: Option<String>,
+    /// Records that it has accepted and the hub does not hold; null for foreign nodes.
+    backlog: Option<u64>,
+    /// Version of its program.
+    version: String,
+    /// Births so far.
+    births: u64,
+    /// Rebirths asked of it so far.
+    rebirths: u64,
+    /// Gaps in `seq` so far.
+    gaps: u64,
+    /// Its devices.
+    devices: Vec<DeviceView>,
+}
+
+/// One device of an agent.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Device)]
+struct DeviceView {
+    /// Sparkplug device id.
+    name: String,
+    /// Whether its birth stands.
+    online: bool,
+}
+
+/// Agents with their devices, backlog and last receipt.
+#[utoipa::path(get, path = "/api/v1/agents", tag = "plant",
+    responses((status = 200, body = Agents), (status = 401, body = ErrorBody)))]
+pub(crate) async fn agents(State(api): State<Api>) -> Json<Agents> {
+    Json(Agents { agents: api.host().agents().into_iter().map(agent).collect() })
+}
+
+fn agent(status: AgentStatus) -> AgentView {
+    let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    let devices = status.devices.into_iter();
+    AgentView {
+        agent: status.node.to_string(),
+        online: status.online,
+        foreign: status.foreign,
+        since: text(status.since),
+        last_message: text(status.last_message),
+        last_receipt: text(status.last_receipt),
+        backlog: status.backlog,
+        version: status.version,
+        births: status.births,
+        rebirths: status.rebirths,
+        gaps: status.gaps,
+        devices: devices.map(|device| DeviceView { name: device.name, online: device.online }).collect(),
+    }
+}
+
+/// The balance of the plant at one moment.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Reconcile {
+    /// Name of this hub.
+    hub_id: String,
+    /// The plant log.
+    log: LogView,
+    /// By name.
+    agents: Vec<AgentBalance>,
+    /// Every registered sink.
+    sinks: Vec<SinkView>,
+}
+
+/// The plant log as it stands.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlantLog)]
+struct LogView {
+    /// Epoch of its present opening, hexadecimal.
+    epoch: String,
+    /// Lowest position held.
+    first: u64,
+    /// Positions below are on disk.
+    end: u64,
+}
+
+/// How an account stands; the worst of its epochs for an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verdict {
+    /// The agent has not said what it accepted (foreign, or not since the hub's start).
+    Unreported,
+    /// Everything that the agent reports is held or settled.
+    Balanced,
+    /// Something is on its way.
+    InFlight,
+    /// Counts or checksums differ: an invariant is broken.
+    Mismatch,
+}
+
+/// The account of one agent.
+#[derive(Serialize, ToSchema)]
+struct AgentBalance {
+    /// `group/node`.
+    agent: String,
+    /// Whether it is no agent of ours.
+    foreign: bool,
+    /// The worst of its epochs.
+    verdict: Verdict,
+    /// Oldest first.
+    epochs: Vec<EpochView>,
+}
+
+/// The account of one epoch of one agent.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Epoch)]
+struct EpochView {
+    /// Hexadecimal.
+    epoch: String,
+    /// How it stands.
+    verdict: Verdict,
+    /// Whether it is the plant log's own, for a foreign node: ranges are then a span of log positions.
+    foreign: bool,
+    /// Samples received, with the sum of their hashes.
+    received: AccountView,
+    /// The same over the agent's own paths, which differ where two agents claim one path.
+    agent_account: AccountView,
+    /// Offsets received, half-open; at most 256 ranges are shown.
+    ranges: Vec<[u64; 2]>,
+    /// Offsets that will never come, settled by policy.
+    lost: Vec<[u64; 2]>,
+    /// Offsets whose payload nobody could decode, settled.
+    quarantined: Vec<[u64; 2]>,
+    /// How many records were received.
+    records_received: u64,
+    /// How many the agent accepted and the hub neither holds nor settled.
+    records_missing: u64,
+    /// How many were lost by policy.
+    records_lost: u64,
+    /// Below here count and checksum are equal to the agent's.
+    verified_end: u64,
+    /// What is wrong, if something is.
+    mismatch: Option<String>,
+    /// The newest that the agent said of it.
+    reported: Option<ReportedView>,
+}
+
+/// What an agent says of one of its epochs.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Reported)]
+struct ReportedView {
+    /// Offsets below are no longer on the agent's disk.
+    first_held: u64,
+    /// Accepted end, exclusive.
+    end: u64,
+    /// Running account before `first_held`.
+    before: AccountView,
+    /// Running account at `end`.
+    total: AccountView,
+}
+
+/// Samples counted, and the sum of their hashes.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Account)]
+struct AccountView {
+    /// How many samples.
+    count: u64,
+    /// Wrapping 64-bit sum, 16 hexadecimal digits.
+    checksum: String,
+}
+
+/// How far a sink is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sink)]
+struct SinkView {
+    /// Its name in the bridge's configuration.
+    name: String,
+    /// Plant log positions below are committed in its table.
+    position: u64,
+    /// Records not yet committed.
+    lag: u64,
+    /// Retention has deleted records that it had not read.
+    behind_start: bool,
+}
+
+/// Per agent and epoch: accepted, received, verified, missing, lost; per sink: committed.
+#[utoipa::path(get, path = "/api/v1/reconcile", tag = "plant",
+    responses((status = 200, body = Reconcile), (status = 401, body = ErrorBody), (status = 500, body = ErrorBody)))]
+pub(crate) async fn reconcile(State(api): State<Api>) -> Result<Json<Reconcile>, ApiError> {
+    Ok(Json(Reconcile {
+        hub_id: api.store().hub_id().to_owned(),
+        sinks: sinks(&api).await?,
+        log: LogView {
+            epoch: api.store().log_epoch().to_string(),
+            first: api.plant_log().first().0,
+            end: api.plant_log().durable_end().0,
+        },
+        agents: api.store().accounts().into_iter().map(balance).collect(),
+    }))
+}
+
+/// Every registered sink with its lag.
+async fn sinks(api: &Api) -> Result<Vec<SinkView>, ApiError> {
+    let log = api.plant_log().clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let cursors = log.cursors()?;
+        Ok::<_, durable_log::LogError>((cursors, log.first().0, log.durable_end().0))
+    });
+    let (cursors, first, end) = read.await.map_err(|error| ApiError::Internal(error.to_string()))??;
+    let sinks =
+        cursors.iter().filter_map(|(name, at)| name.strip_prefix(SINK_CURSOR).map(|name| (name, at.0)));
+    Ok(sinks
+        .map(|(name, position)| SinkView {
+            name: name.to_owned(),
+            position,
+            lag: end.saturating_sub(position),
+            behind_start: position < first,
+        })
+        .collect())
+}
+
+fn balance(account: AgentAccount) -> AgentBalance {
+    let epochs: Vec<EpochView> = account.epochs.into_iter().map(epoch).collect();
+    let verdict = epochs.iter().map(|epoch| epoch.verdict).max().unwrap_or(Verdict::Unreported);
+    AgentBalance { agent: account.agent.to_string(), foreign: account.foreign, verdict, epochs }
+}
+
+fn epoch(state: EpochState) -> EpochView {
+    let missing = missing(&state);
+    EpochView {
+        epoch: state.epoch.to_string(),
+        verdict: verdict(&state, missing),
+        foreign: state.foreign,
+        received: account(state.account),
+        agent_account: account(state.agent_account),
+        ranges: ranges(&state.ranges),
+        lost: ranges(&state.lost),
+        quarantined: ranges(&state.quarantined),
+        records_received: state.ranges.count(),
+        records_missing: missing,
+        records_lost: state.lost.count(),
+        verified_end: state.verified_end,
+        mismatch: state.mismatch,
+        reported: state.reported.map(|reported| ReportedView {
+            first_held: reported.first_held,
+            end: reported.end,
+            before: account(reported.before),
+            total: account(reported.total),
+        }),
+    }
+}
+
+/// Records that the agent accepted and the hub neither holds nor settled.
+pub(crate) fn missing(state: &EpochState) -> u64 {
+    let Some(reported) = &state.reported else { return 0 };
+    let mut settled = state.ranges.clone();
+    settled.extend(&state.lost);
+    settled.extend(&state.quarantined);
+    settled.missing(0..reported.end).into_iter().map(|range| range.end - range.start).sum()
+}
+
+pub(crate) fn verdict(state: &EpochState, missing: u64) -> Verdict {
+    match (&state.mismatch, &state.reported) {
+        (Some(_), _) => Verdict::Mismatch,
+        (None, None) => Verdict::Unreported,
+        (None, Some(_)) if missing > 0 => Verdict::InFlight,
+        (None, Some(_)) => Verdict::Balanced,
+    }
+}
+
+fn account(account: Account) -> AccountView {
+    AccountView { count: account.count, checksum: format!("{:016x}", account.checksum) }
+}
+
+fn ranges(set: &RangeSet) -> Vec<[u64; 2]> {
+    set.iter().take(RANGES_MAX).map(|range| [range.start, range.end]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Epoch;
+    use proto::sparkplug::EpochAccount;
+
+    fn state(ranges: RangeSet, end: Option<u64>) -> EpochState {
+        let none = Account::default();
+        let reported = |end| EpochAccount { epoch: Epoch(1), first_held: 0, end, before: none, total: none };
+        EpochState {
+            epoch: Epoch(1),
+            foreign: false,
+            ranges,
+            account: none,
+            agent_account: none,
+            lost: RangeSet::default(),
+            quarantined: RangeSet::default(),
+            reported: end.map(reported),
+            verified_end: 0,
+            mismatch: None,
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_balanced_when_everything_reported_is_held_or_settled() {
+        let judge = |state: &EpochState| verdict(state, missing(state));
+        assert_eq!(judge(&state(RangeSet::of(0..10), None)), Verdict::Unreported);
+        assert_eq!(judge(&state(RangeSet::of(0..10), Some(10))), Verdict::Balanced);
+        let mut late = state(RangeSet::of(2..9), Some(10));
+        assert_eq!((missing(&late), judge(&late)), (3, Verdict::InFlight));
+        late.lost = RangeSet::of(0..2);
+        late.quarantined = RangeSet::of(9..10);
+        assert_eq!(judge(&late), Verdict::Balanced);
+        late.mismatch = Some("count".into());
+        assert_eq!(judge(&late), Verdict::Mismatch);
+        let all = [Verdict::Balanced, Verdict::Unreported, Verdict::InFlight];
+        assert_eq!(all.into_iter().max(), Some(Verdict::InFlight));
+    }
+}
