@@ -16,6 +16,7 @@ mod authorise;
 mod book;
 mod dispatch;
 mod ledger;
+mod plant;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -33,6 +34,8 @@ use self::book::Book;
 use self::dispatch::{Counts, Dispatcher};
 use crate::broker::Broker;
 use crate::host::PointTarget;
+
+pub use self::plant::{HubPlant, reports_in};
 
 /// Shortest time a command may live.
 pub const EXPIRY_MIN: Duration = Duration::from_secs(1);
@@ -110,6 +113,9 @@ pub enum LedgerError {
     /// The log refuses.
     #[error("the command ledger cannot be used: {0}")]
     Log(#[from] durable_log::LogError),
+    /// Its folder cannot be created.
+    #[error("the command ledger's folder cannot be created: {0}")]
+    Folder(std::io::Error),
     /// Somebody changed it, or it is damaged beyond what its checksums find.
     #[error(
         "the command ledger's chain is broken at record {at}: {what}; keep the folder for inquiry, then move it away"
@@ -298,3 +304,6 @@ impl CommandRecord {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

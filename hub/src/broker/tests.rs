@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use runtime::mqtt_client::{MqttOptions, connect};
+use runtime::mqtt_client::{MqttOptions, MqttReceiver, MqttSender, connect};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -51,6 +51,12 @@ impl Running {
 
     pub(crate) fn port(&self) -> u16 {
         self.broker.local_addr().unwrap().port()
+    }
+
+    /// A session logged in as this agent.
+    pub(crate) async fn agent(&self, node: &str) -> (MqttSender, MqttReceiver) {
+        let token = self.agent_token();
+        connect(&session(self.port(), &node.replace('/', "-"), Some((node, &token)))).await.unwrap()
     }
 
     fn agent_token(&self) -> String {

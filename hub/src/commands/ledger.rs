@@ -13,8 +13,9 @@
 //! never trimmed; when it is full, commands are refused.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use durable_log::{Log, Options, Position, WhenFull};
+use durable_log::{DiskStorage, Log, Options, Position, Storage, WhenFull};
 use model::{CommandId, CommandOutcome, CommandState, Epoch, NodeId, Timestamp};
 use proto::receipt::CommandReport;
 use serde::{Deserialize, Serialize};
@@ -42,10 +43,20 @@ pub(super) struct Ledger {
 /// Opens the ledger, checks its chain, and settles what was under way when the hub stopped: never sent is Expired; sent
 /// is what the plant log's reports say, else Unknown.
 pub(super) fn open(dir: &Path, plant: &dyn Plant, now: Timestamp) -> Result<(Ledger, Book), LedgerError> {
+    let storage = DiskStorage::create(dir).map_err(LedgerError::Folder)?;
+    open_on(Arc::new(storage), plant, now)
+}
+
+/// [`open`] on any storage.
+pub(super) fn open_on(
+    storage: Arc<dyn Storage>,
+    plant: &dyn Plant,
+    now: Timestamp,
+) -> Result<(Ledger, Book), LedgerError> {
     let random = getrandom::u64().map_err(LedgerError::Random)?;
     let epoch = Epoch::from_random(random).unwrap_or(Epoch(1));
     let options = Options { bytes_max: BYTES_MAX, when_full: WhenFull::StopAccepting, ..Options::default() };
-    let (log, recovery) = Log::open(dir, options, epoch.0)?;
+    let (log, recovery) = Log::open_on(storage, options, epoch.0)?;
     if let Some(cut) = &recovery.cut {
         tracing::warn!(?cut, "the command ledger ended in an unfinished record, which was cut off");
     }
@@ -211,3 +222,6 @@ impl Wire {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
