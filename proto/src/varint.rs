@@ -34,14 +34,21 @@ pub(crate) const fn unzigzag(value: u64) -> i64 {
 }
 
 /// Reads a value from the start of `bytes`: the value and how many bytes it had.
+///
+/// A branch per byte, as they repeat from metric to metric and are predicted (*measured*: finding the end with bit
+/// tricks first makes each number wait for the one before).
 #[inline]
 pub(crate) fn get(bytes: &[u8]) -> Option<(u64, usize)> {
-    let first = *bytes.first()?;
-    if first < 0x80 {
-        return Some((u64::from(first), 1));
+    match bytes.first_chunk::<10>() {
+        Some(ten) => get_from(ten),
+        None => get_from(bytes),
     }
-    let mut value = u64::from(first & 0x7f);
-    for (index, &byte) in bytes.iter().enumerate().take(10).skip(1) {
+}
+
+#[inline(always)]
+fn get_from(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut value = 0;
+    for (index, &byte) in bytes.iter().enumerate().take(10) {
         value |= u64::from(byte & 0x7f) << (7 * index);
         if byte < 0x80 {
             return (index < 9 || byte < 2).then_some((value, index + 1));
@@ -60,8 +67,14 @@ mod tests {
             for value in [1u64 << shift, (1u64 << shift) - 1, u64::MAX >> shift] {
                 let mut bytes = Vec::new();
                 put(value, &mut bytes);
-                assert_eq!((get(&bytes), len(value)), (Some((value, bytes.len())), bytes.len()));
-                bytes.pop();
+                let length = bytes.len();
+                assert_eq!((get(&bytes), len(value)), (Some((value, length)), length));
+                for follows in [0, 0x7f, 0x80, 0xff] {
+                    bytes.truncate(length);
+                    bytes.extend_from_slice(&[follows; 10]);
+                    assert_eq!(get(&bytes), Some((value, length)));
+                }
+                bytes.truncate(length - 1);
                 assert_eq!(get(&bytes), None);
             }
         }

@@ -43,6 +43,12 @@ pub enum DecodeError {
     },
 }
 
+impl From<Box<DecodeError>> for DecodeError {
+    fn from(failure: Box<DecodeError>) -> Self {
+        *failure
+    }
+}
+
 /// A metric's value as it lies in the payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the standard's own names")]
@@ -105,59 +111,58 @@ impl<'a> PayloadView<'a> {
     /// Decodes a payload.
     pub fn decode(bytes: &'a [u8]) -> Result<PayloadView<'a>, DecodeError> {
         let mut wire = Wire::new(bytes);
-        let mut view = PayloadView::empty();
-        let (mut record, mut birth, mut command) = (None, None, None);
+        let (mut timestamp, mut seq, mut uuid, mut body) = (None, None, None, None);
+        let mut metrics = Vec::new();
+        let (mut record, mut has_record) = (RawRecord::default(), false);
+        let (mut birth, mut command) = (None, None);
         while let Some(key) = wire.key()? {
-            match key.tag {
-                1 => view.timestamp = Some(wire.number(key)?),
+            match key.tag() {
+                1 => timestamp = Some(wire.number(key)?),
                 2 => {
                     let inner = wire.message(key)?;
-                    if view.metrics.is_empty() {
+                    if metrics.is_empty() {
                         let guess = wire.rest().len() / (inner.rest().len() + 2) + 1;
-                        view.metrics.reserve(guess.min(METRICS_RESERVED));
-                    } else if view.metrics.len() == PAYLOAD_METRICS_MAX {
+                        metrics.reserve(guess.min(METRICS_RESERVED));
+                    } else if metrics.len() == PAYLOAD_METRICS_MAX {
                         return Err(DecodeError::TooMany { what: "metrics", limit: PAYLOAD_METRICS_MAX });
                     }
-                    view.metrics.push(metric::read(inner)?);
+                    metric::read(inner, metrics.push_mut(MetricView::EMPTY))?;
                 }
-                3 => view.seq = Some(wire.number(key)?),
-                4 => view.uuid = Some(wire.text(key)?),
-                5 => view.body = Some(wire.bytes(key)?),
-                1180 => record.get_or_insert_with(RawRecord::default).merge(wire.message(key)?, 0)?,
+                3 => seq = Some(wire.number(key)?),
+                4 => uuid = Some(wire.text(key)?),
+                5 => body = Some(wire.bytes(key)?),
+                1180 => {
+                    has_record = true;
+                    record.merge(wire.message(key)?, 0)?;
+                }
                 1181 => birth.get_or_insert_with(RawBirth::default).merge(wire.message(key)?, 0)?,
                 1182 => command.get_or_insert_with(RawCommand::default).merge(wire.message(key)?, 0)?,
                 _ => wire.skip(key, 0)?,
             }
         }
-        let broken = |what| wire.malformed(what);
-        if let Some(raw) = record {
-            view.record = Some(raw.head(view.metrics.len()).map_err(broken)?);
-            (view.time_micros, view.quality) = (raw.time_micros, raw.quality);
-            view.value_micros = raw.value_micros;
-        }
-        view.birth = birth.map(RawBirth::head).transpose().map_err(broken)?;
-        view.command = command.map(RawCommand::head).transpose().map_err(broken)?;
-        Ok(view)
-    }
-
-    const fn empty() -> Self {
-        PayloadView {
-            timestamp: None,
-            metrics: Vec::new(),
-            seq: None,
-            uuid: None,
-            body: None,
-            record: None,
-            birth: None,
-            command: None,
-            time_micros: Vec::new(),
-            quality: Vec::new(),
-            value_micros: Vec::new(),
-        }
+        let broken = |what| *wire.malformed(what);
+        let head = has_record.then(|| record.head(metrics.len())).transpose().map_err(broken)?;
+        let birth = birth.map(RawBirth::head).transpose().map_err(broken)?;
+        let command = command.map(RawCommand::head).transpose().map_err(broken)?;
+        let RawRecord { time_micros, quality, value_micros, .. } = record;
+        Ok(PayloadView {
+            timestamp,
+            metrics,
+            seq,
+            uuid,
+            body,
+            record: head,
+            birth,
+            command,
+            time_micros,
+            quality,
+            value_micros,
+        })
     }
 
     /// Exact time of metric `index`: its timestamp (else the payload's) with the extension's µs; `None` if it has none.
     #[must_use]
+    #[inline]
     pub fn time(&self, index: usize) -> Option<Timestamp> {
         let millis = self.metrics.get(index)?.timestamp.or(self.timestamp)?;
         Some(exact_time(millis, micros_at(&self.time_micros, index)))
@@ -167,10 +172,11 @@ impl<'a> PayloadView<'a> {
     ///
     /// A payload with a record's identity says every quality in the extension; its properties are for others.
     #[must_use]
+    #[inline]
     pub fn quality(&self, index: usize) -> Quality {
         if self.record.is_some() {
-            let bits = self.quality.get(index).copied().unwrap_or(0);
-            return Quality::from_bits(bits).unwrap_or(Quality::GOOD);
+            let bits = self.quality.get(index).copied().filter(|bits| *bits != 0);
+            return bits.and_then(Quality::from_bits).unwrap_or(Quality::GOOD);
         }
         let property = self.metrics.get(index).and_then(|metric| metric.property(QUALITY));
         property.and_then(|value| value.as_integer()).map_or(Quality::GOOD, Quality::from_sparkplug_code)
@@ -178,6 +184,7 @@ impl<'a> PayloadView<'a> {
 
     /// µs of a DateTime value of metric `index` beyond its milliseconds.
     #[must_use]
+    #[inline]
     pub fn value_micros(&self, index: usize) -> u16 {
         micros_at(&self.value_micros, index)
     }
@@ -186,12 +193,14 @@ impl<'a> PayloadView<'a> {
     ///
     /// [`MetricView::has_no_value`] tells the two apart.
     #[must_use]
+    #[inline]
     pub fn value(&self, index: usize, data_type: DataType) -> Option<Value> {
         let metric = self.metrics.get(index).filter(|metric| !metric.has_no_value())?;
         metric.value.to_value(data_type, self.value_micros(index))
     }
 }
 
+#[inline]
 fn micros_at(column: &[u32], index: usize) -> u16 {
     column.get(index).and_then(|micros| u16::try_from(*micros).ok()).unwrap_or(0)
 }

@@ -6,7 +6,7 @@ use model::limits::{PAYLOAD_METRICS_MAX, RECEIPT_RANGES_MAX};
 use model::{CommandId, Epoch, Offset, Quality, RecordId, Timestamp};
 use prost::Message;
 
-use super::wire::Wire;
+use super::wire::{Failure, Wire};
 use super::{DecodeError, shape};
 use crate::account::Account;
 use crate::generated::sparkplug as generated;
@@ -15,6 +15,9 @@ use crate::varint;
 
 /// Encoded bytes of a birth's extension: as many epochs as a receipt can answer.
 const BIRTH_BYTES_MAX: usize = RECEIPT_RANGES_MAX * 96;
+
+/// Room made for a column before it is read; more comes as numbers do.
+const COLUMN_RESERVED: usize = 4096;
 
 /// The fields of `RecordExtension` as they came.
 #[derive(Default)]
@@ -31,22 +34,25 @@ pub(super) struct RawRecord {
 }
 
 impl RawRecord {
-    pub(super) fn merge(&mut self, mut wire: Wire<'_>, depth: usize) -> Result<(), DecodeError> {
+    pub(super) fn merge(&mut self, mut wire: Wire<'_>, depth: usize) -> Result<(), Failure> {
         while let Some(key) = wire.key()? {
-            match key.tag {
+            match key.tag() {
                 1 => self.epoch = Some(wire.fixed64(key)?),
                 2 => self.offset = Some(wire.number(key)?),
                 3 => self.held = wire.number(key)?,
                 4 => self.ahead = Some(wire.number(key)?),
                 5 => self.accepted_at = Some(varint::unzigzag(wire.number(key)?)),
-                6 => wire.numbers32(key, |number| push(&mut self.time_micros, number))?,
+                6 => {
+                    self.time_micros.reserve(wire.rest().len().min(COLUMN_RESERVED));
+                    wire.numbers32(key, |number| push(&mut self.time_micros, number))?;
+                }
                 7 => wire.numbers32(key, |number| push(&mut self.quality, number))?,
                 8 => wire.numbers32(key, |number| push(&mut self.value_micros, number))?,
                 9 => {
                     let account = self.account.get_or_insert_default();
                     let mut inner = wire.message(key)?;
                     while let Some(key) = inner.key()? {
-                        match key.tag {
+                        match key.tag() {
                             1 => account.count = inner.number(key)?,
                             2 => account.checksum = inner.fixed64(key)?,
                             _ => inner.skip(key, depth)?,
@@ -83,9 +89,12 @@ impl RawRecord {
     }
 }
 
-fn push(column: &mut Vec<u32>, number: u32) -> Result<(), DecodeError> {
+fn push(column: &mut Vec<u32>, number: u32) -> Result<(), Failure> {
     if column.len() >= PAYLOAD_METRICS_MAX {
-        return Err(DecodeError::TooMany { what: "entries of a column", limit: PAYLOAD_METRICS_MAX });
+        return Err(Box::new(DecodeError::TooMany {
+            what: "entries of a column",
+            limit: PAYLOAD_METRICS_MAX,
+        }));
     }
     column.push(number);
     Ok(())
@@ -103,11 +112,14 @@ pub(super) struct RawBirth {
 }
 
 impl RawBirth {
-    pub(super) fn merge(&mut self, wire: Wire<'_>, depth: usize) -> Result<(), DecodeError> {
+    pub(super) fn merge(&mut self, wire: Wire<'_>, depth: usize) -> Result<(), Failure> {
         shape::BIRTH.check(wire, depth)?;
         self.bytes += wire.rest().len();
         if self.bytes > BIRTH_BYTES_MAX {
-            return Err(DecodeError::TooMany { what: "bytes in forebay_birth", limit: BIRTH_BYTES_MAX });
+            return Err(Box::new(DecodeError::TooMany {
+                what: "bytes in forebay_birth",
+                limit: BIRTH_BYTES_MAX,
+            }));
         }
         self.birth.merge(wire.rest()).map_err(|_| wire.malformed("forebay_birth"))
     }
@@ -144,7 +156,7 @@ impl RawBirth {
 pub(super) struct RawCommand(generated::CommandExtension);
 
 impl RawCommand {
-    pub(super) fn merge(&mut self, wire: Wire<'_>, depth: usize) -> Result<(), DecodeError> {
+    pub(super) fn merge(&mut self, wire: Wire<'_>, depth: usize) -> Result<(), Failure> {
         shape::COMMAND.check(wire, depth)?;
         self.0.merge(wire.rest()).map_err(|_| wire.malformed("forebay_command"))
     }

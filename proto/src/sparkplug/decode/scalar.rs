@@ -5,9 +5,20 @@ use model::{DataType, Timestamp, Value};
 use super::WireValue;
 
 /// ms as Sparkplug has them (before 1970 as two's complement) with µs; a time beyond 64 bits of µs saturates.
-#[expect(clippy::cast_possible_wrap, clippy::cast_possible_truncation, reason = "two's complement; clamped")]
+#[inline]
+#[expect(clippy::cast_possible_wrap, reason = "two's complement")]
 pub(super) fn exact_time(millis: u64, micros: u16) -> Timestamp {
-    let exact = i128::from(millis as i64) * 1000 + i128::from(micros);
+    let (millis, micros) = (millis as i64, i64::from(micros));
+    match millis.checked_mul(1000).and_then(|whole| whole.checked_add(micros)) {
+        Some(exact) => Timestamp(exact),
+        None => near_the_end_of_time(millis, micros),
+    }
+}
+
+#[cold]
+#[expect(clippy::cast_possible_truncation, reason = "clamped")]
+fn near_the_end_of_time(millis: i64, micros: i64) -> Timestamp {
+    let exact = i128::from(millis) * 1000 + i128::from(micros);
     Timestamp(exact.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64)
 }
 

@@ -2,8 +2,7 @@
 //!
 //! A shape lists a message's fields; checking walks the bytes along it without keeping anything.
 
-use super::DecodeError;
-use super::wire::{Wire, deeper};
+use super::wire::{Failure, Wire, deeper};
 
 /// What a field holds.
 enum Field {
@@ -140,10 +139,10 @@ pub(super) static EXTENSION_VALUE: &Shape = &EMPTY;
 
 impl Shape {
     /// Checks that the bytes are a message of this shape.
-    pub(super) fn check(&self, mut wire: Wire<'_>, depth: usize) -> Result<(), DecodeError> {
+    pub(super) fn check(&self, mut wire: Wire<'_>, depth: usize) -> Result<(), Failure> {
         let depth = if self.is_level { deeper(depth)? } else { depth };
         while let Some(key) = wire.key()? {
-            match self.fields.iter().find(|(tag, _)| *tag == key.tag).map(|(_, field)| field) {
+            match self.fields.iter().find(|(tag, _)| *tag == key.tag()).map(|(_, field)| field) {
                 None => wire.skip(key, depth)?,
                 Some(Number) => drop(wire.number(key)?),
                 Some(Numbers) => wire.numbers32(key, |_| Ok(()))?,

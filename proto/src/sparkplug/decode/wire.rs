@@ -5,6 +5,9 @@ use model::limits::PAYLOAD_DEPTH_MAX;
 use super::DecodeError;
 use crate::varint;
 
+/// A boxed error, so that the results of the hot path stay in registers.
+pub(super) type Failure = Box<DecodeError>;
+
 pub(super) const VARINT: u32 = 0;
 pub(super) const FIXED64: u32 = 1;
 pub(super) const LENGTH: u32 = 2;
@@ -12,11 +15,24 @@ const START_GROUP: u32 = 3;
 const END_GROUP: u32 = 4;
 pub(super) const FIXED32: u32 = 5;
 
-/// One field's number and wire type.
-#[derive(Clone, Copy)]
-pub(super) struct Key {
-    pub(super) tag: u32,
-    wire_type: u32,
+/// One field's number and wire type, as they lie in the bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key(u32);
+
+impl Key {
+    pub(super) const fn new(tag: u32, wire_type: u32) -> Self {
+        Key(tag << 3 | wire_type)
+    }
+
+    #[inline]
+    pub(super) const fn tag(self) -> u32 {
+        self.0 >> 3
+    }
+
+    #[inline]
+    const fn wire_type(self) -> u32 {
+        self.0 & 7
+    }
 }
 
 /// What of a message has not been read yet.
@@ -40,37 +56,56 @@ impl<'a> Wire<'a> {
         self.end - self.rest.len()
     }
 
-    pub(super) const fn malformed(&self, what: &'static str) -> DecodeError {
-        DecodeError::Malformed { what, at: self.at() }
+    #[cold]
+    pub(super) fn malformed(&self, what: &'static str) -> Failure {
+        Box::new(DecodeError::Malformed { what, at: self.at() })
     }
 
     /// The next field's key; `None` at the end of the message.
     #[inline]
-    pub(super) fn key(&mut self) -> Result<Option<Key>, DecodeError> {
+    pub(super) fn key(&mut self) -> Result<Option<Key>, Failure> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let key = u32::try_from(self.varint()?).map_err(|_| self.malformed("a field's key is too large"))?;
-        let key = Key { tag: key >> 3, wire_type: key & 7 };
-        if key.tag == 0 || key.wire_type > FIXED32 {
+        let key = Key(key);
+        if key.tag() == 0 || key.wire_type() > FIXED32 {
             return Err(self.malformed("no such field or wire type"));
         }
         Ok(Some(key))
     }
 
     #[inline]
-    fn expect(&self, key: Key, wire_type: u32) -> Result<(), DecodeError> {
-        if key.wire_type == wire_type { Ok(()) } else { Err(self.malformed("a field has another wire type")) }
+    fn expect(&self, key: Key, wire_type: u32) -> Result<(), Failure> {
+        if key.wire_type() == wire_type {
+            Ok(())
+        } else {
+            Err(self.malformed("a field has another wire type"))
+        }
     }
 
-    #[inline]
-    fn varint(&mut self) -> Result<u64, DecodeError> {
+    /// A number whose key has been seen. Most have one byte.
+    #[inline(always)]
+    pub(super) fn varint(&mut self) -> Result<u64, Failure> {
+        match self.rest {
+            [first @ ..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*first))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<u64, Failure> {
         let (value, bytes) = varint::get(self.rest).ok_or_else(|| self.malformed("a number has no end"))?;
         self.rest = &self.rest[bytes..];
         Ok(value)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    /// Bytes of a fixed-width number whose key has been seen.
+    #[inline]
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
         let (taken, rest) =
             self.rest.split_first_chunk::<N>().ok_or_else(|| self.malformed("a number ends early"))?;
         self.rest = rest;
@@ -79,7 +114,7 @@ impl<'a> Wire<'a> {
 
     /// `uint64`.
     #[inline]
-    pub(super) fn number(&mut self, key: Key) -> Result<u64, DecodeError> {
+    pub(super) fn number(&mut self, key: Key) -> Result<u64, Failure> {
         self.expect(key, VARINT)?;
         self.varint()
     }
@@ -87,52 +122,52 @@ impl<'a> Wire<'a> {
     /// `uint32`: of a longer number the lower half, as protobuf has it.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "protobuf's rule")]
-    pub(super) fn number32(&mut self, key: Key) -> Result<u32, DecodeError> {
+    pub(super) fn number32(&mut self, key: Key) -> Result<u32, Failure> {
         self.number(key).map(|value| value as u32)
     }
 
     /// `bool`.
     #[inline]
-    pub(super) fn flag(&mut self, key: Key) -> Result<bool, DecodeError> {
+    pub(super) fn flag(&mut self, key: Key) -> Result<bool, Failure> {
         self.number(key).map(|value| value != 0)
     }
 
     /// `fixed64`, or the bits of a `double`.
     #[inline]
-    pub(super) fn fixed64(&mut self, key: Key) -> Result<u64, DecodeError> {
+    pub(super) fn fixed64(&mut self, key: Key) -> Result<u64, Failure> {
         self.expect(key, FIXED64)?;
         self.array().map(u64::from_le_bytes)
     }
 
     /// `double`.
     #[inline]
-    pub(super) fn double(&mut self, key: Key) -> Result<f64, DecodeError> {
+    pub(super) fn double(&mut self, key: Key) -> Result<f64, Failure> {
         self.fixed64(key).map(f64::from_bits)
     }
 
     /// `float`.
     #[inline]
-    pub(super) fn float(&mut self, key: Key) -> Result<f32, DecodeError> {
+    pub(super) fn float(&mut self, key: Key) -> Result<f32, Failure> {
         self.expect(key, FIXED32)?;
         self.array().map(f32::from_le_bytes)
     }
 
     /// `bytes`.
     #[inline]
-    pub(super) fn bytes(&mut self, key: Key) -> Result<&'a [u8], DecodeError> {
+    pub(super) fn bytes(&mut self, key: Key) -> Result<&'a [u8], Failure> {
         self.message(key).map(|wire| wire.rest)
     }
 
     /// `string`.
     #[inline]
-    pub(super) fn text(&mut self, key: Key) -> Result<&'a str, DecodeError> {
+    pub(super) fn text(&mut self, key: Key) -> Result<&'a str, Failure> {
         let bytes = self.bytes(key)?;
         std::str::from_utf8(bytes).map_err(|_| self.malformed("a text is no UTF-8"))
     }
 
     /// A message within this one.
     #[inline]
-    pub(super) fn message(&mut self, key: Key) -> Result<Wire<'a>, DecodeError> {
+    pub(super) fn message(&mut self, key: Key) -> Result<Wire<'a>, Failure> {
         self.expect(key, LENGTH)?;
         let length = self.varint()?;
         let split = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
@@ -146,9 +181,9 @@ impl<'a> Wire<'a> {
     pub(super) fn numbers32(
         &mut self,
         key: Key,
-        mut take: impl FnMut(u32) -> Result<(), DecodeError>,
-    ) -> Result<(), DecodeError> {
-        if key.wire_type != LENGTH {
+        mut take: impl FnMut(u32) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if key.wire_type() != LENGTH {
             return take(self.number32(key)?);
         }
         let mut inner = self.message(key)?;
@@ -159,8 +194,8 @@ impl<'a> Wire<'a> {
     }
 
     /// Steps over a field that nobody knows; groups nest up to `PAYLOAD_DEPTH_MAX` in all.
-    pub(super) fn skip(&mut self, key: Key, depth: usize) -> Result<(), DecodeError> {
-        match key.wire_type {
+    pub(super) fn skip(&mut self, key: Key, depth: usize) -> Result<(), Failure> {
+        match key.wire_type() {
             VARINT => self.varint().map(|_| ()),
             FIXED64 => self.array::<8>().map(|_| ()),
             FIXED32 => self.array::<4>().map(|_| ()),
@@ -169,9 +204,9 @@ impl<'a> Wire<'a> {
                 let depth = deeper(depth)?;
                 loop {
                     let inner = self.key()?.ok_or_else(|| self.malformed("a group has no end"))?;
-                    if inner.wire_type != END_GROUP {
+                    if inner.wire_type() != END_GROUP {
                         self.skip(inner, depth)?;
-                    } else if inner.tag == key.tag {
+                    } else if inner.tag() == key.tag() {
                         return Ok(());
                     } else {
                         return Err(self.malformed("a group ends that did not begin"));
@@ -184,10 +219,10 @@ impl<'a> Wire<'a> {
 }
 
 /// One level further in, if that is allowed.
-pub(super) const fn deeper(depth: usize) -> Result<usize, DecodeError> {
+pub(super) fn deeper(depth: usize) -> Result<usize, Failure> {
     if depth < PAYLOAD_DEPTH_MAX {
         Ok(depth + 1)
     } else {
-        Err(DecodeError::TooMany { what: "levels of nesting", limit: PAYLOAD_DEPTH_MAX })
+        Err(Box::new(DecodeError::TooMany { what: "levels of nesting", limit: PAYLOAD_DEPTH_MAX }))
     }
 }
