@@ -1,1 +1,13 @@
-//! bench
+//! Benchmarks: each measures one road and returns figures; `forebay bench` prints them.
+//!
+//! Roles are measured as processes of their own (the binary that runs the bench), so that memory and CPU time are theirs.
+
+pub mod codec;
+pub mod figures;
+pub mod generator;
+pub mod ingest;
+pub mod log;
+pub mod machine;
+pub mod memory;
+
+pub use figures::{Figure, Figures};

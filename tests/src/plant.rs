@@ -197,6 +197,18 @@ impl Plant {
         }
         panic!("not settled within a minute: {last:#}");
     }
+
+    /// Waits until at least `samples` are in the table, while more may be on the way.
+    ///
+    /// # Panics
+    /// If that takes longer than a minute, or anything is missing or double on the way.
+    pub fn settle_some(&self, samples: u64) {
+        eventually(Duration::from_secs(60), &format!("{samples} rows in the table"), || {
+            let (code, report) = self.reconcile();
+            assert_eq!(code, 0, "{report:#}");
+            (in_table(&report) >= samples).then_some(())
+        });
+    }
 }
 
 /// Rows in the table, as reconcile counted them.

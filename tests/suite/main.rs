@@ -1,3 +1,11 @@
 //! Whole plants, peers that are not ours, and the rule-book.
 
+mod check_config;
+mod command_round_trip;
+mod csv_to_table;
+mod demo;
+mod faults;
+mod foreign_nodes;
+mod outside_broker;
+mod subscribers;
 mod tidy;
