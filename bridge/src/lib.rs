@@ -12,6 +12,8 @@ pub mod feed;
 pub mod parquet_file;
 mod pump;
 pub mod scan;
+#[cfg(feature = "test-util")]
+pub mod sink_conformance;
 pub mod sinks;
 mod status;
 pub mod table;

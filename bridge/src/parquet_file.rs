@@ -5,7 +5,6 @@
 //! sorted by (path, ts), which halves the size against arrival order. The Arrow schema is not embedded, so readers see
 //! plain texts, not our dictionaries.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
@@ -52,9 +51,9 @@ pub struct EncodedFile {
 pub struct Bounds {
     /// Paths.
     pub path: Option<(Arc<str>, Arc<str>)>,
-    /// Source times; `None` if one is implausible: other engines' parsers of statistics stumble over such years.
+    /// Source times.
     pub time: Option<(i64, i64)>,
-    /// Arrival times, likewise.
+    /// Arrival times.
     pub arrival: Option<(i64, i64)>,
     /// Offsets.
     pub offset: Option<(i64, i64)>,
@@ -125,16 +124,7 @@ fn bounds(batch: &Batch, rows: &[(i32, u32)]) -> Bounds {
         widen(&mut offset, view.record.offset);
     }
     let path = |rank: u32| batch.points().get(rank as usize).map(|point| Arc::clone(&point.path));
-    let plausible = |range: Option<(i64, i64)>| {
-        let span: Range<i64> = model::Timestamp::PLAUSIBLE_MIN.0..model::Timestamp::PLAUSIBLE_END.0;
-        range.filter(|(low, high)| span.contains(low) && span.contains(high))
-    };
-    Bounds {
-        path: ranks.and_then(|(low, high)| path(low).zip(path(high))),
-        time: plausible(time),
-        arrival: plausible(arrival),
-        offset,
-    }
+    Bounds { path: ranks.and_then(|(low, high)| path(low).zip(path(high))), time, arrival, offset }
 }
 
 fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {

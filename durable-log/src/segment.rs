@@ -28,7 +28,7 @@ const NONE: u64 = u64::MAX;
 const SUFFIX: &str = ".log";
 /// A segment that has no name yet.
 pub(crate) const UNFINISHED_SUFFIX: &str = ".new";
-/// One entry of the index per so many bytes: one read of [`crate::frames`] finds any record.
+/// One entry of the index per so many bytes: one read of `frames` finds any record.
 pub(crate) const INDEX_STEP_BYTES: u64 = 256 * 1024;
 
 /// What a reader or an operator may know of a segment.

@@ -3,7 +3,7 @@
 //! A life is a row of openings; between them the power goes, or only the process. Whatever happened:
 //! everything below the durable end is there byte for byte, groups are whole, positions are dense, no position is
 //! written twice under one epoch, what was trimmed stays trimmed, cursors hold what was promised.
-//! A seed that fails is printed; `FOREBAY_SEED=n` runs it alone.
+//! A seed that fails is printed; `FOREBAY_SEED=n` runs it alone, `FOREBAY_SEEDS=n` runs more of them.
 #![expect(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use durable_log::{Faults, FaultyStorage, Log, LogError, Options, Position, WhenFull};
 
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_000;
 
 /// xorshift64*: the test's own choices, apart from the disk's.
 struct Random(u64);
@@ -270,7 +270,8 @@ fn every_promise_survives_every_life() {
     if let Ok(seed) = std::env::var("FOREBAY_SEED") {
         return live(seed.parse().unwrap());
     }
-    for seed in 0..SEEDS {
+    let seeds = std::env::var("FOREBAY_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    for seed in 0..seeds {
         if let Err(cause) = std::panic::catch_unwind(|| live(seed)) {
             eprintln!("seed {seed} failed: FOREBAY_SEED={seed} runs it alone");
             std::panic::resume_unwind(cause);

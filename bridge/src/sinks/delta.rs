@@ -31,9 +31,8 @@ use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
 use model::timestamp::civil;
+use object_store::PutMode;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path as StorePath;
-use object_store::{ObjectStoreExt as _, PutMode};
 use runtime::config_file::{Problems, Section};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use url::Url;
@@ -140,25 +139,11 @@ impl Sink for DeltaSink {
         let target = Arc::clone(self.target.as_ref().ok_or(SinkError::NotOpen)?);
         self.staged = None;
         let span = batch.span().clone();
-        let name = target.file_name(&span);
         let mut files = Vec::with_capacity(batch.days().len());
         for nth in 0..batch.days().len() {
-            let encoding = Arc::clone(&batch);
-            let file = blocking("cannot encode the rows", move || {
-                encoding
-                    .days()
-                    .get(nth)
-                    .map(|day| encode_day(&encoding, day))
-                    .transpose()
-                    .map_err(SinkError::from)
-            })
-            .await?;
-            let (Some(file), Some(day)) = (file, batch.days().get(nth)) else { continue };
-            let (day, bytes) = (day.day, file.bytes.len() as u64);
-            let name = format!("{DAY}={}/{name}", date_text(day));
-            target.folder.put(&name, file.bytes, PutMode::Overwrite).await?;
-            let modified_ms = target.modified_ms(&name).await?;
-            files.push(StagedFile { day, name, rows: file.rows, bytes, modified_ms, bounds: file.bounds });
+            let (target, batch) = (Arc::clone(&target), Arc::clone(&batch));
+            let file = blocking("cannot write a data file", move || target.stage(&batch, nth)).await?;
+            files.extend(file);
         }
         self.staged = Some(Staged { span, files });
         Ok(())
@@ -188,10 +173,7 @@ impl Sink for DeltaSink {
     async fn close(&mut self) {
         self.staged = None;
         self.table = None;
-        if let Some(target) = self.target.take() {
-            // The engine may end threads of its own when the last reference goes: not on a worker of the runtime.
-            tokio::task::spawn_blocking(move || drop(target)).await.ok();
-        }
+        self.target = None;
     }
 
     fn local_path(&self) -> Option<&Path> {
@@ -219,10 +201,15 @@ impl Target {
         )
     }
 
-    async fn modified_ms(&self, name: &str) -> Result<i64, SinkError> {
-        let meta = self.folder.store.head(&StorePath::from(name)).await;
-        let meta = meta.map_err(|error| SinkError::unavailable(format!("cannot see {name}"), error))?;
-        Ok(meta.last_modified.timestamp_millis())
+    /// Writes the file of a batch's nth day. Nothing refers to it yet.
+    fn stage(&self, batch: &Batch, nth: usize) -> Result<Option<StagedFile>, SinkError> {
+        let Some(day) = batch.days().get(nth) else { return Ok(None) };
+        let file = encode_day(batch, day)?;
+        let name = format!("{DAY}={}/{}", date_text(day.day), self.file_name(batch.span()));
+        let bytes = file.bytes.len() as u64;
+        self.folder.put(&name, file.bytes, PutMode::Overwrite)?;
+        let modified_ms = self.folder.modified_ms(&name)?;
+        Ok(Some(StagedFile { day: day.day, name, rows: file.rows, bytes, modified_ms, bounds: file.bounds }))
     }
 
     fn load_or_create(&self) -> Result<SnapshotRef, SinkError> {
@@ -435,21 +422,25 @@ fn statistics(file: &StagedFile) -> Result<StructArray, KernelError> {
 type NamedColumns = Vec<(&'static str, ArrayRef)>;
 
 /// Lower and upper bounds per column, and whether all of them are values that occur.
+///
+/// Every file has bounds for the same columns: some readers (deltalake's pyarrow dataset) take a missing bound beside files
+/// that have it for "no row matches". The kernel writes times with milliseconds, cut off; so bounds are whole
+/// milliseconds here, rounded outwards, or readers would skip rows in the last one.
 fn bound_columns(bounds: &Bounds) -> (NamedColumns, NamedColumns, bool) {
     let (mut low, mut high, mut tight) = (Vec::new(), Vec::new(), true);
-    if let Some((first, last)) = &bounds.path
-        && let Some((upper, exact)) = upper_bound(last)
-    {
-        let lower: String = first.chars().take(BOUND_CHARACTERS_MAX).collect();
-        tight = exact && lower == **first;
+    if let Some((first, last)) = &bounds.path {
+        let (lower, upper) = (lower_bound(first), upper_bound(last));
+        tight = lower == **first && upper == **last;
         low.push(("path", Arc::new(StringArray::from(vec![lower])) as ArrayRef));
         high.push(("path", Arc::new(StringArray::from(vec![upper])) as ArrayRef));
     }
     for (name, range) in [("ts", bounds.time), ("arrival_ts", bounds.arrival)] {
         if let Some((first, last)) = range {
+            let (lower, upper) = time_bounds(first, last);
+            tight &= lower == first && upper == last;
             let time = |micros| TimestampMicrosecondArray::from(vec![micros]).with_timezone(TIME_ZONE);
-            low.push((name, Arc::new(time(first))));
-            high.push((name, Arc::new(time(last))));
+            low.push((name, Arc::new(time(lower))));
+            high.push((name, Arc::new(time(upper))));
         }
     }
     if let Some((first, last)) = bounds.offset {
@@ -459,16 +450,28 @@ fn bound_columns(bounds: &Bounds) -> (NamedColumns, NamedColumns, bool) {
     (low, high, tight)
 }
 
-/// A text of at most 33 characters that is not below `text`, and whether it is `text` itself; `None` if there is none.
-fn upper_bound(text: &str) -> Option<(String, bool)> {
+/// Whole milliseconds around a range, within the years 1 to 9999 that every reader of statistics can parse.
+fn time_bounds(first: i64, last: i64) -> (i64, i64) {
+    const YEAR_1: i64 = -62_135_596_800_000_000;
+    const YEAR_9999_LAST_MS: i64 = 253_402_300_799_999_000;
+    let within = |micros: i64| micros.clamp(YEAR_1, YEAR_9999_LAST_MS);
+    (within(first).div_euclid(1000) * 1000, within(within(last) + 999).div_euclid(1000) * 1000)
+}
+
+/// The first characters: never above the text.
+fn lower_bound(text: &str) -> String {
+    text.chars().take(BOUND_CHARACTERS_MAX).collect()
+}
+
+/// The text, or its first characters with the highest one after them: never below the text.
+fn upper_bound(text: &str) -> String {
     let mut rest = text.chars();
     let mut prefix: String = rest.by_ref().take(BOUND_CHARACTERS_MAX).collect();
     match rest.next() {
-        None => Some((prefix, true)),
-        Some(char::MAX) => None,
+        None | Some(char::MAX) => text.to_owned(),
         Some(_) => {
             prefix.push(char::MAX);
-            Some((prefix, false))
+            prefix
         }
     }
 }
@@ -509,11 +512,21 @@ mod tests {
 
     #[test]
     fn bounds_of_long_texts_enclose_them() {
-        assert_eq!(upper_bound("short"), Some(("short".to_owned(), true)));
+        assert_eq!((lower_bound("short"), upper_bound("short")), ("short".to_owned(), "short".to_owned()));
         let long = "ü".repeat(40);
-        let (upper, exact) = upper_bound(&long).unwrap();
-        assert!(!exact && upper > long && upper.chars().count() == 33);
-        assert_eq!(upper_bound(&format!("{}{}", "a".repeat(32), char::MAX)), None);
+        assert!(lower_bound(&long) < long && upper_bound(&long) > long);
+        assert_eq!(upper_bound(&long).chars().count(), 33);
+        let strange = format!("{}{}x", "a".repeat(32), char::MAX);
+        assert_eq!(upper_bound(&strange), strange);
+    }
+
+    #[test]
+    fn bounds_of_times_enclose_them_in_whole_milliseconds() {
+        assert_eq!(time_bounds(1_001, 1_001), (1_000, 2_000));
+        assert_eq!(time_bounds(-1, 0), (-1_000, 0));
+        let (low, high) = time_bounds(i64::MIN, i64::MAX);
+        assert_eq!(model::Timestamp(low).to_string(), "0001-01-01T00:00:00.000000Z");
+        assert_eq!(model::Timestamp(high).to_string(), "9999-12-31T23:59:59.999000Z");
         assert_eq!(date_text(0), "1970-01-01");
         assert_eq!(date_text(20_779), "2026-11-22");
     }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
-use object_store::{ObjectStore as _, PutMode, PutPayload};
+use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
 use runtime::config_file::{Problems, Section};
+use tokio::runtime::Handle;
 
 use super::SinkError;
 
@@ -62,15 +63,26 @@ impl Folder {
     }
 
     /// Writes a file so that it is there whole or not at all, and durable; whether it is new (with `PutMode::Create`).
-    pub(super) async fn put(&self, name: &str, bytes: Vec<u8>, mode: PutMode) -> Result<bool, SinkError> {
+    ///
+    /// Blocks, on a thread of the runtime that may: a caller who loses interest must not let go of the lock before the
+    /// file is there.
+    pub(super) fn put(&self, name: &str, bytes: Vec<u8>, mode: PutMode) -> Result<bool, SinkError> {
         let location = StorePath::from(name);
-        match self.store.put_opts(&location, PutPayload::from(bytes), mode.into()).await {
+        match Handle::current().block_on(self.store.put_opts(&location, PutPayload::from(bytes), mode.into()))
+        {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(error) => {
                 Err(SinkError::unavailable(format!("cannot write {}/{name}", self.root.display()), error))
             }
         }
+    }
+
+    /// When a file was last modified, in ms since 1970. Blocks.
+    pub(super) fn modified_ms(&self, name: &str) -> Result<i64, SinkError> {
+        let meta = Handle::current().block_on(self.store.head(&StorePath::from(name)));
+        let meta = meta.map_err(|error| SinkError::unavailable(format!("cannot see {name}"), error))?;
+        Ok(meta.last_modified.timestamp_millis())
     }
 }
 

@@ -96,9 +96,15 @@ impl Sink for ParquetSink {
         let staged =
             self.staged.take().filter(|staged| staged.span.end() == upto).ok_or(SinkError::NotOpen)?;
         let written = Written { rows: staged.rows, files: 1, bytes: staged.bytes.len() as u64 };
-        if !target.folder.put(&staged.name, staged.bytes, PutMode::Create).await? {
-            return Err(SinkError::Raced(format!("{} is already there", staged.name)));
-        }
+        let folder = Arc::clone(&target.folder);
+        blocking("cannot write the file", move || {
+            if folder.put(&staged.name, staged.bytes, PutMode::Create)? {
+                Ok(())
+            } else {
+                Err(SinkError::Raced(format!("{} is already there", staged.name)))
+            }
+        })
+        .await?;
         target.held = Some(upto);
         Ok(written)
     }
