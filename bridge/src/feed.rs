@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use proto::feed::FeedPage;
 use url::Url;
 
+use crate::Source;
 use crate::catalogue::{BadEntry, Catalogue};
 use crate::cursor::{Cursor, PlantLog};
 
@@ -82,8 +83,8 @@ pub struct Request {
 
 impl Feed {
     /// A client for the sink; reads the token file.
-    pub fn connect(hub: &Url, token_file: Option<&PathBuf>, sink: &str) -> Result<Feed, FeedError> {
-        let token = match token_file {
+    pub fn connect(source: &Source, sink: &str) -> Result<Feed, FeedError> {
+        let token = match &source.token_file {
             None => None,
             Some(path) => {
                 let read = std::fs::read_to_string(path);
@@ -97,7 +98,8 @@ impl Feed {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(FeedError::Unreachable)?;
-        let endpoint = hub
+        let endpoint = source
+            .hub
             .join("api/v1/feed")
             .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
         Ok(Feed { http, endpoint, token, sink: sink.to_owned(), catalogue: Catalogue::default() })

@@ -18,10 +18,14 @@ pub mod sinks;
 mod status;
 pub mod table;
 
+use std::convert::Infallible;
+use std::path::PathBuf;
+
 use runtime::clock::Clock;
-use runtime::tasks::{TaskKind, Tasks};
+use runtime::tasks::{CancellationToken, TaskKind, Tasks};
 use runtime::telemetry::Metrics;
 use tokio::sync::watch;
+use url::Url;
 
 pub use config::{Config, SinkConfig, validate};
 pub use status::{SinkStatus, State};
@@ -69,18 +73,34 @@ pub async fn start(
     }
     let mut sinks = Vec::new();
     for sink in config.sinks {
-        let reporter = Reporter::new(&sink.name, sink.kind, &metrics);
-        sinks.push(reporter.subscribe());
         let name = format!("bridge {}", sink.name);
-        let pump = Pump {
-            hub: config.hub.clone(),
-            token_file: config.token_file.clone(),
-            sink,
-            clock: clock.clone(),
-            reporter,
-            shutdown: tasks.shutdown(),
-        };
-        tasks.spawn(TaskKind::Transport, name, pump.run());
+        let source = Source { hub: config.hub.clone(), token_file: config.token_file.clone() };
+        let (status, pump) = pump(source, sink, clock.clone(), &metrics, tasks.shutdown());
+        sinks.push(status);
+        tasks.spawn(TaskKind::Transport, name, pump);
     }
     Ok(Handle { sinks })
+}
+
+/// The hub that a pump follows.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its address, ending with `/`.
+    pub hub: Url,
+    /// File with its token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// One sink's loop as a future, and its status. It may be dropped at any point: whoever starts another one for the same
+/// sink goes on where the target stands.
+pub fn pump(
+    source: Source,
+    sink: SinkConfig,
+    clock: Clock,
+    metrics: &Metrics,
+    shutdown: CancellationToken,
+) -> (watch::Receiver<SinkStatus>, impl Future<Output = Result<(), Infallible>> + Send + use<>) {
+    let reporter = Reporter::new(&sink.name, sink.kind, metrics);
+    let status = reporter.subscribe();
+    (status, Pump { source, sink, clock, reporter, shutdown }.run())
 }

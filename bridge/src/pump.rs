@@ -12,7 +12,6 @@
 //! plant-log epoch; it always ends at a record boundary. Memory: one batch (`max_bytes` and the largest record), one page,
 //! and the catalogue. Where data would be missing or double the pump stops with an alarm and leaves the rest alone.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +22,8 @@ use runtime::backoff::Backoff;
 use runtime::clock::Clock;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
+use crate::Source;
 use crate::batch::{BatchBuilder, RecordProblem};
 use crate::config::SinkConfig;
 use crate::cursor::{Cursor, Misfit, PlantLog, Span};
@@ -47,8 +46,7 @@ const RECORDS_PER_TURN: usize = 32;
 
 /// Moves one sink's data.
 pub(crate) struct Pump {
-    pub(crate) hub: Url,
-    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) source: Source,
     pub(crate) sink: SinkConfig,
     pub(crate) clock: Clock,
     pub(crate) reporter: Reporter,
@@ -189,7 +187,7 @@ impl Pump {
     }
 
     async fn begin(&mut self) -> Result<Session, PumpError> {
-        let mut feed = Feed::connect(&self.hub, self.token_file.as_ref(), &self.sink.name)?;
+        let mut feed = Feed::connect(&self.source, &self.sink.name)?;
         let probe = feed.page(Request { from: u64::MAX, committed: None, wait: Duration::ZERO }).await?;
         let log = plant_log(&probe)?;
         let committed = self.sink.sink.open(&self.sink.name, &log).await?;

@@ -58,7 +58,7 @@ pub async fn conforms(make: Make) {
 
 /// One point of every type, one more of a node itself, and names that are hard on file formats.
 #[must_use]
-pub fn catalogue() -> Catalogue {
+pub fn catalogue_entries() -> Vec<CatalogueEntry> {
     let mut entries =
         vec![CatalogueEntry::Agent { id: AGENT, node: NodeId::new("plant", "linie-ü").unwrap() }];
     for (nth, data_type) in (0u32..).zip(DataType::ALL) {
@@ -66,6 +66,13 @@ pub fn catalogue() -> Catalogue {
         entries.push(point(nth, &path, Some("press, 1"), data_type));
     }
     entries.push(point(14, "node/only", None, DataType::Double));
+    entries
+}
+
+/// The same as a bridge keeps it.
+#[must_use]
+pub fn catalogue() -> Catalogue {
+    let entries = catalogue_entries();
     let mut catalogue = Catalogue::default();
     let count = entries.len() as u64;
     catalogue.apply(entries, count).unwrap();

@@ -1,4 +1,8 @@
 //! The bridge against real folders, real HTTP and real readers.
 
+#![expect(clippy::unwrap_used, reason = "a failing test is the message")]
+
+mod hub;
+mod pump;
 mod readers;
 mod sinks;
