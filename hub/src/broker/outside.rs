@@ -147,8 +147,7 @@ impl Sessions {
             connected = mqtt_client::connect(&self.options) => connected?,
             () = self.shutdown.cancelled() => return Ok(()),
         };
-        sender.subscribe(&self.filters()).await?;
-        self.say(&sender, online).await?;
+        self.join(&sender, &mut receiver, online).await?;
         self.broker.set(Some(sender.clone()));
         tracing::info!(broker = %self.options.host, port = self.options.port, "MQTT session of the hub established");
         self.tell(BrokerEvent::Connected).await;
@@ -171,6 +170,27 @@ impl Sessions {
         all.map(|filter| (filter, QoS::AtLeastOnce)).collect()
     }
 
+    /// Subscribes and says online. Messages may come before the answer, more than the session has room for.
+    async fn join(
+        &self,
+        sender: &MqttSender,
+        receiver: &mut MqttReceiver,
+        online: StatePayload,
+    ) -> Result<(), MqttError> {
+        let joining = async {
+            sender.subscribe(&self.filters()).await?;
+            self.say(sender, online).await
+        };
+        tokio::pin!(joining);
+        loop {
+            tokio::select! {
+                joined = &mut joining => return joined,
+                message = receiver.next() => self.take(message?).await,
+                () = self.shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
     async fn receive(
         &self,
         sender: &MqttSender,
@@ -178,18 +198,25 @@ impl Sessions {
         online: StatePayload,
     ) -> Result<(), MqttError> {
         loop {
-            let Message { topic, payload, retain } = receiver.next().await?;
-            if topic == self.state_topic {
-                // An earlier session's will may come late: Sparkplug 3.0 has the host say again that it is online.
-                if !retain && StatePayload::decode(&payload).is_none_or(|state| !state.online) {
-                    self.say(sender, online).await?;
-                }
-                continue;
+            let message = receiver.next().await?;
+            // An earlier session's will may come late: Sparkplug 3.0 has the host say again that it is online.
+            if message.topic == self.state_topic
+                && !message.retain
+                && StatePayload::decode(&message.payload).is_none_or(|state| !state.online)
+            {
+                self.say(sender, online).await?;
             }
-            self.received.increment();
-            if self.wiring.inbox.send(Incoming { topic, payload, retain }).await.is_err() {
-                self.shutdown.cancelled().await; // the host is gone: the process is ending
-            }
+            self.take(message).await;
+        }
+    }
+
+    async fn take(&self, Message { topic, payload, retain }: Message) {
+        if topic == self.state_topic {
+            return;
+        }
+        self.received.increment();
+        if self.wiring.inbox.send(Incoming { topic, payload, retain }).await.is_err() {
+            self.shutdown.cancelled().await; // the host is gone: the process is ending
         }
     }
 

@@ -364,6 +364,56 @@ async fn an_outside_broker_serves_as_well_and_may_restart() {
     ));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_full_of_retained_messages_is_no_obstacle() {
+    const RETAINED: usize = 800; // mosquitto queues 1 000 per client
+    let dir = tempfile::tempdir().unwrap();
+    let mosquitto = Mosquitto::start(dir.path()).await;
+    let (sender, _receiver) = connect(&session(mosquitto.port, "careless", None)).await.unwrap();
+    for node in 0..RETAINED {
+        let topic = format!("spBv1.0/g/NBIRTH/n{node}");
+        sender.publish(topic, QoS::AtLeastOnce, true, vec![0; 2048]).await.unwrap();
+    }
+    let mut hub = Running::start(BrokerConfig::Outside(outside_config(mosquitto.port)), dir, 4).await;
+    for _ in 0..RETAINED {
+        assert!(hub.next().await.retain);
+    }
+    assert_eq!(hub.events.recv().await, Some(BrokerEvent::Connected));
+    hub.tasks.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_and_half_open_connections_disturb_nobody() {
+    use tokio::io::AsyncWriteExt as _;
+    let mut hub = Running::embedded(true, 16).await;
+    let (sender, _receiver) = hub.agent("g/n").await;
+    let mut idle = Vec::new();
+    let mut seed = 0x9e37_79b9_u64;
+    for length in 0..300usize {
+        let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", hub.port())).await.unwrap();
+        // Half of them begin like a CONNECT.
+        let mut bytes =
+            if length % 2 == 0 { vec![0x10, 0x7f, 0, 4, b'M', b'Q', b'T', b'T', 4] } else { Vec::new() };
+        bytes.extend((0..length).map(|_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as u8
+        }));
+        socket.write_all(&bytes).await.ok();
+        idle.push(socket);
+    }
+    sender.publish("spBv1.0/g/NDATA/n".into(), QoS::AtMostOnce, false, b"still".to_vec()).await.unwrap();
+    assert_eq!(hub.next().await.payload, "still");
+    let huge = vec![0; model::limits::MQTT_PACKET_BYTES_MAX];
+    let mut options = session(hub.port(), "huge", Some(("peer", "pw")));
+    options.packet_bytes_max *= 2;
+    let (too_much, mut ended) = connect(&options).await.unwrap();
+    too_much.publish("spBv1.0/plant/NDATA/n1".into(), QoS::AtMostOnce, false, huge).await.ok();
+    assert!(ended.next().await.is_err(), "larger than any packet may be");
+    hub.nothing_comes().await;
+    drop(idle);
+    hub.tasks.drain().await;
+}
+
 fn outside_config(port: u16) -> OutsideBroker {
     OutsideBroker {
         host: "127.0.0.1".into(),
