@@ -199,6 +199,12 @@ impl Catalogue {
         self.read().agents.get((id.0 as usize).checked_sub(1)?).cloned()
     }
 
+    /// Every agent, by number.
+    #[must_use]
+    pub fn agents(&self) -> Vec<(AgentId, NodeId)> {
+        self.read().agents.iter().cloned().zip(1..).map(|(node, id)| (AgentId(id), node)).collect()
+    }
+
     /// Durable entries from number `from` on, and the number to ask for next.
     #[must_use]
     pub fn entries_from(&self, from: u64) -> (Vec<CatalogueEntry>, u64) {

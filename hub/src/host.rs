@@ -1,6 +1,50 @@
 //! The Sparkplug host: who is there, what their aliases mean, what they are owed.
+//!
+//! One task owns every session ([`edge_nodes`], pure); it takes messages, steps the state, and does what comes out,
+//! waiting for the store where that is behind. Receipts have a task of their own ([`receipts`]). STATE is the broker
+//! seam's. The host neither stores nor renders: it calls `store` and `live`.
 
-use model::{NodeId, PointId, Timestamp};
+mod aliases;
+mod birth;
+mod decode;
+mod edge_nodes;
+mod problem;
+mod rebirth;
+mod receipts;
+mod sequence;
+
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use model::{NodeId, PointId, Timestamp, Value};
+use proto::sparkplug::{MessageType, Topic, encode};
+use runtime::clock::Clock;
+use runtime::tasks::{CancellationToken, TaskKind, Tasks};
+use runtime::telemetry::{Gauge, Metrics};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::broker::{Broker, BrokerEvent, Incoming, QoS};
+use crate::catalogue::Catalogue;
+use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
+use crate::live::Live;
+use crate::store::{Identity, Store, StoreError};
+use birth::{Present, REBIRTH};
+use edge_nodes::{Action, EdgeNodes, Event, LastKnown, Moment};
+use problem::Problem;
+use receipts::Receivers;
+
+/// Rebirth requests that may wait for the host.
+const REQUESTS_MAX: usize = 64;
+/// Messages that are taken before what they lead to is done: bounds the actions in memory.
+const MESSAGES_AT_ONCE: usize = 32;
+/// Time-outs are looked at this often.
+const TICK: Duration = Duration::from_millis(200);
+/// What people see of nodes is renewed this often, and at births and deaths.
+const STATUS: Duration = Duration::from_secs(1);
+/// After shutdown began, messages that are on their way may still arrive.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// One edge node as the host sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,23 +101,269 @@ pub struct PointTarget {
 
 /// The host's state, for others. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Host {}
+pub struct Host {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<NodeId>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    catalogue: Catalogue,
+    statuses: RwLock<Vec<AgentStatus>>,
+}
 
 impl Host {
     /// Every edge node, by name.
     #[must_use]
     pub fn agents(&self) -> Vec<AgentStatus> {
-        todo!()
+        self.shared.statuses.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks a node for its births, rate-limited.
-    pub fn rebirth(&self, _node: &NodeId) {
-        todo!()
+    pub fn rebirth(&self, node: &NodeId) {
+        if self.requests.try_send(node.clone()).is_err() {
+            tracing::debug!(%node, "too many rebirth requests at once");
+        }
     }
 
     /// Where a command for the point goes.
     #[must_use]
-    pub fn device_of(&self, _point: PointId) -> Option<PointTarget> {
-        todo!()
+    pub fn device_of(&self, point: PointId) -> Option<PointTarget> {
+        let entry = self.shared.catalogue.point(point)?;
+        let node = self.shared.catalogue.agent(entry.agent)?;
+        let statuses = self.shared.statuses.read().unwrap_or_else(PoisonError::into_inner);
+        let status =
+            statuses.binary_search_by(|status| status.node.cmp(&node)).ok().and_then(|at| statuses.get(at));
+        let device = entry.definition.device.clone();
+        let online = status.is_some_and(|status| {
+            status.online
+                && device
+                    .as_ref()
+                    .is_none_or(|name| status.devices.iter().any(|d| d.online && d.name == *name))
+        });
+        Some(PointTarget {
+            node,
+            device,
+            metric: entry.definition.metric.clone(),
+            online,
+            foreign: status.is_none_or(|status| status.foreign),
+        })
+    }
+}
+
+/// What the host works with.
+pub(crate) struct Parts {
+    pub(crate) inbox: mpsc::Receiver<Incoming>,
+    pub(crate) events: mpsc::Receiver<BrokerEvent>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) store: Store,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) live: Live,
+    pub(crate) ledger: Ledger,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+}
+
+/// Starts the host. At shutdown it takes what has arrived, hands it to the store and closes that.
+pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
+    let Parts { inbox, events, broker, store, catalogue, live, ledger, clock, metrics } = parts;
+    let shared = Arc::new(Shared { catalogue: catalogue.clone(), statuses: RwLock::default() });
+    let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+    let receivers = Receivers::default();
+    let sent = metrics.counter("forebay_hub_receipts_total", "Receipts sent to agents.", &[]);
+    tasks.spawn(
+        TaskKind::Transport,
+        "receipts",
+        receipts::run(
+            receivers.clone(),
+            store.clone(),
+            Arc::clone(&broker),
+            clock.clone(),
+            sent,
+            tasks.shutdown(),
+        ),
+    );
+    let seen = live.clone();
+    let last_known: LastKnown = Arc::new(move |point| {
+        let last = seen.held(point)?;
+        Some(Present { time: last.time, value: last.value, quality: last.quality })
+    });
+    let session = Session {
+        nodes: EdgeNodes::new(catalogue, store.log_epoch(), last_known, &metrics),
+        shared: Arc::clone(&shared),
+        receivers,
+        broker,
+        store,
+        live,
+        ledger,
+        clock,
+        started: Instant::now(),
+        actions: Vec::new(),
+        status_due: Instant::now(),
+        online: metrics.gauge("forebay_hub_edge_nodes_online", "Edge nodes whose birth stands.", &[]),
+    };
+    tasks.spawn(TaskKind::Transport, "host", session.run(inbox, events, asked, tasks.shutdown()));
+    Host { shared, requests }
+}
+
+/// The task.
+struct Session {
+    nodes: EdgeNodes,
+    shared: Arc<Shared>,
+    receivers: Receivers,
+    broker: Arc<dyn Broker>,
+    store: Store,
+    live: Live,
+    ledger: Ledger,
+    clock: Clock,
+    started: Instant,
+    actions: Vec<Action>,
+    status_due: Instant,
+    online: Gauge,
+}
+
+impl Session {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Incoming>,
+        mut events: mpsc::Receiver<BrokerEvent>,
+        mut asked: mpsc::Receiver<NodeId>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Infallible> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut farewell = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled(), if farewell.is_none() => farewell = Some(Instant::now() + FAREWELL),
+                _ = ticks.tick() => {
+                    self.step(Event::Tick);
+                    if farewell.is_some_and(|end| Instant::now() >= end) {
+                        inbox.close();
+                    }
+                }
+                Some(event) = events.recv() => self.broker_event(event),
+                Some(node) = asked.recv() => self.step(Event::RebirthAsked(node)),
+                message = inbox.recv() => match message {
+                    Some(first) => {
+                        self.message(first);
+                        for _ in 1..MESSAGES_AT_ONCE {
+                            let Ok(next) = inbox.try_recv() else { break };
+                            self.message(next);
+                        }
+                    }
+                    None => break,
+                },
+            }
+            self.settle().await;
+        }
+        self.store.close().await;
+        Ok(())
+    }
+
+    fn message(&mut self, message: Incoming) {
+        let Incoming { topic, payload, retain } = message;
+        self.step(Event::Message { topic, payload, retain });
+    }
+
+    fn broker_event(&mut self, event: BrokerEvent) {
+        match event {
+            BrokerEvent::Connected => self.step(Event::Connected),
+            BrokerEvent::Disconnected(why) => {
+                tracing::warn!(why, "no broker");
+                self.step(Event::Disconnected);
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = Moment { at: self.clock.now(), since_start: self.started.elapsed() };
+        self.nodes.apply(event, now, &mut self.actions);
+    }
+
+    /// Does what the steps led to, in order.
+    async fn settle(&mut self) {
+        let mut changed = false;
+        for action in std::mem::take(&mut self.actions) {
+            changed |= matches!(action, Action::Receipts(..) | Action::Stale(_) | Action::Confirm(_));
+            self.act(action).await;
+        }
+        if changed || Instant::now() >= self.status_due {
+            self.publish_statuses();
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Ingest(batch) => {
+                let foreign = batch.identity == Identity::Foreign;
+                if let Err(error) = self.store.ingest(batch).await {
+                    self.not_taken(foreign, &error);
+                }
+            }
+            Action::Quarantine(entry, settles) => {
+                if let Err(error) = self.store.quarantine(entry, settles).await {
+                    self.not_taken(false, &error);
+                }
+            }
+            Action::Reported(agent, epochs) => {
+                if let Err(error) = self.store.reported(agent, epochs).await {
+                    self.not_taken(false, &error);
+                }
+            }
+            Action::Rebirth(node) => self.ask(&node).await,
+            Action::Show(batch) => self.live.apply(&batch),
+            Action::Confirm(points) => self.live.confirm(&points),
+            Action::Stale(points) => self.live.mark_stale(&points),
+            Action::Receipts(agent, node, epochs) => self.receivers.set(agent, node, epochs),
+            Action::Conflict(node, count, path) => self.record_conflict(&node, count, &path).await,
+        }
+    }
+
+    fn not_taken(&self, foreign: bool, error: &StoreError) {
+        self.nodes.problems.add(if foreign { Problem::ForeignLost } else { Problem::NotTaken });
+        tracing::debug!(%error, foreign, "not taken");
+    }
+
+    async fn ask(&self, node: &NodeId) {
+        let mut payload = Vec::new();
+        encode::command(self.clock.now(), REBIRTH, None, &Value::Boolean(true), None, &mut payload);
+        let topic = Topic::node(MessageType::NCmd, node).to_string();
+        if let Err(error) = self.broker.publish(topic, payload, QoS::AtMostOnce, false).await {
+            tracing::debug!(%node, %error, "rebirth not asked for");
+        }
+    }
+
+    async fn record_conflict(&self, node: &NodeId, count: usize, path: &str) {
+        let reason = format!(
+            "{count} paths of its birth belong to other points; it got others, the first is {path:?}. Give each point \
+             a path of its own, then restart the agent"
+        );
+        let entry = LedgerEntry {
+            at: self.clock.now().to_string(),
+            kind: LedgerKind::PathConflict,
+            agent: Some(node.to_string()),
+            epoch: None,
+            start: None,
+            end: None,
+            reason,
+        };
+        let ledger = self.ledger.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || ledger.record(entry)).await {
+            tracing::error!(%error, "ledger");
+        }
+    }
+
+    fn publish_statuses(&mut self) {
+        self.status_due = Instant::now() + STATUS;
+        let store = &self.store;
+        let mut statuses = self.nodes.statuses(&|agent, ends| store.unsettled(agent, ends));
+        for status in &mut statuses {
+            status.last_receipt = self.nodes.agent(&status.node).and_then(|agent| self.receivers.last(agent));
+        }
+        let online = statuses.iter().filter(|status| status.online).count();
+        self.online.set(i64::try_from(online).unwrap_or(i64::MAX));
+        *self.shared.statuses.write().unwrap_or_else(PoisonError::into_inner) = statuses;
     }
 }

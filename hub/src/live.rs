@@ -82,6 +82,12 @@ impl Live {
         self.shared.read().get(point)
     }
 
+    /// The last value as it was given, whether or not somebody vouches for it now.
+    #[must_use]
+    pub fn held(&self, point: PointId) -> Option<LiveValue> {
+        self.shared.read().held(point)
+    }
+
     /// Every point with its last value, for a checkpoint; without stale marks.
     #[must_use]
     pub fn snapshot(&self) -> Vec<(PointId, LiveValue)> {

@@ -36,7 +36,7 @@ use checkpoint::{Checkpoint, CheckpointError};
 use writer::{Item, Queued};
 
 pub(crate) use recovery::{Opened, Setup, open};
-pub(crate) use writer::Writer;
+pub(crate) use retention::Retention;
 
 /// Items that may wait for the writer.
 const QUEUE_ITEMS_MAX: usize = 1024;
@@ -340,6 +340,11 @@ impl Store {
         if self.queue.send(Queued { item: Item::Close(done), _room: None }).await.is_ok() {
             closed.await.ok();
         }
+    }
+
+    /// Until the writer has ended.
+    pub(crate) async fn closed(&self) {
+        self.queue.closed().await;
     }
 
     fn writable(&self) -> Result<(), StoreError> {

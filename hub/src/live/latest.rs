@@ -97,6 +97,10 @@ impl Latest {
         self.slot(point).map(Slot::shown)
     }
 
+    pub(super) fn held(&self, point: PointId) -> Option<LiveValue> {
+        self.slot(point).map(|slot| slot.value.clone())
+    }
+
     pub(super) fn snapshot(&self) -> Vec<(PointId, LiveValue)> {
         let numbered = self.slots.iter().zip(0..).filter_map(|(slot, n)| Some((PointId(n), slot.as_ref()?)));
         numbered.map(|(point, slot)| (point, slot.value.clone())).collect()

@@ -1,0 +1,182 @@
+//! What commands need to know of the plant, put together from catalogue, host and store; and the one reader that feeds
+//! live view, commands and checkpoint with what is durable.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use durable_log::Position;
+use model::{NodeId, SampleBatch, Value};
+use proto::log_record::{AgentId, LogRecord};
+use proto::receipt::{COMMAND_REPORT_METRIC, CommandReport};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::catalogue::Catalogue;
+use crate::commands::{Commands, Plant, Target};
+use crate::host::Host;
+use crate::live::{Live, LiveValue};
+use crate::store::{DurableGroup, LastValue, Store};
+
+/// Accounts and last values are written this often, if anything came: bounds how much is read at the next start.
+const CHECKPOINT: Duration = Duration::from_secs(30);
+
+/// Catalogue, host and store, as commands see them.
+pub(crate) struct PlantView {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) host: Host,
+    pub(crate) store: Store,
+}
+
+impl Plant for PlantView {
+    fn target(&self, path: &str) -> Option<Target> {
+        let id = self.catalogue.find(path)?;
+        let entry = self.catalogue.point(id)?;
+        Some(Target { definition: entry.definition.clone(), place: self.host.device_of(id)? })
+    }
+
+    fn log_end(&self) -> u64 {
+        self.store.durable().borrow().0
+    }
+
+    fn reports_since(&self, from: u64) -> Vec<(NodeId, CommandReport)> {
+        let mut reader = self.store.view().reader(Position(from));
+        let mut reports = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some((_, bytes))) => {
+                    if let Ok(LogRecord::Received { agent, batch, .. }) = LogRecord::decode(bytes) {
+                        reports.extend(reports_of(&self.catalogue, agent, &batch));
+                    }
+                }
+                Ok(None) => return reports,
+                Err(error) => {
+                    tracing::error!(%error, from, "reports of commands cannot be read");
+                    return reports;
+                }
+            }
+        }
+    }
+}
+
+/// The command reports among a record's samples.
+fn reports_of(catalogue: &Catalogue, agent: AgentId, batch: &SampleBatch) -> Vec<(NodeId, CommandReport)> {
+    let mut reports = Vec::new();
+    for sample in &batch.samples {
+        let Some(Value::Bytes(bytes)) = &sample.value else { continue };
+        let Some(entry) = catalogue.point(sample.point) else { continue };
+        if entry.definition.device.is_some() || entry.definition.metric != COMMAND_REPORT_METRIC {
+            continue;
+        }
+        match (catalogue.agent(agent), CommandReport::decode(bytes)) {
+            (Some(node), Ok(report)) => reports.push((node, report)),
+            (_, Err(error)) => tracing::warn!(agent = agent.0, %error, "command report"),
+            (None, _) => {}
+        }
+    }
+    reports
+}
+
+/// Takes durable records to the live view and to commands, and writes checkpoints; a last one when the store has
+/// closed.
+pub(crate) struct Reader {
+    pub(crate) groups: mpsc::Receiver<DurableGroup>,
+    pub(crate) store: Store,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) live: Live,
+    pub(crate) commands: Commands,
+}
+
+impl Reader {
+    pub(crate) async fn run(mut self) -> Result<(), Infallible> {
+        let mut seen = *self.store.durable().borrow();
+        let mut written = seen;
+        let mut writing: Option<JoinHandle<()>> = None;
+        let mut due = tokio::time::interval_at(Instant::now() + CHECKPOINT, CHECKPOINT);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                group = self.groups.recv() => match group {
+                    Some(group) => seen = self.take(&group).unwrap_or(seen),
+                    None => break,
+                },
+                _ = due.tick() => {
+                    let busy = writing.as_ref().is_some_and(|task| !task.is_finished());
+                    if !busy && *self.store.durable().borrow() > written {
+                        written = *self.store.durable().borrow();
+                        writing = Some(self.checkpoint(seen));
+                    }
+                }
+            }
+        }
+        if let Some(writing) = writing {
+            writing.await.ok();
+        }
+        self.checkpoint(seen).await.ok();
+        Ok(())
+    }
+
+    fn take(&self, group: &DurableGroup) -> Option<Position> {
+        for durable in group {
+            self.live.apply(&durable.batch);
+            if durable.has_command_report {
+                for (node, report) in reports_of(&self.catalogue, durable.agent, &durable.batch) {
+                    self.commands.report(&node, report);
+                }
+            }
+        }
+        group.last().map(|last| Position(last.position.0 + 1))
+    }
+
+    fn checkpoint(&self, seen: Position) -> JoinHandle<()> {
+        let (store, live) = (self.store.clone(), self.live.clone());
+        tokio::task::spawn_blocking(move || {
+            let values = live.snapshot().into_iter().map(|(point, value)| LastValue {
+                point,
+                time: value.time,
+                arrival: value.arrival,
+                value: value.value,
+                quality: value.quality,
+            });
+            if let Err(error) = store.write_checkpoint(values.collect(), seen) {
+                tracing::error!(%error, "checkpoint not written; the log is kept until one is");
+            }
+        })
+    }
+}
+
+/// Last values as the live view takes them.
+pub(crate) fn restored(values: Vec<LastValue>) -> Vec<(model::PointId, LiveValue)> {
+    let restored = values.into_iter().map(|last| {
+        let LastValue { point, time, arrival, value, quality } = last;
+        (point, LiveValue { time, arrival, value, quality })
+    });
+    restored.collect()
+}
+
+/// Lets the store's writer look after itself once a second; makes sure that it ends.
+pub(crate) async fn wake_writer(
+    store: Store,
+    shutdown: runtime::tasks::CancellationToken,
+) -> Result<(), Infallible> {
+    const EVERY: Duration = Duration::from_secs(1);
+    /// The host closes the store; this is for a host that failed.
+    const PATIENCE: Duration = Duration::from_secs(12);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => store.tick(),
+            () = shutdown.cancelled() => break,
+        }
+    }
+    tokio::select! {
+        () = store.closed() => {}
+        () = tokio::time::sleep(PATIENCE) => store.close().await,
+    }
+    Ok(())
+}
+
+/// Shared with the command path.
+pub(crate) fn plant(catalogue: Catalogue, host: Host, store: Store) -> Arc<dyn Plant> {
+    Arc::new(PlantView { catalogue, host, store })
+}
