@@ -18,9 +18,13 @@ export function AgentList({ agents, error }: { agents: Agent[] | undefined; erro
               <strong>{agent.agent}</strong>
               <span className={`tone ${agent.online ? "good" : "bad"}`}>{agent.online ? "online" : "offline"}</span>
               <span className="dim">
-                since <time dateTime={agent.since}>{clockText(agent.since)}</time>
+                {agent.since && (
+                  <>
+                    since <time dateTime={agent.since}>{clockText(agent.since)}</time>
+                  </>
+                )}
               </span>
-              <span className="dim version">{agent.foreign ? "Sparkplug node without receipts" : agent.version && `v${agent.version}`}</span>
+              {agent.foreign && <span className="dim">Sparkplug node without receipts</span>}
             </div>
             <div className="devices">
               {agent.devices.map((device) => (
@@ -35,6 +39,7 @@ export function AgentList({ agents, error }: { agents: Agent[] | undefined; erro
               <Figure name="Backlog" text={agent.backlog === null ? "not known" : `${countText(agent.backlog)} records`} warn={(agent.backlog ?? 0) > 1000} />
               <Figure name="Last receipt" text={agent.foreign ? "none" : since(now, agent.last_receipt)} warn={!agent.foreign && agent.online && old(now, agent.last_receipt, 15_000)} />
               <Figure name="Last message" text={since(now, agent.last_message)} />
+              <Figure name="Version" text={agent.version || "not known"} />
               <Figure name="Rebirths" text={countText(agent.rebirths)} />
               <Figure name="Gaps" text={countText(agent.gaps)} warn={agent.gaps > 0} />
             </div>

@@ -44,7 +44,7 @@ export interface Agent {
   agent: string;
   online: boolean;
   foreign: boolean;
-  since: string;
+  since: string | null;
   last_message: string | null;
   last_receipt: string | null;
   backlog: number | null;

@@ -34,6 +34,13 @@ export function qualityText(quality: string | undefined): string {
   return `${name}: ${REASONS[reason] ?? reason}${detail && detail !== "0" ? ` (${detail})` : ""}`;
 }
 
+const UNITS: Record<string, string> = { Cel: "°C", "[degF]": "°F", Ohm: "Ω", deg: "°", um: "µm", us: "µs", "1": "", "{rpm}": "rpm" };
+
+/** UCUM as people write it: `Cel` → `°C`, `m3/h` → `m³/h`. */
+export function unitText(ucum: string): string {
+  return UNITS[ucum] ?? ucum.replace(/([a-z])2(?![0-9])/g, "$1²").replace(/([a-z])3(?![0-9])/g, "$1³").replace(/\bCel\b/g, "°C").replace(/\./g, "·").replace(/[{}]/g, "");
+}
+
 const SIGNIFICANT = 5;
 
 export function valueText(reading: Reading | undefined, type: string): string {

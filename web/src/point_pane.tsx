@@ -1,6 +1,6 @@
 // The selected point: its value now, its trend, what it is, and the box to write it.
 import type { Plant, Point } from "./api";
-import { ageText, clockText, numberText, qualityClass, qualityText, valueText } from "./format";
+import { ageText, clockText, numberText, qualityClass, qualityText, unitText, valueText } from "./format";
 import { useNow, useReading } from "./hooks";
 import { Trend } from "./trend";
 import { WriteBox } from "./write_box";
@@ -48,7 +48,7 @@ function Now({ point }: { point: Point }) {
     <div className="now" aria-label="Value now">
       <div className={`big v-${quality}`}>
         <span data-testid="value-now">{valueText(reading, point.type)}</span>
-        {point.unit && <small>{point.unit}</small>}
+        {point.unit && <small>{unitText(point.unit)}</small>}
       </div>
       <div className="quality">
         <i className={`dot q-${quality}`} aria-hidden="true" />

@@ -1,7 +1,7 @@
 // The searchable tree of points: only the rows on screen exist, each follows its own point.
 import { memo, useCallback, useDeferredValue, useEffect, useLayoutEffect, useMemo, useRef, useState, type KeyboardEvent } from "react";
 import type { Point } from "./api";
-import { ageText, countText, qualityClass, qualityText, valueText } from "./format";
+import { ageText, countText, qualityClass, qualityText, unitText, valueText } from "./format";
 import { useNarrow, useNow, useReading } from "./hooks";
 import { ChevronIcon, PenIcon, SearchIcon } from "./icons";
 import { live } from "./live";
@@ -205,7 +205,7 @@ const TreeRow = memo(function TreeRow({ row, index, height, isSelected, isFocuse
         </span>
       )}
       <span className={`value v-${quality}`}>{valueText(reading, row.point.type)}</span>
-      <span className="unit dim">{row.point.unit}</span>
+      <span className="unit dim">{unitText(row.point.unit)}</span>
       <span className={`age dim${age > 10_000 ? " old" : ""}`}>{reading ? ageText(now > 0 ? age : live.now() - Date.parse(reading.t)) : ""}</span>
     </div>
   );

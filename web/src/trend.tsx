@@ -3,7 +3,7 @@ import { useCallback, useEffect, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { ApiError, get, type History, type Point, type Reading } from "./api";
-import { clockText, countText, numberText, plotted, qualityClass, qualityText, valueText, type QualityClass } from "./format";
+import { clockText, countText, numberText, plotted, qualityClass, qualityText, unitText, valueText, type QualityClass } from "./format";
 import { live } from "./live";
 
 const RANGES = [
@@ -130,7 +130,7 @@ function Chart({ point, range, dots }: { point: Point; range: Range; dots: () =>
       options(point, stepped, size(), () => shown, (index) => {
         const at = index === null ? undefined : shown[index];
         if (readout.current) {
-          readout.current.textContent = at ? `${clockText(at.reading.t)}  ${valueText(at.reading, point.type)} ${point.unit}  ${at.quality === "good" ? "" : qualityText(at.reading.q)}` : "";
+          readout.current.textContent = at ? `${clockText(at.reading.t)}  ${valueText(at.reading, point.type)} ${unitText(point.unit)}  ${at.quality === "good" ? "" : qualityText(at.reading.q)}` : "";
         }
       }),
       [[], []],
@@ -275,7 +275,7 @@ function ReadingTable({ point, dots }: { point: Point; dots: () => Dot[] }) {
         <thead>
           <tr>
             <th>time</th>
-            <th>value{point.unit && ` in ${point.unit}`}</th>
+            <th>value{point.unit && ` in ${unitText(point.unit)}`}</th>
             <th>quality</th>
           </tr>
         </thead>

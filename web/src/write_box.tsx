@@ -1,7 +1,7 @@
 // Writing a set-point: value, reason, expiry, a second look, and the outcome as the device showed it.
 import { useEffect, useState, type FormEvent } from "react";
 import { ApiError, get, post, type CommandRecord, type Point } from "./api";
-import { clockText, numberText } from "./format";
+import { clockText, numberText, unitText } from "./format";
 
 interface Outcome {
   id: string;
@@ -53,7 +53,7 @@ export function WriteBox({ point, enabled }: { point: Point; enabled: boolean })
       <fieldset disabled={step !== "edit"}>
         <label>
           <span>
-            Value{point.unit && ` in ${point.unit}`} <small className="dim">{limit}</small>
+            Value{point.unit && ` in ${unitText(point.unit)}`} <small className="dim">{limit}</small>
           </span>
           {point.type === "boolean" ? (
             <select value={value} onChange={(event) => setValue(event.target.value)} required>
@@ -85,7 +85,7 @@ export function WriteBox({ point, enabled }: { point: Point; enabled: boolean })
       ) : (
         <div className="confirm" role="group" aria-label="Confirm">
           <p>
-            Write <strong>{value}</strong> {point.unit} to <strong>{point.path}</strong>?
+            Write <strong>{value}</strong> {unitText(point.unit)} to <strong>{point.path}</strong>?
           </p>
           <button className="danger" disabled={step === "sent"} autoFocus>
             {step === "sent" ? "Waiting for the device …" : "Write now"}

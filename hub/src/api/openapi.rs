@@ -50,3 +50,63 @@ pub(crate) fn build() -> Document {
 pub(crate) async fn document() -> Json<Document> {
     Json(build())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    fn document() -> Value {
+        serde_json::to_value(super::build()).unwrap()
+    }
+
+    #[test]
+    fn the_document_names_the_routes_and_no_others() {
+        let document = document();
+        let described: BTreeSet<&str> =
+            document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let served: BTreeSet<&str> = super::super::routes().into_iter().map(|(path, _)| path).collect();
+        assert_eq!(described, served);
+    }
+
+    #[test]
+    fn the_document_holds_together() {
+        let document = document();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        let mut operations = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let id = operation["operationId"].as_str().unwrap().to_owned();
+                assert!(operations.insert(id), "{method} {path}: its operationId is used twice");
+                assert!(!operation["responses"].as_object().unwrap().is_empty(), "{method} {path}");
+                let parameters = operation["parameters"].as_array().into_iter().flatten();
+                let in_path: Vec<&str> =
+                    parameters.filter(|p| p["in"] == "path").filter_map(|p| p["name"].as_str()).collect();
+                assert_eq!(
+                    in_path,
+                    if path.contains('{') { vec!["path"] } else { vec![] },
+                    "{method} {path}"
+                );
+            }
+        }
+        let mut references = Vec::new();
+        collect(&document, &mut references);
+        assert!(references.len() > 20);
+        for reference in references {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+    }
+
+    fn collect(value: &Value, references: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                references.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|value| collect(value, references));
+            }
+            Value::Array(values) => values.iter().for_each(|value| collect(value, references)),
+            _ => {}
+        }
+    }
+}
