@@ -31,6 +31,7 @@ use proto::receipt::Receipt;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use epochs::{EpochState, Epochs, RecordPlace, Refused};
+pub(crate) use open::new_epoch;
 pub use open::{Opened, open};
 pub use present::{Latest, Present, PresentGuard};
 pub use writer::Writer;

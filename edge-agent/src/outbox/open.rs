@@ -118,7 +118,8 @@ pub(super) fn open_with(
     Ok(Opened { outbox, writer, positions, recovery })
 }
 
-fn new_epoch() -> Result<Epoch, OutboxError> {
+/// A random epoch.
+pub(crate) fn new_epoch() -> Result<Epoch, OutboxError> {
     loop {
         let bits = getrandom::u64().map_err(|error| OutboxError::NoRandomness(error.to_string()))?;
         if let Some(epoch) = Epoch::from_random(bits) {

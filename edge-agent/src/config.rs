@@ -1,0 +1,419 @@
+//! The `[edge]` section: who the agent is, where its hub is, which devices it reads.
+//!
+//! [`validate`] touches nothing but the point lists (plain files beside the configuration) and reports every mistake
+//! in one run, also those of the drivers and of the lists (habits 10 and 11).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use model::NodeId;
+use model::address::check_sparkplug_id;
+use model::limits::{AGENT_POINTS_MAX, MQTT_PACKET_BYTES_MAX};
+use runtime::clock::Clock;
+use runtime::config_file::{Located, PlantNames, Problem, Problems, Section};
+use runtime::mqtt_client::{TlsOptions, parse_url};
+
+use crate::drivers::{DeviceSetup, Driver, KINDS};
+use crate::outbox::{OutboxOptions, WhenFull};
+use crate::points::{PointConfig, read_list};
+
+/// The host application that the agent works for; hubs have the same default.
+const HOST_ID: &str = "forebay";
+/// Two gigabytes hold 10 000 points at 1 s for days.
+const OUTBOX_MAX: u64 = 2_000_000_000;
+/// Less could not hold a few segments beside the one that is written.
+const OUTBOX_MIN: u64 = 16 * 1024 * 1024;
+/// Values per second of the history stream: an hour's outage of 10 000 points at 1 s is over in three minutes.
+const HISTORY_RATE: u64 = 200_000;
+/// A device is read so often unless it says otherwise.
+const POLL: Duration = Duration::from_secs(1);
+/// The shortest time after which a silent device is Stale, unless it says otherwise ...
+const STALE_AFTER_MIN: Duration = Duration::from_secs(5);
+/// ... and how many polls it may miss if they are longer.
+const STALE_AFTER_POLLS: u32 = 3;
+/// Keys of `[edge]` that make a birth of a point: an upper estimate beside its texts.
+const BIRTH_BYTES_PER_POINT: usize = 320;
+
+/// The agent's configuration.
+pub struct Config {
+    /// ISA-95 enterprise and site.
+    pub plant: PlantNames,
+    /// Sparkplug group and node.
+    pub node: NodeId,
+    /// Where outbox, catalogue and session live.
+    pub data_dir: PathBuf,
+    /// The broker.
+    pub hub: HubAddress,
+    /// Sparkplug host application.
+    pub host_id: String,
+    /// Whether nothing is born while that host is offline.
+    pub primary_host: bool,
+    /// Size and policy.
+    pub outbox: OutboxOptions,
+    /// Values per second of the history stream.
+    pub history_rate: u64,
+    /// Whether commands are executed at all.
+    pub commands_enabled: bool,
+    /// What is read.
+    pub devices: Vec<DeviceConfig>,
+}
+
+/// How to reach the broker.
+#[derive(Clone, Debug)]
+pub struct HubAddress {
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS.
+    pub tls: Option<TlsOptions>,
+    /// User name, and the file with the password; read at each connection.
+    pub login: Option<(String, PathBuf)>,
+}
+
+/// A device.
+pub struct DeviceConfig {
+    /// Its name.
+    pub name: String,
+    /// Name of the driver.
+    pub kind: &'static str,
+    /// Its points.
+    pub points: Vec<PointConfig>,
+    /// The driver, not yet opened.
+    pub driver: Box<dyn Driver>,
+    /// How often it is read.
+    pub poll: Duration,
+    /// After so long without an answer its points are Stale.
+    pub stale_after: Duration,
+    /// Whether answers without any data count as silence too: where `stale_after` was written by hand.
+    pub stale_without_data: bool,
+}
+
+/// Reads the section and the point lists; pushes every mistake.
+pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Problems) -> Option<Config> {
+    let before = problems.list.len();
+    let node = node(&mut section, problems);
+    let data_dir = required_path(&mut section, "data_dir", problems);
+    let hub = hub(&mut section, problems);
+    let host_id =
+        section.checked("host_id", problems, sparkplug_id).map_or(HOST_ID.to_owned(), |id| id.value);
+    let primary_host = section.boolean("primary_host", problems).is_none_or(|yes| yes.value);
+    let outbox = outbox(&mut section, problems);
+    let history_rate = section
+        .integer("history_rate", problems, 100..=100_000_000)
+        .and_then(|rate| u64::try_from(rate.value).ok())
+        .unwrap_or(HISTORY_RATE);
+    let commands_enabled = section.section("commands", problems).is_some_and(|mut commands| {
+        let enabled = commands.boolean("enabled", problems).is_some_and(|yes| yes.value);
+        commands.finish(problems);
+        enabled
+    });
+    let state_dir = data_dir.clone().unwrap_or_default().join("drivers");
+    let sections = section.sections("devices", problems);
+    if sections.is_empty() {
+        problems.push(section.problem("devices", "there is no [[edge.devices]]; an agent needs one"));
+    }
+    let mut devices = Vec::new();
+    let mut names = HashMap::new();
+    for section in sections {
+        devices.extend(device(section, &state_dir, &mut names, problems));
+    }
+    let file = section.file().to_owned();
+    section.finish(problems);
+    across_devices(&file, &devices, problems);
+    if problems.list.len() > before {
+        return None;
+    }
+    Some(Config {
+        plant: plant.clone(),
+        node: node?,
+        data_dir: data_dir?,
+        hub: hub?,
+        host_id,
+        primary_host,
+        outbox,
+        history_rate,
+        commands_enabled,
+        devices,
+    })
+}
+
+fn sparkplug_id(text: &str) -> Result<String, String> {
+    check_sparkplug_id(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn node(section: &mut Section<'_>, problems: &mut Problems) -> Option<NodeId> {
+    let mut id = |key| {
+        let text = section.required_text(key, problems)?;
+        match sparkplug_id(&text.value) {
+            Ok(id) => Some(id),
+            Err(rule) => {
+                problems.push(text.problem(rule));
+                None
+            }
+        }
+    };
+    let (group, node) = (id("group"), id("node"));
+    NodeId::new(&group?, &node?).ok()
+}
+
+fn required_path(section: &mut Section<'_>, key: &str, problems: &mut Problems) -> Option<PathBuf> {
+    if !section.has(key) {
+        problems.push(section.problem(key, "is missing; write a path in quotes"));
+        return None;
+    }
+    section.path(key, problems).map(|path| path.value)
+}
+
+fn hub(section: &mut Section<'_>, problems: &mut Problems) -> Option<HubAddress> {
+    let url = section.required_text("hub", problems);
+    let mut path = |key| section.path(key, problems);
+    let (ca, cert, key) = (path("ca_file"), path("cert_file"), path("key_file"));
+    let password = path("password_file");
+    let user = section.text("user", problems);
+    match (&cert, &key) {
+        (Some(one), None) => problems.push(one.problem("key_file is missing beside it")),
+        (None, Some(one)) => problems.push(one.problem("cert_file is missing beside it")),
+        _ => {}
+    }
+    match (&user, &password) {
+        (Some(one), None) => problems.push(one.problem("password_file is missing beside it")),
+        (None, Some(one)) => problems.push(one.problem("user is missing beside it")),
+        _ => {}
+    }
+    let url = url?;
+    let (host, port, tls) = match parse_url(&url.value) {
+        Ok(parsed) => parsed,
+        Err(rule) => {
+            problems.push(url.problem(rule));
+            return None;
+        }
+    };
+    if !tls && let Some(file) = ca.as_ref().or(cert.as_ref()) {
+        problems.push(file.problem("is for TLS: write the hub as mqtts://…, or leave it out"));
+    }
+    let value = |located: Option<Located<PathBuf>>| located.map(|found| found.value);
+    let tls = tls.then(|| TlsOptions { ca_file: value(ca), client: value(cert).zip(value(key)) });
+    Some(HubAddress { host, port, tls, login: user.map(|user| user.value).zip(value(password)) })
+}
+
+fn outbox(section: &mut Section<'_>, problems: &mut Problems) -> OutboxOptions {
+    let size = section.size("outbox_max", problems);
+    if let Some(size) = size.as_ref().filter(|size| size.value < OUTBOX_MIN) {
+        problems.push(size.problem("must be at least 16MiB"));
+    }
+    let policy = section.checked("when_full", problems, |text| match text {
+        "stop-accepting" => Ok(WhenFull::StopAccepting),
+        "drop-oldest" => Ok(WhenFull::DropOldest),
+        _ => Err("must be \"stop-accepting\" or \"drop-oldest\"".into()),
+    });
+    OutboxOptions {
+        bytes_max: size.map_or(OUTBOX_MAX, |size| size.value),
+        when_full: policy.map_or(WhenFull::StopAccepting, |policy| policy.value),
+    }
+}
+
+fn device(
+    mut section: Section<'_>,
+    state_dir: &Path,
+    names: &mut HashMap<String, usize>,
+    problems: &mut Problems,
+) -> Option<DeviceConfig> {
+    let line = section.line();
+    let name = section.required_text("name", problems).and_then(|name| {
+        let rule = match check_sparkplug_id(&name.value) {
+            Err(error) => error.to_string(),
+            Ok(()) => match names.insert(name.value.clone(), line) {
+                Some(first) => format!("is already the name of the device in line {first}"),
+                None => return Some(name.value),
+            },
+        };
+        problems.push(name.problem(rule));
+        None
+    });
+    let poll = section
+        .duration("poll", problems, Duration::from_millis(10)..=Duration::from_secs(86_400))
+        .map_or(POLL, |poll| poll.value);
+    let written =
+        section.duration("stale_after", problems, Duration::from_secs(1)..=Duration::from_secs(7 * 86_400));
+    if let Some(written) = written.as_ref().filter(|written| written.value < poll) {
+        problems.push(written.problem(format!("must not be shorter than poll, which is {poll:?}")));
+    }
+    let points = points(&mut section, name.as_deref().unwrap_or("device"), problems);
+    let kind = section.required_text("driver", problems).and_then(|driver| {
+        let found = KINDS.iter().find(|kind| kind.name == driver.value);
+        if found.is_none() {
+            let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+            problems.push(driver.problem(format!("there is no such driver; known: {}", known.join(", "))));
+        }
+        found
+    })?; // without a driver nobody knows which keys are right
+    let (file, points) = points.unwrap_or_default();
+    let setup = DeviceSetup {
+        name: name.clone().unwrap_or_default(),
+        points,
+        points_file: file,
+        state_dir: state_dir.join(name.as_deref().unwrap_or("device")),
+        clock: Clock::machine(),
+    };
+    let driver = (kind.validate)(&mut section, &setup, problems);
+    section.finish(problems);
+    Some(DeviceConfig {
+        name: name?,
+        kind: kind.name,
+        points: setup.points,
+        driver: driver?,
+        poll,
+        stale_after: written
+            .as_ref()
+            .map_or((poll * STALE_AFTER_POLLS).max(STALE_AFTER_MIN), |found| found.value),
+        stale_without_data: written.is_some(),
+    })
+}
+
+fn points(
+    section: &mut Section<'_>,
+    device: &str,
+    problems: &mut Problems,
+) -> Option<(PathBuf, Vec<PointConfig>)> {
+    if !section.has("points") {
+        problems.push(section.problem("points", "is missing; write the name of a CSV file"));
+        return None;
+    }
+    let path = section.path("points", problems)?.value;
+    let points = read_list(&path, device, problems);
+    Some((path, points))
+}
+
+/// Rules between devices: paths are unique, the numbers are bounded, a birth fits one packet.
+fn across_devices(file: &Path, devices: &[DeviceConfig], problems: &mut Problems) {
+    let mut paths: HashMap<&str, &str> = HashMap::new();
+    for device in devices {
+        let mut birth_bytes = 0;
+        for point in &device.points {
+            let definition = &point.definition;
+            birth_bytes += BIRTH_BYTES_PER_POINT
+                + definition.path.as_str().len()
+                + definition.metric.len()
+                + definition.description.len();
+            if let Some(other) = paths.insert(definition.path.as_str(), &device.name)
+                && other != device.name
+            {
+                problems.push(Problem {
+                    file: file.to_owned(),
+                    line: point.line,
+                    key: format!("{}: path", device.name),
+                    value: definition.path.to_string(),
+                    rule: format!("is already a path of device {other}"),
+                });
+            }
+        }
+        if birth_bytes > MQTT_PACKET_BYTES_MAX {
+            problems.push(Problem {
+                file: file.to_owned(),
+                line: 0,
+                key: format!("{}: points", device.name),
+                value: device.points.len().to_string(),
+                rule: format!("their birth would be {birth_bytes} bytes, above {MQTT_PACKET_BYTES_MAX}; split the device"),
+            });
+        }
+    }
+    let count: usize = devices.iter().map(|device| device.points.len()).sum();
+    if count > AGENT_POINTS_MAX {
+        problems.push(Problem {
+            file: file.to_owned(),
+            line: 0,
+            key: "edge.devices".into(),
+            value: count.to_string(),
+            rule: format!("one agent has at most {AGENT_POINTS_MAX} points; use several agents"),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime::config_file::ConfigFile;
+
+    fn check(toml: &str, lists: &[(&str, &str)]) -> (Option<Config>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in lists {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let file = ConfigFile::from_text(&dir.path().join("plant.toml"), toml.to_owned());
+        let mut problems = Problems::default();
+        let mut root = file.parse(&mut problems);
+        let plant = PlantNames { enterprise: "acme".into(), site: "antwerp".into() };
+        let edge = root.section("edge", &mut problems).unwrap();
+        let config = validate(edge, &plant, &mut problems);
+        let prefix = format!("{}/", dir.path().display());
+        (config, problems.list.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect())
+    }
+
+    const LIST: &str = "name,address,type\na,sine(period=5s),f64\n";
+
+    #[test]
+    fn a_small_configuration_has_its_defaults() {
+        let (config, problems) = check(
+            "[edge]\ngroup = \"g\"\nnode = \"n\"\ndata_dir = \"data\"\nhub = \"mqtt://127.0.0.1:1884\"\n\
+             [[edge.devices]]\nname = \"d\"\ndriver = \"simulated\"\npoints = \"d.csv\"\npoll = \"4s\"\n",
+            &[("d.csv", LIST)],
+        );
+        assert_eq!(problems, Vec::<String>::new());
+        let config = config.unwrap();
+        assert!(config.data_dir.ends_with("data") && config.primary_host && !config.commands_enabled);
+        assert_eq!((config.hub.port, config.host_id.as_str()), (1884, "forebay"));
+        let device = &config.devices[0];
+        assert_eq!((device.stale_after, device.stale_without_data), (Duration::from_secs(12), false));
+        assert_eq!(device.points[0].definition.path.as_str(), "d/a");
+    }
+
+    #[test]
+    fn every_mistake_is_reported_in_one_run() {
+        let (config, problems) = check(
+            "[edge]\ngroup = \"a/b\"\nhub = \"http://x\"\nuser = \"u\"\noutbox_max = \"1MB\"\nwhen_full = \"panic\"\n\
+             histroy_rate = 5\ndata_dir = \"data\"\n\
+             [[edge.devices]]\nname = \"d\"\ndriver = \"modbsu\"\npoints = \"d.csv\"\n\
+             [[edge.devices]]\nname = \"d\"\ndriver = \"simulated\"\npoints = \"missing.csv\"\npoll = \"5\"\n\
+             [[edge.devices]]\nname = \"e\"\ndriver = \"simulated\"\npoints = \"e.csv\"\nstale_after = \"1s\"\npoll = \"2s\"\nadress = 1\n",
+            &[("d.csv", LIST), ("e.csv", "name,address,type\nx,circle(),f64\ny,sine(),i128\n")],
+        );
+        assert!(config.is_none());
+        let found = problems.join("\n");
+        for expected in [
+            "plant.toml:2: edge.group = \"a/b\": must not contain '/'",
+            "plant.toml:1: edge.node: is missing",
+            "plant.toml:4: edge.user = \"u\": password_file is missing beside it",
+            "plant.toml:3: edge.hub = \"http://x\": must be mqtt://",
+            "plant.toml:5: edge.outbox_max = \"1MB\": must be at least 16MiB",
+            "plant.toml:6: edge.when_full = \"panic\": must be",
+            "plant.toml:7: edge.histroy_rate = 5: unknown key",
+            "plant.toml:11: edge.devices[1].driver = \"modbsu\": there is no such driver; known: ",
+            "plant.toml:14: edge.devices[2].name = \"d\": is already the name of the device in line 9",
+            "plant.toml:17: edge.devices[2].poll = \"5\": must be a duration",
+            "missing.csv:0: points: cannot be read",
+            "plant.toml:22: edge.devices[3].stale_after = \"1s\": must not be shorter than poll",
+            "e.csv:3: type = i128: must be one of",
+            "e.csv:2: address = circle()",
+            "plant.toml:24: edge.devices[3].adress = 1: unknown key",
+        ] {
+            assert!(found.contains(expected), "{expected}\nnot in\n{found}");
+        }
+    }
+
+    #[test]
+    fn two_devices_cannot_share_a_path() {
+        let list = "name,address,type,path\na,sine(),f64,hall/a\n";
+        let device = |name: &str| {
+            format!("[[edge.devices]]\nname = \"{name}\"\ndriver = \"simulated\"\npoints = \"{name}.csv\"\n")
+        };
+        let text = format!(
+            "[edge]\ngroup = \"g\"\nnode = \"n\"\ndata_dir = \"d\"\nhub = \"mqtt://h\"\n{}{}",
+            device("x"),
+            device("y")
+        );
+        let (_, problems) = check(&text, &[("x.csv", list), ("y.csv", list)]);
+        assert_eq!(problems, ["plant.toml:2: y: path = hall/a: is already a path of device x"]);
+    }
+}

@@ -1,0 +1,581 @@
+//! One session: births, the live stream, the history stream, receipts and requests.
+//!
+//! The loop takes what arrived, sends a slice of live and a slice of history, and waits only if there was neither. A
+//! slice is bounded, so that nothing waits long for anything else. All sends are in order of `seq`, by this task alone.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use model::{DataType, Epoch, Offset, PointId, RecordId, Value};
+use proto::receipt::{RECEIPT_METRIC, Receipt};
+use proto::sparkplug::{BirthHead, MessageType, PayloadView, RecordHead, StatePayload, Topic};
+use runtime::mqtt_client::{Message, MqttReceiver, MqttSender, QoS};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::cursor::{Cursor, Portion, Read};
+use super::delivery::Tokens;
+use super::{SessionError, Uplink};
+use crate::catalogue::DeviceIndex;
+use crate::commands::read_request;
+use crate::edge_node::{EdgeNode, Outgoing, REBIRTH_METRIC};
+use crate::health::Promise;
+use crate::outbox::{Durable, Epochs, Latest, OutboxError};
+
+/// A slice of the live stream.
+const LIVE: Portion = Portion { records: 128, values: 20_000, until: None, from: None };
+/// Records in a slice of the history stream; its values are bounded by the rate.
+const HISTORY_RECORDS: usize = 64;
+/// Live that lags so long jumps to the durable end; the rest becomes history (design §4.10).
+const LAG_MAX: Duration = Duration::from_secs(2);
+/// History begins when the first receipt has said what the hub holds, at the latest after so long.
+const RECEIPT_WAIT: Duration = Duration::from_secs(5);
+/// No receipt for so long while records are outstanding: connect again (design §4.10).
+const RECEIPT_SILENCE: Duration = Duration::from_secs(15);
+/// Births asked for sooner than this after the last are sent together.
+const REBIRTH_SPACING: Duration = Duration::from_secs(1);
+/// History rests so long after a birth that a host asked for: it has other things to do.
+const REBIRTH_REST: Duration = Duration::from_secs(1);
+/// How often timers are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often it is written down what a foreign host was given.
+const HANDED_SPACING: Duration = Duration::from_secs(10);
+/// On shutdown receipts are waited for so long.
+const DRAIN: Duration = Duration::from_secs(4);
+/// Name of the outbox cursor below which a foreign host was given everything.
+const HANDED_CURSOR: &str = "handed-over";
+
+/// How a session ended on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Shutdown,
+    HostOffline,
+}
+
+pub(crate) struct Session<'u> {
+    uplink: &'u mut Uplink,
+    node: EdgeNode,
+    sender: MqttSender,
+    receiver: MqttReceiver,
+    durable: watch::Receiver<Durable>,
+    current: Epoch,
+    live: Cursor,
+    /// Offset of the current epoch that live sends next.
+    live_at: u64,
+    /// When the durable end reached an offset: how far live lags.
+    marks: VecDeque<(Instant, u64)>,
+    history: Cursor,
+    /// The record that the history cursor reads next, if it stands somewhere useful.
+    history_next: Option<(Epoch, u64)>,
+    history_not_before: Instant,
+    tokens: Tokens,
+    state_timestamp: Option<u64>,
+    host_is_online: Option<bool>,
+    is_holding: bool,
+    begun: Instant,
+    last_receipt: Option<Instant>,
+    born_at: Option<Instant>,
+    rebirth_asked: bool,
+    looked_at: Instant,
+    handed_at: Instant,
+    draining_since: Option<Instant>,
+}
+
+impl<'u> Session<'u> {
+    pub(crate) fn new(
+        uplink: &'u mut Uplink,
+        node: EdgeNode,
+        sender: MqttSender,
+        receiver: MqttReceiver,
+    ) -> Self {
+        let now = Instant::now();
+        let outbox = &uplink.setup.outbox;
+        let durable = outbox.durable();
+        let end = durable.borrow().position;
+        let (live, history) = (Cursor::new(outbox.view(), end), Cursor::new(outbox.view(), end));
+        let (tokens, current) = (Tokens::new(uplink.setup.history_rate, now), outbox.current());
+        Session {
+            uplink,
+            node,
+            sender,
+            receiver,
+            durable,
+            current,
+            live,
+            live_at: 0,
+            marks: VecDeque::new(),
+            history,
+            history_next: None,
+            history_not_before: now + RECEIPT_WAIT,
+            tokens,
+            state_timestamp: None,
+            host_is_online: None,
+            is_holding: false,
+            begun: now,
+            last_receipt: None,
+            born_at: None,
+            rebirth_asked: false,
+            looked_at: now,
+            handed_at: now,
+            draining_since: None,
+        }
+    }
+
+    pub(crate) async fn run(mut self) -> Result<Ended, SessionError> {
+        self.subscribe().await?;
+        if self.uplink.setup.primary_host && !self.wait_for_host().await? {
+            self.sender.disconnect().await?;
+            return Ok(Ended::Shutdown);
+        }
+        self.give_birth().await?;
+        self.say_online();
+        loop {
+            while let Some(message) = self.receiver.next().now_or_never() {
+                self.take(message?).await?;
+            }
+            if self.uplink.setup.primary_host && self.host_is_online == Some(false) {
+                return self.leave(Ended::HostOffline).await;
+            }
+            if self.look().await? {
+                return self.leave(Ended::Shutdown).await;
+            }
+            let did_live = self.live_slice().await?;
+            let did_history = self.history_slice().await?;
+            if !did_live && !did_history {
+                self.wait().await?;
+            }
+        }
+    }
+
+    async fn subscribe(&mut self) -> Result<(), SessionError> {
+        let node = &self.uplink.setup.node;
+        let commands = Topic::device(MessageType::DCmd, node, "+").to_string();
+        let state = Topic::State { host: self.uplink.setup.host_id.clone() }.to_string();
+        let filters = [
+            (Topic::node(MessageType::NCmd, node).to_string(), QoS::AtLeastOnce),
+            (commands, QoS::AtLeastOnce),
+            (state, QoS::AtLeastOnce),
+        ];
+        Ok(self.sender.subscribe(&filters).await?)
+    }
+
+    /// Waits for STATE online; `false` on shutdown.
+    async fn wait_for_host(&mut self) -> Result<bool, SessionError> {
+        let host = self.uplink.setup.host_id.clone();
+        self.uplink.setup.health.session(|session| {
+            session.text = format!("connected; waiting for host application {host} to be online");
+        });
+        let shutdown = self.uplink.setup.shutdown.clone();
+        while self.host_is_online != Some(true) {
+            let message = tokio::select! {
+                message = self.receiver.next() => message?,
+                () = shutdown.cancelled() => return Ok(false),
+            };
+            if let Some(Topic::State { .. }) = Topic::parse(&message.topic) {
+                self.take_state(&message);
+            }
+        }
+        Ok(true)
+    }
+
+    fn say_online(&self) {
+        let (node, host) = (&self.uplink.setup.node, &self.uplink.setup.hub);
+        tracing::info!(%node, hub = %host.host, port = host.port, "session with the hub");
+        self.uplink.setup.health.session(|session| {
+            session.is_online = true;
+            session.text = "online".into();
+        });
+    }
+
+    /// Says goodbye, so that hosts need not wait for the will.
+    async fn leave(self, ended: Ended) -> Result<Ended, SessionError> {
+        let death = self.node.death(self.uplink.setup.clock.now());
+        self.sender.publish(death.topic, QoS::AtLeastOnce, false, death.payload).await?;
+        self.sender.disconnect().await?;
+        Ok(ended)
+    }
+
+    async fn send(&self, message: Outgoing) -> Result<(), SessionError> {
+        Ok(self.sender.publish(message.topic, QoS::AtMostOnce, false, message.payload).await?)
+    }
+
+    /// NBIRTH and the DBIRTHs of all devices that are up.
+    async fn give_birth(&mut self) -> Result<(), SessionError> {
+        if self.born_at.is_none() {
+            // First where live begins, then what is up: a device that goes down between the two is said to do so.
+            let durable = *self.durable.borrow_and_update();
+            self.live.seek(durable.position);
+            self.live_at = durable.offset;
+        }
+        let setup = &self.uplink.setup;
+        let now = setup.clock.now();
+        let (epochs, with_retired) = setup.outbox.epochs(|epochs| (epochs.accounts(), epochs.holds_older()));
+        let head = BirthHead { epochs, agent_time: now, version: env!("CARGO_PKG_VERSION").to_owned() };
+        let present = setup.outbox.present().clone();
+        let latest = |id: PointId| present.look().latest(id).cloned();
+        let birth = self.node.birth(now, &head, &latest, with_retired);
+        self.send(birth).await?;
+        for device in (1..self.uplink.setup.points.devices().len()).map(DeviceIndex) {
+            if present.look().is_up(device) {
+                let birth = self.node.device_birth(device, now, &latest);
+                self.send(birth).await?;
+            }
+        }
+        self.uplink.meters.births.increment();
+        if self.born_at.replace(Instant::now()).is_some() {
+            self.history_not_before = self.history_not_before.max(Instant::now() + REBIRTH_REST);
+        }
+        Ok(())
+    }
+
+    /// Timers; `true` when the session shall end because all is done.
+    async fn look(&mut self) -> Result<bool, SessionError> {
+        let now = Instant::now();
+        let durable = *self.durable.borrow();
+        if self.marks.back().is_none_or(|(_, offset)| *offset < durable.offset) {
+            self.marks.push_back((now, durable.offset));
+        }
+        if now < self.looked_at + LOOK {
+            return Ok(false);
+        }
+        self.looked_at = now;
+        let is_foreign = !self.uplink.state.has_receipts;
+        self.uplink.delivery.expire(now, is_foreign);
+        if self.rebirth_asked && self.born_at.is_none_or(|born| now >= born + REBIRTH_SPACING) {
+            self.rebirth_asked = false;
+            self.give_birth().await?;
+        }
+        let heard = self.last_receipt.unwrap_or(self.begun);
+        if now >= heard + RECEIPT_SILENCE && self.is_outstanding() {
+            if !is_foreign {
+                return Err(SessionError::NoReceipt(RECEIPT_SILENCE));
+            }
+            self.uplink.setup.health.session(|session| {
+                if session.promise != Promise::RetentionOnly {
+                    session.promise = Promise::RetentionOnly;
+                    tracing::warn!("{}", Promise::RetentionOnly.text());
+                }
+            });
+        }
+        if is_foreign && now >= self.handed_at + HANDED_SPACING {
+            self.handed_at = now;
+            self.uplink.note_handed(self.current, self.live_at).await?;
+        }
+        Ok(self.is_drained(now))
+    }
+
+    fn is_outstanding(&self) -> bool {
+        let delivery = &self.uplink.delivery;
+        self.uplink.setup.outbox.epochs(|epochs| delivery.is_outstanding(epochs))
+    }
+
+    /// On shutdown: whether everything accepted was sent and, within a bound, receipted.
+    fn is_drained(&mut self, now: Instant) -> bool {
+        let setup = &self.uplink.setup;
+        if !setup.shutdown.is_cancelled() || std::sync::Arc::strong_count(&setup.producers) > 1 {
+            return false;
+        }
+        let since = *self.draining_since.get_or_insert(now);
+        if now >= since + DRAIN {
+            return true;
+        }
+        let is_sent = self.live_at >= self.durable.borrow().offset;
+        let delivery = &self.uplink.delivery;
+        let is_settled = setup.outbox.epochs(|epochs| match self.uplink.state.has_receipts {
+            true => delivery.is_settled(epochs, self.current),
+            false => delivery.wanted(epochs, self.current, self.live_at).is_none(),
+        });
+        is_sent && is_settled
+    }
+
+    /// Waits for a message, for something to send, or for the next look at timers.
+    async fn wait(&mut self) -> Result<(), SessionError> {
+        let until = self.looked_at + LOOK;
+        let message = tokio::select! {
+            message = self.receiver.next() => message?,
+            changed = self.durable.changed() => {
+                // The writer has ended: by its own fate the process ends too; timers go on until then.
+                if changed.is_err() {
+                    sleep_until(until).await;
+                }
+                return Ok(());
+            }
+            () = sleep_until(until) => return Ok(()),
+        };
+        self.take(message).await
+    }
+
+    fn head(&self, read: &Read, epochs: &Epochs) -> RecordHead {
+        let id = read.batch.id;
+        let state = epochs.get(id.epoch);
+        RecordHead {
+            id: RecordId { epoch: id.epoch, offset: Offset(id.offset.0) },
+            first_held: state.map_or(id.offset.0, |state| state.first_held.min(id.offset.0)),
+            accepted_end: state.map_or(0, |state| state.end).max(id.offset.0 + 1),
+            accepted_at: read.batch.accepted_at,
+            account: Some(read.account),
+        }
+    }
+
+    /// Sends some records from the live cursor on.
+    async fn live_slice(&mut self) -> Result<bool, SessionError> {
+        let durable = *self.durable.borrow();
+        if self.live_at >= durable.offset {
+            self.marks.clear();
+            return Ok(false);
+        }
+        while self.marks.front().is_some_and(|(_, offset)| *offset <= self.live_at) {
+            self.marks.pop_front();
+        }
+        if self.marks.front().is_some_and(|(since, _)| since.elapsed() >= LAG_MAX) {
+            return self.jump().await;
+        }
+        let reads = self.live.read(LIVE).await?;
+        let setup = &self.uplink.setup;
+        let present = setup.outbox.present().clone();
+        let latest = |id: PointId| -> Option<Latest> { present.look().latest(id).cloned() };
+        for read in reads {
+            if read.batch.id.epoch != self.current || read.batch.id.offset.0 < self.live_at {
+                continue;
+            }
+            let head = self.uplink.setup.outbox.epochs(|epochs| self.head(&read, epochs));
+            let now = self.uplink.setup.clock.now();
+            for message in self.node.live(now, &read.batch, &head, read.event, &latest) {
+                self.send(message).await?;
+            }
+            self.live_at = read.batch.id.offset.0 + 1;
+            self.uplink.delivery.sent(Instant::now(), self.current, read.batch.id.offset.0);
+            self.uplink.meters.live_records.increment();
+        }
+        Ok(true)
+    }
+
+    /// Live lags too far: it goes on at the durable end, and what it leaves out becomes history.
+    async fn jump(&mut self) -> Result<bool, SessionError> {
+        let durable = *self.durable.borrow_and_update();
+        self.live.seek(durable.position);
+        tracing::info!(records = durable.offset - self.live_at, "live jumps to the newest values");
+        self.live_at = durable.offset;
+        self.marks.clear();
+        self.uplink.meters.jumps.increment();
+        let present = self.uplink.setup.outbox.present().clone();
+        let now = self.uplink.setup.clock.now();
+        for message in self.node.reconcile(now, &|device| present.look().is_up(device)) {
+            self.send(message).await?;
+        }
+        Ok(true)
+    }
+
+    /// Sends some records that no receipt covers.
+    async fn history_slice(&mut self) -> Result<bool, SessionError> {
+        let now = Instant::now();
+        if now < self.history_not_before || self.is_holding || self.host_is_online == Some(false) {
+            return Ok(false);
+        }
+        let outbox = &self.uplink.setup.outbox;
+        let (delivery, current, live_at) = (&self.uplink.delivery, self.current, self.live_at);
+        let wanted = outbox.epochs(|epochs| {
+            let (epoch, range) = delivery.wanted(epochs, current, live_at)?;
+            Some((epoch, range.clone(), epochs.get(epoch)?.locate(range.start)))
+        });
+        let Some((epoch, range, place)) = wanted else {
+            return self.end_history().await;
+        };
+        let values = self.tokens.available(now);
+        if values == 0 {
+            return Ok(false);
+        }
+        if self.history_next != Some((epoch, range.start)) {
+            let Some(place) = place else { return Ok(false) };
+            self.history.seek(place);
+        }
+        let (until, from) = (Some((epoch, range.end)), Some((epoch, range.start)));
+        let portion = Portion { records: HISTORY_RECORDS, values, until, from };
+        let reads = self.history.read(portion).await?;
+        self.history_next = None;
+        for read in reads {
+            let head = self.uplink.setup.outbox.epochs(|epochs| self.head(&read, epochs));
+            let now = self.uplink.setup.clock.now();
+            for message in self.node.history(now, &read.batch, &head) {
+                self.send(message).await?;
+            }
+            let offset = read.batch.id.offset.0;
+            self.uplink.delivery.sent(Instant::now(), epoch, offset);
+            self.tokens.take(read.batch.samples.len());
+            self.uplink.meters.history_records.increment();
+            self.history_next = Some((epoch, offset + 1));
+        }
+        // Nothing found where something was wanted: it was trimmed a moment ago; timers look again.
+        Ok(self.history_next.is_some())
+    }
+
+    /// There is no history to send: devices that were born only for theirs die.
+    async fn end_history(&mut self) -> Result<bool, SessionError> {
+        let now = self.uplink.setup.clock.now();
+        for message in self.node.history_done(now) {
+            self.send(message).await?;
+        }
+        Ok(false)
+    }
+
+    async fn take(&mut self, message: Message) -> Result<(), SessionError> {
+        match Topic::parse(&message.topic) {
+            Some(Topic::State { .. }) => self.take_state(&message),
+            Some(Topic::Node { kind: MessageType::NCmd, device: None, .. }) => {
+                self.take_node_command(&message).await?
+            }
+            Some(Topic::Node { kind: MessageType::DCmd, device: Some(device), .. }) => {
+                self.take_device_command(&device, &message);
+            }
+            _ => self.uplink.meters.ignored.increment(),
+        }
+        Ok(())
+    }
+
+    /// STATE of our host; an older one than we know is a late retained message.
+    fn take_state(&mut self, message: &Message) {
+        let Some(state) = StatePayload::decode(&message.payload) else {
+            self.uplink.meters.ignored.increment();
+            return;
+        };
+        if self.state_timestamp.is_some_and(|known| state.timestamp < known) {
+            return;
+        }
+        self.state_timestamp = Some(state.timestamp);
+        self.host_is_online = Some(state.online);
+    }
+
+    async fn take_node_command(&mut self, message: &Message) -> Result<(), SessionError> {
+        let receipt = match PayloadView::decode(&message.payload) {
+            Ok(payload) if !message.retain => {
+                let mut receipt = None;
+                for (index, metric) in payload.metrics.iter().enumerate() {
+                    let value = |data_type| metric.value.to_value(data_type, payload.value_micros(index));
+                    match metric.name {
+                        Some(REBIRTH_METRIC) => {
+                            if value(DataType::Boolean) == Some(Value::Boolean(true)) {
+                                self.uplink.meters.rebirths.increment();
+                                self.rebirth_asked = true;
+                            }
+                        }
+                        Some(RECEIPT_METRIC) => {
+                            receipt = match value(DataType::Bytes) {
+                                Some(Value::Bytes(bytes)) => Some(Receipt::decode(&bytes)),
+                                _ => None,
+                            };
+                        }
+                        _ => self.uplink.meters.ignored.increment(),
+                    }
+                }
+                receipt
+            }
+            _ => {
+                self.uplink.meters.ignored.increment();
+                return Ok(());
+            }
+        };
+        match receipt {
+            Some(Ok(receipt)) => self.take_receipt(receipt).await,
+            Some(Err(error)) => {
+                self.refuse_receipt(&error.to_string());
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn take_receipt(&mut self, receipt: Receipt) -> Result<(), SessionError> {
+        let setup = &self.uplink.setup;
+        let now = setup.clock.now();
+        setup.skew.learn(receipt.hub_time, now);
+        let refused = setup.outbox.receive(&receipt).await?;
+        if refused.unknown_epochs + refused.beyond_end > 0 {
+            self.refuse_receipt(&format!(
+                "{} epochs that were never written here, {} ranges beyond what was accepted",
+                refused.unknown_epochs, refused.beyond_end
+            ));
+        }
+        self.uplink.meters.receipts.increment();
+        if self.last_receipt.replace(Instant::now()).is_none() {
+            self.history_not_before = self.born_at.unwrap_or(self.begun);
+        }
+        self.is_holding = receipt.holding.is_some();
+        self.uplink.setup.health.session(|session| {
+            session.last_receipt = Some(now);
+            session.holding = receipt.holding;
+            session.promise = Promise::Receipts;
+        });
+        if !self.uplink.state.has_receipts {
+            self.uplink.state.has_receipts = true;
+            self.uplink.store_state().await?;
+        }
+        Ok(())
+    }
+
+    fn refuse_receipt(&self, why: &str) {
+        tracing::error!(node = %self.uplink.setup.node, %why, "a receipt cannot be true and was refused");
+        self.uplink.meters.receipts_refused.increment();
+        self.uplink.setup.health.session(|session| session.receipts_refused += 1);
+    }
+
+    fn take_device_command(&mut self, device: &str, message: &Message) {
+        let setup = &self.uplink.setup;
+        let request = read_request(&setup.points, device, &message.payload, message.retain);
+        let sent = request.and_then(|request| {
+            setup.commands.try_send(request).map_err(|_| "too many commands are waiting")
+        });
+        if let Err(why) = sent {
+            tracing::warn!(%device, %why, "a command was not taken");
+            self.uplink.meters.ignored.increment();
+        }
+    }
+}
+
+impl Uplink {
+    /// Writes down what a foreign host was given, so that a restart does not give it again.
+    async fn note_handed(&self, current: Epoch, live_at: u64) -> Result<(), SessionError> {
+        let outbox = &self.setup.outbox;
+        let end = outbox.durable().borrow().position;
+        let at = outbox.epochs(|epochs| match self.delivery.first_unhanded(epochs, current, live_at) {
+            Some((epoch, offset)) => epochs.get(epoch).and_then(|state| state.locate(offset)),
+            None => Some(end),
+        });
+        let Some(at) = at else { return Ok(()) };
+        outbox.handed(at).await?;
+        let view = outbox.view().clone();
+        let joined = tokio::task::spawn_blocking(move || view.set_cursor(HANDED_CURSOR, at)).await;
+        match joined {
+            Ok(Err(error)) => Err(OutboxError::from(error).into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What an earlier run gave a foreign host.
+    pub(super) async fn recall_handed(&mut self) -> Result<(), OutboxError> {
+        let view = self.setup.outbox.view().clone();
+        let found = tokio::task::spawn_blocking(move || view.cursors()).await;
+        let Ok(found) = found else { return Ok(()) }; // the runtime is ending
+        let Some(at) = found?.get(HANDED_CURSOR).copied() else { return Ok(()) };
+        let mut cursor = Cursor::new(self.setup.outbox.view(), at);
+        let next = cursor.read(Portion { records: 1, values: 1, until: None, from: None }).await?;
+        let next = next.first().map(|read| (read.batch.id.epoch, read.batch.id.offset.0));
+        let handed = self.setup.outbox.epochs(|epochs| {
+            let mut handed = Vec::new();
+            for state in epochs.list() {
+                if let Some((epoch, offset)) = next
+                    && epoch == state.epoch
+                {
+                    handed.push((epoch, state.first_held..offset));
+                    break;
+                }
+                handed.push((state.epoch, state.first_held..state.end));
+            }
+            handed
+        });
+        for (epoch, range) in handed {
+            self.delivery.handed_before(epoch, range);
+        }
+        Ok(())
+    }
+}
