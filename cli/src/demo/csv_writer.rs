@@ -114,9 +114,48 @@ fn number_of(name: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use edge_agent::driver_conformance::{self as conformance, Candidate};
+    use edge_agent::drivers::{NextRead, Readings};
+    use edge_agent::points::parse_list;
+    use runtime::config_file::Problems;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_driver_reads_what_the_machine_writes() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("machine");
+        let mut problems = Problems::default();
+        let points = parse_list(Path::new("nab_points.csv"), POINTS.as_bytes(), "machine", &mut problems);
+        assert!(problems.is_empty(), "{:?}", problems.list);
+        let candidate = Candidate {
+            driver: "csv-folder",
+            text: format!("folder = {:?}\npattern = \"machine-*.csv\"", folder.display().to_string()),
+            setup: conformance::setup(points, Clock::machine(), root.path().join("state")),
+        };
+        let (mut read, mut position) = (Vec::new(), None);
+        for _ in 0..3 {
+            let tasks = Tasks::new(CancellationToken::new());
+            start(&folder, Duration::from_millis(2), Clock::machine(), &tasks).await.unwrap();
+            let mut driver = candidate.driver();
+            driver.open(position.as_deref()).await.unwrap();
+            for _ in 0..10 {
+                let mut readings = Readings::default();
+                while driver.read(&mut readings).await.unwrap() == NextRead::AtOnce {}
+                assert_eq!(readings.quarantined, 0);
+                read.extend(readings.list.into_iter().filter_map(|reading| reading.value?.as_f64()));
+                position = readings.position.or(position);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            driver.close().await;
+            assert!(tasks.drain().await.is_graceful());
+        }
+        let recorded: Vec<f64> =
+            RECORDING.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().parse().unwrap()).collect();
+        assert!(read.len() > 50, "{}", read.len());
+        assert_eq!(read, recorded[..read.len()]);
+    }
 
     #[tokio::test]
     async fn a_restart_appends() {

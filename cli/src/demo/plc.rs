@@ -422,24 +422,24 @@ fn write<T: Copy>(cells: &mut [T], start: u16, values: &[T]) -> Result<u16, Exce
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use edge_agent::driver_conformance::{self as conformance, Candidate};
     use edge_agent::drivers::Readings;
-    use model::{DataType, Value};
+    use edge_agent::points::parse_list;
+    use model::Value;
     use runtime::clock::Clock;
+    use runtime::config_file::Problems;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
 
     /// The agent's view of the PLC: its driver on the demo's point list.
     fn candidate(plc: &Plc) -> Candidate {
-        let mut reader = csv::Reader::from_reader(POINTS.as_bytes());
-        let points = reader.records().map(|record| {
-            let record = record.unwrap();
-            let mut point = conformance::point(&record[1], DataType::from_name(&record[2]).unwrap());
-            point.definition.metric = record[0].to_owned();
-            point
-        });
-        let setup = conformance::setup(points.collect(), Clock::machine(), "not-written".into());
+        let mut problems = Problems::default();
+        let points = parse_list(Path::new("tep_points.csv"), POINTS.as_bytes(), "plc", &mut problems);
+        assert!(problems.is_empty(), "{:?}", problems.list);
+        let setup = conformance::setup(points, Clock::machine(), "not-written".into());
         Candidate { driver: "modbus-tcp", text: format!("address = \"{}\"", plc.address), setup }
     }
 

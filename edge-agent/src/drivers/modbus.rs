@@ -77,10 +77,8 @@ fn validate(
         }
     }
     (points.len() == setup.points.len()).then_some(())?;
-    let coarse = read_plan::plan(points.iter().map(|point| point.span), limits);
-    let blocks = coarse.clone();
     let settings = Settings { target: target?.value, unit: u8::try_from(unit).ok()?, deadline };
-    Some(Box::new(Modbus { settings, points, coarse, blocks, split_at: None, next: 0, connection: None }))
+    Some(Box::new(Modbus::new(settings, points, limits)))
 }
 
 fn small(
@@ -129,6 +127,14 @@ struct Modbus {
     /// The block with which the round goes on.
     next: usize,
     connection: Option<Connection>,
+}
+
+impl Modbus {
+    fn new(settings: Settings, points: Vec<Address>, limits: Limits) -> Modbus {
+        let coarse = read_plan::plan(points.iter().map(|point| point.span), limits);
+        let blocks = coarse.clone();
+        Modbus { settings, points, coarse, blocks, split_at: None, next: 0, connection: None }
+    }
 }
 
 #[async_trait]

@@ -173,6 +173,28 @@ async fn an_exception_is_for_its_points_alone() {
 }
 
 #[tokio::test]
+async fn requests_are_merged_again_after_a_while() {
+    let (target, task) = device(with_a_hole).await;
+    let settings = Settings { target, unit: 1, deadline: Duration::from_secs(1) };
+    let limits = Limits { registers_max: 125, bits_max: 2000, gap_max: 8 };
+    let points = [0, 1, 3, 4].map(|at| Address::parse(&format!("hr:{at}"), DataType::UInt16).unwrap());
+    let mut modbus = Modbus::new(settings, points.to_vec(), limits);
+    modbus.open(None).await.unwrap();
+    assert_eq!(modbus.blocks.len(), 1);
+    modbus.read(&mut Readings::default()).await.unwrap();
+    let (finer, split_at) = (modbus.blocks.clone(), modbus.split_at.unwrap());
+    assert!(finer.len() > 1);
+    modbus.read(&mut Readings::default()).await.unwrap();
+    assert_eq!((&modbus.blocks, modbus.split_at), (&finer, Some(split_at)));
+    modbus.split_at = split_at.checked_sub(COARSE_AGAIN);
+    let mut readings = Readings::default();
+    modbus.read(&mut readings).await.unwrap();
+    assert_eq!((&modbus.blocks, readings.list.len()), (&finer, 4));
+    assert!(modbus.split_at.unwrap() > split_at, "it was tried again");
+    task.abort();
+}
+
+#[tokio::test]
 async fn a_bit_is_not_written_without_mask_write() {
     let (address, task) = device(with_a_hole).await;
     let mut driver = driver(&address, &[("hr:0.1", DataType::Boolean)]);
