@@ -301,7 +301,9 @@ fn router(api: Api) -> Router {
 
 /// The page; `?token=` signs in, so that a program can print a link, and leaves no token in the address.
 async fn page(State(api): State<Api>, request: Request) -> Response {
-    let query = request.uri().query().unwrap_or("");
+    // Another site's page may not use up this address's guesses.
+    let is_foreign = request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    let query = if is_foreign { "" } else { request.uri().query().unwrap_or("") };
     match query.split('&').find_map(|pair| pair.strip_prefix("token=")) {
         None => console::page(),
         Some(token) => match api.auth().sign_in(auth::peer(&request), token, Instant::now()) {

@@ -37,7 +37,6 @@ export function App() {
   }, [session, ask]);
 
   const signOut = useCallback(async () => {
-    live.close();
     try {
       await post("/logout", {});
     } finally {
@@ -162,10 +161,7 @@ function usePoints(onOut: () => void): { points: ReadonlyMap<string, Point>; com
   const out = useRef(onOut);
   out.current = onOut;
 
-  useEffect(() => {
-    live.open();
-    return () => live.close();
-  }, []);
+  useEffect(() => live.start(), []);
 
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined;

@@ -9,6 +9,9 @@ interface Pushed extends Reading {
 
 type Listener = () => void;
 
+/** A hidden page gives its stream back after so long: browsers allow six connections per host, phones have batteries. */
+const HIDDEN_MS = 20_000;
+
 /** How many readings of the watched point are kept between two looks at its history. */
 const TAIL_MAX = 20_000;
 
@@ -19,6 +22,7 @@ export class Live {
   private readonly unknownListeners = new Set<(path: string) => void>();
   private source: EventSource | null = null;
   private retry: ReturnType<typeof setTimeout> | undefined;
+  private hidden: ReturnType<typeof setTimeout> | undefined;
   private watched: string | null = null;
   private tail: Reading[] = [];
   private known = new Set<string>();
@@ -26,7 +30,23 @@ export class Live {
   /** Hub time minus browser time, in ms. */
   skew = 0;
 
-  open(): void {
+  /** Opens the stream, and keeps it while the page can be seen; gives back how to end that. */
+  start(): () => void {
+    const look = (): void => {
+      clearTimeout(this.hidden);
+      if (document.hidden) this.hidden = setTimeout(() => this.close(), HIDDEN_MS);
+      else if (this.source === null) this.open();
+    };
+    document.addEventListener("visibilitychange", look);
+    this.open();
+    return () => {
+      document.removeEventListener("visibilitychange", look);
+      clearTimeout(this.hidden);
+      this.close();
+    };
+  }
+
+  private open(): void {
     this.close();
     const source = new EventSource("/api/v1/live");
     this.source = source;
@@ -42,7 +62,7 @@ export class Live {
     };
   }
 
-  close(): void {
+  private close(): void {
     clearTimeout(this.retry);
     this.source?.close();
     this.source = null;

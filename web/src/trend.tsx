@@ -91,10 +91,11 @@ function useHistory(path: string, range: Range): { history: Loaded; loading: boo
   const [state, setState] = useState<{ history: Loaded; loading: boolean; error: ApiError | null }>({ history: EMPTY, loading: true, error: null });
   useEffect(() => {
     const abort = new AbortController();
-    let timer: ReturnType<typeof setTimeout>;
+    let timer: ReturnType<typeof setTimeout> | undefined;
     live.watch(path);
     setState((before) => ({ ...before, loading: true }));
     const load = async (): Promise<void> => {
+      clearTimeout(timer);
       const from = range.seconds === null ? undefined : new Date(live.now() - range.seconds * 1000).toISOString();
       try {
         const answer = await get<History>("/history", { path, from, buckets: BUCKETS }, abort.signal);
@@ -103,10 +104,15 @@ function useHistory(path: string, range: Range): { history: Loaded; loading: boo
         if (abort.signal.aborted || !(error instanceof ApiError)) return;
         setState((before) => ({ ...before, loading: false, error }));
       }
-      timer = setTimeout(() => void load(), range.again);
+      if (!document.hidden) timer = setTimeout(() => void load(), range.again);
     };
+    const seen = (): void => {
+      if (!document.hidden) void load();
+    };
+    document.addEventListener("visibilitychange", seen);
     void load();
     return () => {
+      document.removeEventListener("visibilitychange", seen);
       abort.abort();
       clearTimeout(timer);
     };
