@@ -49,6 +49,10 @@ pub enum FeedError {
         /// Beginning of the answer.
         body: String,
     },
+    /// The epoch in which the pump read is gone from the log, though its position fits: what the catalogue's numbers mean
+    /// must be asked anew.
+    #[error("the hub's log has been renewed")]
+    Renewed,
     /// The answer is no page.
     #[error("the hub's answer cannot be read: {0}")]
     Undecodable(String),

@@ -175,12 +175,15 @@ impl Pump {
             }
             let page =
                 next_page(&mut session, self.sink.max_wait, drain_to.is_some(), &self.shutdown).await?;
+            let committed = session.committed;
             if let Some(page) = page {
                 self.take(&mut session, page).await?;
-                backoff.reset();
             }
             if session.open.since.is_some_and(|since| since.elapsed() >= self.sink.max_wait) {
                 self.commit(&mut session).await?;
+            }
+            if session.committed != committed || session.open.epoch.is_none() {
+                backoff.reset(); // pages alone are no success: the target may refuse every batch of them
             }
             self.reporter.position(session.open.settled(session.next), session.log.durable_end);
         }
@@ -275,6 +278,9 @@ impl Session {
         }
         let here = self.log.epoch_at(self.next).map(|span| span.epoch);
         log.resume(Some(Cursor { epoch: here, position: self.next }))?;
+        if here.is_none_or(|epoch| log.span_of(epoch).is_none()) {
+            return Err(FeedError::Renewed.into());
+        }
         self.log = log;
         Ok(page)
     }

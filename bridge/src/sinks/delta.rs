@@ -1,7 +1,7 @@
 //! A Delta table on a local disk: rows and cursor in one commit of its log (design §4.16, §10).
 //!
-//! Data files are ours (`parquet_file.rs`), one per day and batch, `day=2026-11-22/{hub}.{sink}-{epoch}-{start}-{end}.parquet`;
-//! the kernel writes the log. Each commit carries two transaction ids with the position's end as version:
+//! Data files are ours (`parquet_file.rs`), one per day and batch, `day=2026-11-22/{hub}.{sink}-{epoch}-{start}-{end}.parquet`:
+//! two files of one name have the same rows. The kernel writes the log. Each commit carries two transaction ids with the position's end as version:
 //!
 //! - `forebay/{hub id}/{plant-log epoch, 16 hex}/{sink}`: the cursor. It is asked back on open, newest epoch first.
 //! - `forebay/{hub id}/{sink}`: the same number whatever the epoch, so that a table whose epochs the hub's log no longer
@@ -11,7 +11,7 @@
 //! loses looks at the cursor again: unmoved, it tries again on the new version; at its own end, the commit had landed
 //! and only the answer was lost; elsewhere, the sink reports `Raced`. Every `CHECKPOINT_COMMITS` commits a checkpoint
 //! is written, after the commit; its failure is logged and tried again later. There is no vacuum and no compaction yet:
-//! files staged before a crash stay, unreferenced, until a vacuum.
+//! files staged before a crash stay, unreferenced, unless the same range is staged again.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ use runtime::config_file::{Problems, Section};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use url::Url;
 
-use super::folder::{Folder, file_word, path_key};
+use super::folder::{Folder, file_word, path_key, sync_folder};
 use super::{Sink, SinkError, SinkKind, Written, blocking, in_one_line};
 use crate::batch::Batch;
 use crate::cursor::{Cursor, PlantLog, Span};
@@ -72,6 +72,8 @@ pub struct DeltaSink {
     /// What the next commit builds on; `None` after a failure.
     table: Option<Table>,
     staged: Option<Staged>,
+    /// First position and files of the last batch that may not have been committed: open looks at it again.
+    doubtful: Option<(u64, Vec<String>)>,
 }
 
 #[derive(Debug)]
@@ -110,13 +112,14 @@ impl DeltaSink {
     /// A table in this folder.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
-        DeltaSink { path, target: None, table: None, staged: None }
+        DeltaSink { path, target: None, table: None, staged: None, doubtful: None }
     }
 }
 
 #[async_trait]
 impl Sink for DeltaSink {
     async fn open(&mut self, name: &str, log: &PlantLog) -> Result<Option<Cursor>, SinkError> {
+        let left_over = self.doubtful.clone();
         self.close().await;
         let (path, log, sink) = (self.path.clone(), log.clone(), name.to_owned());
         let (target, table) = blocking("cannot open the Delta table", move || {
@@ -126,10 +129,16 @@ impl Sink for DeltaSink {
             let target = Target { url, engine: engine()?, hub_id: log.hub_id.clone(), sink, folder };
             let snapshot = target.load_or_create()?;
             let held = target.held(&snapshot, &log.epochs)?;
+            if let Some((start, names)) = left_over
+                && held.is_none_or(|cursor| cursor.position <= start)
+            {
+                names.iter().for_each(|name| target.folder.discard(name));
+            }
             Ok((target, Table { snapshot, held }))
         })
         .await?;
         let held = table.held;
+        self.doubtful = None;
         self.target = Some(Arc::new(target));
         self.table = Some(table);
         Ok(held)
@@ -139,6 +148,8 @@ impl Sink for DeltaSink {
         let target = Arc::clone(self.target.as_ref().ok_or(SinkError::NotOpen)?);
         self.staged = None;
         let span = batch.span().clone();
+        let names = batch.days().iter().map(|day| target.file_name(&span, day.day)).collect();
+        self.doubtful = Some((span.positions.start, names));
         let mut files = Vec::with_capacity(batch.days().len());
         for nth in 0..batch.days().len() {
             let (target, batch) = (Arc::clone(&target), Arc::clone(&batch));
@@ -167,6 +178,7 @@ impl Sink for DeltaSink {
         let table =
             blocking("cannot commit to the Delta table", move || target.commit(table, &staged)).await?;
         self.table = Some(table);
+        self.doubtful = None;
         Ok(written)
     }
 
@@ -190,9 +202,10 @@ impl Target {
         format!("forebay/{}/{}", self.hub_id, self.sink)
     }
 
-    fn file_name(&self, span: &Span) -> String {
+    fn file_name(&self, span: &Span, day: i32) -> String {
         format!(
-            "{}.{}-{}-{:020}-{:020}.parquet",
+            "{DAY}={}/{}.{}-{}-{:020}-{:020}.parquet",
+            date_text(day),
             file_word(&self.hub_id),
             file_word(&self.sink),
             span.epoch,
@@ -205,7 +218,7 @@ impl Target {
     fn stage(&self, batch: &Batch, nth: usize) -> Result<Option<StagedFile>, SinkError> {
         let Some(day) = batch.days().get(nth) else { return Ok(None) };
         let file = encode_day(batch, day)?;
-        let name = format!("{DAY}={}/{}", date_text(day.day), self.file_name(batch.span()));
+        let name = self.file_name(batch.span(), day.day);
         let bytes = file.bytes.len() as u64;
         self.folder.put(&name, file.bytes, PutMode::Overwrite)?;
         let modified_ms = self.folder.modified_ms(&name)?;
@@ -223,6 +236,8 @@ impl Target {
             // Lost against another creator: its table is checked like any other.
             drop(created);
         }
+        sync_folder(&self.folder.root.join("_delta_log"))
+            .map_err(|error| SinkError::unavailable("cannot sync the Delta table's log", error))?;
         let snapshot = self.latest(None)?;
         check_schema(&snapshot)?;
         Ok(snapshot)

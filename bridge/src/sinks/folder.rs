@@ -56,6 +56,8 @@ impl Folder {
             );
             SinkError::unavailable(doing, io::Error::from(error))
         })?;
+        // What a listing shows here counts as committed; so it must not be undone by a power cut that is still to come.
+        sync_folder(&root).map_err(failed)?;
         let store = LocalFileSystem::new_with_prefix(&root).map_err(|error| {
             SinkError::unavailable(format!("cannot open the folder {}", root.display()), error)
         })?;
@@ -75,6 +77,15 @@ impl Folder {
             Err(error) => {
                 Err(SinkError::unavailable(format!("cannot write {}/{name}", self.root.display()), error))
             }
+        }
+    }
+
+    /// Removes a file that nothing refers to; if it cannot be removed it only takes space.
+    pub(super) fn discard(&self, name: &str) {
+        if let Err(error) = std::fs::remove_file(self.root.join(name))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = name, %error, "cannot remove a file that was not committed");
         }
     }
 
@@ -99,7 +110,12 @@ fn create_folder(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         other => other?,
     }
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    sync_folder(parent.unwrap_or(Path::new(".")))
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// A text for file names: letters and digits stay, every other byte is `_` and two hexadecimal digits.
