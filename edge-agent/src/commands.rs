@@ -1,6 +1,6 @@
 //! Commands from the hub: checked against this agent's own rules, executed at most once, reported through the outbox.
 //!
-//! The order of the checks is the order of [`check`]; the first that fails is the outcome. A command without id cannot
+//! The order of the checks is that of docs/specs/receipts.md §6; the first that fails is the outcome. A command without id cannot
 //! be reported: it is counted and said in the log. The id is on disk before the device is touched, so neither a
 //! repeated message nor a restart writes twice.
 
@@ -38,6 +38,8 @@ pub const WAITING_MAX: usize = 32;
 pub const DEVICE_WRITES_MAX: usize = 4;
 /// A device's task answers within its own deadlines; this is for one that hangs.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(40);
+/// An expiry further away is as good as this one.
+const EXPIRY_MAX: Duration = Duration::from_secs(86_400);
 /// A full outbox is asked again so often for a report.
 const FULL_WAIT: Duration = Duration::from_millis(500);
 
@@ -124,6 +126,13 @@ struct Allowed<'a> {
     not_after: Instant,
 }
 
+/// What the rules say.
+enum Checked<'a> {
+    Allowed(Allowed<'a>),
+    Ends(CommandOutcome),
+    Repeated,
+}
+
 /// Executes commands; one task.
 pub struct Executor {
     /// Whether the configuration allows commands.
@@ -196,13 +205,16 @@ impl Executor {
         let (id, expires_at) = (request.head.id, request.head.expires_at);
         let mut read_back = String::new();
         let outcome = match self.check(&request) {
-            Err(outcome) => outcome,
-            Ok(allowed) => match self.outbox.command_seen(id, expires_at).await {
+            Checked::Ends(outcome) => outcome,
+            Checked::Repeated => {
+                self.repeated(&request);
+                return Ok(());
+            }
+            Checked::Allowed(allowed) => match self.outbox.command_seen(id, expires_at).await {
                 Err(OutboxError::Full) => CommandOutcome::Refused("the agent's disk is full".into()),
                 Err(error) => return Err(error),
                 Ok(false) => {
-                    self.meters.repeated.increment();
-                    tracing::info!(%id, "a command came again; it is executed at most once");
+                    self.repeated(&request);
                     return Ok(());
                 }
                 Ok(true) => {
@@ -220,9 +232,15 @@ impl Executor {
         self.report(CommandReport { id, outcome, path, read_back }, shutdown).await
     }
 
-    /// Every rule of design §6, in order.
-    fn check(&self, request: &Request) -> Result<Allowed<'_>, CommandOutcome> {
-        let refused = |why: &str| Err(CommandOutcome::Refused(why.to_owned()));
+    /// The first one answers.
+    fn repeated(&self, request: &Request) {
+        self.meters.repeated.increment();
+        tracing::info!(id = %request.head.id, "a command came again; it is executed at most once");
+    }
+
+    /// Every rule of design §6, in the order of docs/specs/receipts.md.
+    fn check(&self, request: &Request) -> Checked<'_> {
+        let refused = |why: &str| Checked::Ends(CommandOutcome::Refused(why.to_owned()));
         if request.is_stored {
             return refused("retained or historical");
         }
@@ -239,15 +257,21 @@ impl Executor {
         let Some(value) = &request.value else {
             return refused("type: the value is not one of the point's type");
         };
-        let raw = target.rules.raw_for_write(value).map_err(CommandOutcome::Refused)?;
+        let raw = match target.rules.raw_for_write(value) {
+            Ok(raw) => raw,
+            Err(why) => return refused(&why),
+        };
+        if self.outbox.has_seen(request.head.id) {
+            return Checked::Repeated;
+        }
         let Some(skew) = self.skew.usable() else { return refused("clock") };
         let hub_now = self.clock.now().0.saturating_add(skew);
         let left = request.head.expires_at.0.saturating_sub(hub_now);
         if left <= 0 {
-            return Err(CommandOutcome::Expired);
+            return Checked::Ends(CommandOutcome::Expired);
         }
-        let left = Duration::from_micros(left.unsigned_abs()).min(Duration::from_secs(86_400));
-        Ok(Allowed { target, raw, not_after: Instant::now() + left })
+        let left = Duration::from_micros(left.unsigned_abs()).min(EXPIRY_MAX);
+        Checked::Allowed(Allowed { target, raw, not_after: Instant::now() + left })
     }
 
     fn count(&self, outcome: &CommandOutcome) {

@@ -21,6 +21,7 @@ mod present;
 mod split;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -159,12 +160,18 @@ pub struct Outbox {
 pub(crate) struct Shared {
     epochs: Mutex<Epochs>,
     dropped: Mutex<Dropped>,
+    /// Ids of commands that are on disk, and when they may be forgotten.
+    commands: Mutex<HashMap<CommandId, Timestamp>>,
     is_full: std::sync::atomic::AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn epochs(&self) -> MutexGuard<'_, Epochs> {
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn commands(&self) -> MutexGuard<'_, HashMap<CommandId, Timestamp>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn dropped(&self) -> MutexGuard<'_, Dropped> {
@@ -185,6 +192,12 @@ impl Outbox {
         let (done, answer) = oneshot::channel();
         self.items.send(Item::CommandSeen { id, expires_at, done }).await.map_err(|_| OutboxError::Closed)?;
         answer.await.map_err(|_| OutboxError::Closed)?
+    }
+
+    /// Whether a command's id was made durable before.
+    #[must_use]
+    pub fn has_seen(&self, id: CommandId) -> bool {
+        self.shared.commands().contains_key(&id)
     }
 
     /// Takes a receipt: what it covers is settled at once and trimmed by the writer. Returns what was refused.

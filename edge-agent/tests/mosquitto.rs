@@ -3,6 +3,8 @@
 //! The host is strict: `seq` without a gap, data only of what is born, aliases of the present birth, accounts that add
 //! up to what the records carry. It is not the hub: it shows that the agent keeps its side of docs/specs/receipts.md.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::net::TcpListener;

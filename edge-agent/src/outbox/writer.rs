@@ -49,6 +49,10 @@ impl Held {
         self.commands.insert(id, (expires_at, at));
     }
 
+    pub(super) fn command_ids(&self) -> HashMap<CommandId, Timestamp> {
+        self.commands.iter().map(|(id, (expires_at, _))| (*id, *expires_at)).collect()
+    }
+
     /// What lies below `keep_from` and is still needed, as records.
     fn below(&mut self, keep_from: Position, now: Timestamp) -> Vec<LogRecord> {
         self.commands.retain(|_, (expires_at, _)| *expires_at > now);
@@ -368,6 +372,7 @@ impl Commits {
         match append(log, std::slice::from_ref(&record)) {
             Ok((at, bytes)) => {
                 self.held.keep_command(id, forget_at, at);
+                self.around.shared.commands().insert(id, forget_at);
                 self.waiting.seen.push(done);
                 bytes
             }
@@ -448,7 +453,9 @@ impl Commits {
 
     /// Removes whole segments below a position, after writing again what must survive them.
     fn remove_below(&mut self, log: &mut Log, keep_from: Position, settled: bool) -> Result<(), OutboxError> {
-        let survivors = self.held.below(keep_from, self.around.clock.now());
+        let now = self.around.clock.now();
+        self.around.shared.commands().retain(|_, expires_at| *expires_at > now);
+        let survivors = self.held.below(keep_from, now);
         for group in survivors.chunks(64) {
             let (first, _) = append(log, group)?;
             for (at, record) in (first.0..).zip(group) {

@@ -37,6 +37,8 @@ const RECEIPT_SILENCE: Duration = Duration::from_secs(15);
 const REBIRTH_SPACING: Duration = Duration::from_secs(1);
 /// History rests so long after a birth that a host asked for: it has other things to do.
 const REBIRTH_REST: Duration = Duration::from_secs(1);
+/// Epochs that an NBIRTH may name (docs/specs/receipts.md §2).
+const BIRTH_EPOCHS_MAX: usize = 4096;
 /// How often timers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often it is written down what a foreign host was given.
@@ -210,7 +212,11 @@ impl<'u> Session<'u> {
         }
         let setup = &self.uplink.setup;
         let now = setup.clock.now();
-        let (epochs, with_retired) = setup.outbox.epochs(|epochs| (epochs.accounts(), epochs.holds_older()));
+        let (mut epochs, with_retired) =
+            setup.outbox.epochs(|epochs| (epochs.accounts(), epochs.holds_older()));
+        if epochs.len() > BIRTH_EPOCHS_MAX {
+            epochs.drain(BIRTH_EPOCHS_MAX - 1..epochs.len() - 1); // their turn comes when the oldest are settled
+        }
         let head = BirthHead { epochs, agent_time: now, version: env!("CARGO_PKG_VERSION").to_owned() };
         let present = setup.outbox.present().clone();
         let latest = |id: PointId| present.look().latest(id).cloned();
@@ -470,7 +476,13 @@ impl<'u> Session<'u> {
                 }
                 receipt
             }
-            _ => {
+            Ok(payload) => {
+                if payload.metrics.iter().any(|metric| metric.name == Some(RECEIPT_METRIC)) {
+                    self.refuse_receipt("it was retained");
+                }
+                return Ok(());
+            }
+            Err(_) => {
                 self.uplink.meters.ignored.increment();
                 return Ok(());
             }
