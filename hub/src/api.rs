@@ -35,7 +35,7 @@ use model::limits::VALUE_BYTES_MAX;
 use proto::log_record::AgentId;
 use runtime::clock::Clock;
 use runtime::tasks::{CancellationToken, TaskKind, Tasks};
-use runtime::telemetry::Metrics;
+use runtime::telemetry::{Counter, Metrics};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -144,12 +144,18 @@ struct Inner {
     scans: Arc<Semaphore>,
     feeds: Arc<Semaphore>,
     cursors: Mutex<HashMap<String, Position>>,
+    /// Answers given, by the first digit of their status: 2 to 5.
+    answers: [Counter; 4],
     shutdown: CancellationToken,
 }
 
 impl Api {
     fn new(parts: Parts, token: Token, shutdown: CancellationToken) -> Self {
         let plant_log = parts.store.view();
+        let answers = ["2xx", "3xx", "4xx", "5xx"].map(|status| {
+            let help = "Answers of the HTTP API, by status.";
+            parts.metrics.counter("forebay_http_answers_total", help, &[("status", status)])
+        });
         let folder: PathBuf = parts.config.data_dir.join("history");
         Api(Arc::new(Inner {
             history: History::new(plant_log.clone(), folder),
@@ -161,6 +167,7 @@ impl Api {
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
             cursors: Mutex::default(),
+            answers,
             shutdown,
         }))
     }
@@ -295,7 +302,7 @@ fn router(api: Api) -> Router {
         .fallback(files)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(api.clone(), auth::gate))
-        .layer(middleware::from_fn(harden))
+        .layer(middleware::from_fn_with_state(api.clone(), harden))
         .with_state(api)
 }
 
@@ -320,12 +327,16 @@ async fn files(request: Request) -> Response {
     found.unwrap_or_else(|| ApiError::NotFound { what: format!("{path:?}") }.into_response())
 }
 
-/// Headers that keep a browser from doing what the page never asks for.
-async fn harden(request: Request, next: Next) -> Response {
+/// Headers that keep a browser from doing what the page never asks for; and the count of answers.
+async fn harden(State(api): State<Api>, request: Request, next: Next) -> Response {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
     let is_api = request.uri().path().starts_with("/api/") || request.uri().path() == "/metrics";
     let mut response = next.run(request).await;
+    let class = usize::from(response.status().as_u16() / 100).checked_sub(2);
+    if let Some(count) = class.and_then(|class| api.0.answers.get(class)) {
+        count.increment();
+    }
     let headers = response.headers_mut();
     let mut set =
         |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
@@ -338,3 +349,6 @@ async fn harden(request: Request, next: Next) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

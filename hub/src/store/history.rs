@@ -33,8 +33,8 @@ const SCAN_TIME_MAX: Duration = Duration::from_secs(4);
 const HEAP_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The index follows the log at this pace; what is newer is read without it.
 const FOLLOW_EVERY: Duration = Duration::from_secs(2);
-/// Records that the index takes in one go, so that questions get their turn.
-const FOLLOW_RECORDS: usize = 20_000;
+/// Bytes of records that the index takes in one go, so that questions and shutdown get their turn.
+const FOLLOW_BYTES: usize = 4 * 1024 * 1024;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ impl History {
     pub(crate) fn follow(&self, shutdown: &CancellationToken) {
         self.index().load(&self.log);
         while !shutdown.is_cancelled() {
-            let behind = match self.index().advance(&self.log, FOLLOW_RECORDS) {
+            let behind = match self.index().advance(&self.log, FOLLOW_BYTES) {
                 Ok(behind) => behind,
                 Err(error) => {
                     tracing::warn!(%error, "the history index cannot read the plant log; it tries again");

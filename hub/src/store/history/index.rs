@@ -92,11 +92,11 @@ impl Index {
         }
     }
 
-    /// Indexes up to so many records more; whether there is still more to do.
-    pub(super) fn advance(&mut self, log: &LogView, records: usize) -> Result<bool, LogError> {
+    /// Indexes about so many bytes of records more; whether there is still more to do.
+    pub(super) fn advance(&mut self, log: &LogView, bytes: usize) -> Result<bool, LogError> {
         let held = log.segments();
         self.forget(&held);
-        let mut left = records;
+        let mut left = bytes;
         for info in &held {
             let segment = self.segments.entry(info.first).or_insert_with(|| Segment::at(info));
             if segment.epoch != info.epoch {
@@ -111,11 +111,13 @@ impl Index {
                     return Ok(true);
                 }
                 match reader.next() {
-                    Ok(Some((position, record))) => segment.take(position, record),
+                    Ok(Some((position, record))) => {
+                        segment.take(position, record);
+                        left = left.saturating_sub(record.len());
+                    }
                     Ok(None) | Err(LogError::Trimmed { .. }) => break,
                     Err(error) => return Err(error),
                 }
-                left -= 1;
             }
             if info.sealed && segment.end == info.end {
                 let bytes = encode(info.first, segment);
