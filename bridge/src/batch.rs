@@ -101,7 +101,7 @@ impl BatchBuilder {
     /// Bytes held, for the pump's bound.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.rows() * ROW_BYTES + self.rows.texts.len()
+        self.rows() * ROW_BYTES + self.records.len() * size_of::<RecordHead>() + self.rows.texts.len()
     }
 
     /// Whether the record can join: it must not bring the commit above `COMMIT_DAYS_MAX` days. The first always can.
@@ -110,10 +110,10 @@ impl BatchBuilder {
         if self.days.is_empty() {
             return true;
         }
-        let mut new = BTreeSet::new();
+        let (mut new, mut last) = (BTreeSet::new(), None);
         for sample in &batch.samples {
             let day = day_of(sample.time.0, batch.accepted_at.0);
-            if !self.days.contains(&day) {
+            if last.replace(day) != Some(day) && !self.days.contains(&day) {
                 new.insert(day);
             }
         }

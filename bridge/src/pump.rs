@@ -41,6 +41,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// After shutdown begins, the log is followed to the end that it then has, for this long at most.
 const DRAIN_WITHIN: Duration = Duration::from_secs(7);
 
+/// The pause between pages while the pump keeps up with the hub and a batch is open.
+const LINGER: Duration = Duration::from_millis(100);
+
 /// Records taken before other tasks get a turn.
 const RECORDS_PER_TURN: usize = 32;
 
@@ -97,6 +100,8 @@ struct Session {
     committed: Option<Cursor>,
     /// The next position to take into the batch.
     next: u64,
+    /// Whether the last page went up to the hub's durable end.
+    has_all: bool,
     open: OpenBatch,
 }
 
@@ -159,26 +164,18 @@ impl Pump {
 
     /// From opening to an error, or to the end that shutdown asks for.
     async fn session(&mut self, backoff: &mut Backoff) -> Result<(), PumpError> {
-        let mut session = self.begin().await?;
-        let mut drain_to = None;
+        let shutdown = self.shutdown.clone();
+        let mut session = tokio::select! {
+            session = self.begin() => session?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
         loop {
-            if drain_to.is_none() && self.shutdown.is_cancelled() {
-                drain_to = Some((session.log.durable_end, Instant::now() + DRAIN_WITHIN));
-            }
-            if let Some((end, deadline)) = drain_to
-                && (session.next >= end || Instant::now() >= deadline)
-            {
-                self.commit(&mut session).await?;
-                self.reporter.position(session.next, session.log.durable_end);
-                session.page(Duration::ZERO).await?; // tells the hub the last cursor
-                return Ok(());
-            }
-            let page =
-                next_page(&mut session, self.sink.max_wait, drain_to.is_some(), &self.shutdown).await?;
             let committed = session.committed;
-            if let Some(page) = page {
-                self.take(&mut session, page).await?;
-            }
+            let page = tokio::select! {
+                page = session.next_page(self.sink.max_wait) => page?,
+                () = shutdown.cancelled() => return self.drain(session).await,
+            };
+            self.take(&mut session, page).await?;
             if session.open.since.is_some_and(|since| since.elapsed() >= self.sink.max_wait) {
                 self.commit(&mut session).await?;
             }
@@ -187,6 +184,32 @@ impl Pump {
             }
             self.reporter.position(session.open.settled(session.next), session.log.durable_end);
         }
+    }
+
+    /// Brings what the hub has by now into the target, and tells it so.
+    async fn drain(&mut self, mut session: Session) -> Result<(), PumpError> {
+        let deadline = Instant::now() + DRAIN_WITHIN;
+        let mut end = None;
+        while end.is_none_or(|end| session.next < end) {
+            match tokio::time::timeout_at(deadline, session.page(Duration::ZERO)).await {
+                Ok(Ok(page)) => {
+                    end.get_or_insert(session.log.durable_end);
+                    self.take(&mut session, page).await?;
+                }
+                // What was fetched is durable at the hub, and worth its commit even if the hub is gone.
+                Ok(Err(PumpError::Feed(error))) => {
+                    tracing::warn!(sink = %self.sink.name, error = %in_one_line(&error), "cannot drain the hub's log");
+                    break;
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_) => break,
+            }
+        }
+        self.commit(&mut session).await?;
+        self.reporter.position(session.next, session.log.durable_end);
+        // Only to tell the hub the cursor; without it the hub keeps a little more of its log.
+        tokio::time::timeout_at(deadline, session.page(Duration::ZERO)).await.ok();
+        Ok(())
     }
 
     async fn begin(&mut self) -> Result<Session, PumpError> {
@@ -199,7 +222,15 @@ impl Pump {
         self.reporter.held(committed);
         self.reporter.position(next, log.durable_end);
         self.reporter.state(State::Following);
-        Ok(Session { feed, log, site: probe.site, committed, next, open: OpenBatch::at(next) })
+        Ok(Session {
+            feed,
+            log,
+            site: probe.site,
+            committed,
+            next,
+            has_all: false,
+            open: OpenBatch::at(next),
+        })
     }
 
     /// Takes a page into batches, committing those that are full.
@@ -248,27 +279,22 @@ impl Pump {
     }
 }
 
-/// The next page, or `None` if shutdown began while the hub had nothing.
-async fn next_page(
-    session: &mut Session,
-    max_wait: Duration,
-    draining: bool,
-    shutdown: &CancellationToken,
-) -> Result<Option<FeedPage>, PumpError> {
-    if draining {
-        return session.page(Duration::ZERO).await.map(Some);
-    }
-    let wait = match session.open.since {
-        None => IDLE_WAIT,
-        Some(since) => max_wait.saturating_sub(since.elapsed()).min(IDLE_WAIT),
-    };
-    tokio::select! {
-        page = session.page(wait) => page.map(Some),
-        () = shutdown.cancelled() => Ok(None),
-    }
-}
-
 impl Session {
+    /// The next page, when there is one or the open batch is due.
+    async fn next_page(&mut self, max_wait: Duration) -> Result<FeedPage, PumpError> {
+        let wait = match self.open.since {
+            None => IDLE_WAIT,
+            Some(since) => {
+                // The rows wait for their commit anyway: a few larger pages instead of very many small ones.
+                if self.has_all {
+                    tokio::time::sleep(LINGER.min(max_wait / 10)).await;
+                }
+                max_wait.saturating_sub(since.elapsed()).min(IDLE_WAIT)
+            }
+        };
+        self.page(wait).await
+    }
+
     /// A page from here on; refreshes what is known of the log and checks that it still is the same one.
     async fn page(&mut self, wait: Duration) -> Result<FeedPage, PumpError> {
         let page = self.feed.page(Request { from: self.next, committed: self.committed, wait }).await?;
@@ -281,6 +307,7 @@ impl Session {
         if here.is_none_or(|epoch| log.span_of(epoch).is_none()) {
             return Err(FeedError::Renewed.into());
         }
+        self.has_all = page.next >= log.durable_end;
         self.log = log;
         Ok(page)
     }

@@ -102,10 +102,27 @@ async fn shutdown_brings_what_the_hub_had() {
         let running = start(&hub, vec![slow]).await;
         hub.append(&plain(0..500));
         running.until("reading", |s| s.durable_end == 500).await;
+        hub.append(&plain(500..900));
         assert!(running.tasks.drain().await.is_graceful());
-        expect(folder.path(), &plain(0..500)).await;
-        assert_eq!(hub.log().cursors["lake"], (FIRST, 500));
+        expect(folder.path(), &plain(0..900)).await;
+        assert_eq!(hub.log().cursors["lake"], (FIRST, 900));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutdown_without_the_hub_brings_what_was_fetched() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Hub::start(FIRST, catalogue_entries()).await;
+    hub.append(&plain(0..80));
+    let mut slow = sink(BOTH[0], folder.path());
+    slow.max_wait = Duration::from_secs(3600);
+    slow.max_rows = 100_000;
+    let running = start(&hub, vec![slow]).await;
+    running.until("reading", |s| s.durable_end == 80).await;
+    tokio::time::sleep(Duration::from_millis(200)).await; // now it waits for more, with everything in hand
+    let (gone, drained) = tokio::join!(hub.down(), running.tasks.drain());
+    assert_eq!((gone, drained.is_graceful()), ((), true));
+    expect(folder.path(), &plain(0..80)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use bridge::batch::day_of;
 use bridge::cursor::Cursor;
+use bridge::scan::scan;
 use bridge::sink_conformance::{
-    FIRST, START, batch, catalogue, every_type, plain, plant_log, record, sample,
+    FIRST, START, account, batch, catalogue, every_type, plain, plant_log, record, sample,
 };
 use bridge::sinks::Sink;
 use bridge::sinks::delta::DeltaSink;
@@ -29,9 +30,9 @@ fn python() -> PathBuf {
     python
 }
 
-fn read(kind: &str, table: &Path) -> Json {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("tests/peers/read_table.py");
-    let output = Command::new(python()).arg(script).arg(kind).arg(table).output().unwrap();
+fn peer(script: &str, arguments: &[&str], table: &Path) -> Json {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("tests/peers").join(script);
+    let output = Command::new(python()).arg(script).args(arguments).arg(table).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -164,7 +165,7 @@ async fn deltalake_duckdb_pyarrow_and_pandas_open_the_delta_table() {
     let records = records();
     fill(Box::new(DeltaSink::new(table.clone())), &records, 3).await;
     assert!(table.join("_delta_log/_last_checkpoint").exists(), "more than a hundred commits");
-    let seen = read("delta", &table);
+    let seen = peer("read_table.py", &["delta"], &table);
     let expected = expected(&records);
     for reader in ["deltalake", "deltalake_pandas", "pyarrow_dataset", "duckdb_delta"] {
         check(reader, &seen, &expected);
@@ -181,7 +182,7 @@ async fn pyarrow_pandas_and_duckdb_open_the_parquet_folder() {
     let folder = tempfile::tempdir().unwrap();
     let records = records();
     fill(Box::new(ParquetSink::new(folder.path().to_owned())), &records, 50).await;
-    let seen = read("parquet", folder.path());
+    let seen = peer("read_table.py", &["parquet"], folder.path());
     let expected = expected(&records);
     for reader in ["pyarrow", "pandas", "duckdb"] {
         check(reader, &seen, &expected);
@@ -189,6 +190,27 @@ async fn pyarrow_pandas_and_duckdb_open_the_parquet_folder() {
     check_types("pyarrow", &seen, &ARROW_TYPES);
     check_types("pyarrow", &seen, &[("path", "string"), ("quality", "string")]);
     check_types("duckdb", &seen, &DUCKDB_TYPES);
+}
+
+/// Another writer rewrites all files, checkpoints and cleans the log: the cursor stays, rows stay the same rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_deltalake_compacted_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (plain(0..90), plain(90..120));
+    fill(Box::new(DeltaSink::new(folder.path().to_owned())), &old, 3).await;
+    let done = peer("compact_table.py", &[], folder.path());
+    assert!(done["files"].as_u64().unwrap() < 30 && done["removed"].as_u64().unwrap() >= 30, "{done}");
+    let mut sink = DeltaSink::new(folder.path().to_owned());
+    let held = sink.open("lake", &plant_log(&[(FIRST, 0)], 200)).await.unwrap();
+    assert_eq!(held, Some(Cursor { epoch: Some(FIRST), position: 90 }));
+    sink.write(batch(FIRST, 90..120, &new)).await.unwrap();
+    sink.commit(Cursor { epoch: Some(FIRST), position: 120 }).await.unwrap();
+    sink.close().await;
+    let all = [old, new].concat();
+    let table = scan(folder.path().to_owned()).await.unwrap();
+    let rows = table.epochs.values().next().unwrap();
+    assert_eq!((table.foreign_rows, rows.duplicates, rows.account), (0, 0, account(&all, &catalogue())));
+    check("duckdb_delta", &peer("read_table.py", &["delta"], folder.path()), &expected(&all));
 }
 
 #[test]
