@@ -286,7 +286,7 @@ impl Target {
                         Some(snapshot) => Arc::clone(snapshot),
                         None => self.latest(Some(table.snapshot))?,
                     };
-                    self.checkpoint_if_due(&committed, &snapshot);
+                    let snapshot = self.checkpoint_if_due(&committed, snapshot);
                     return Ok(Table { snapshot, held: Some(end) });
                 }
                 CommitResult::Retryable(retryable) => return Err(failed(retryable.error)),
@@ -330,10 +330,18 @@ impl Target {
         transaction.commit(&self.engine)
     }
 
-    fn checkpoint_if_due(&self, committed: &CommittedTransaction, snapshot: &SnapshotRef) {
-        let due = committed.post_commit_stats().commits_since_checkpoint >= CHECKPOINT_COMMITS;
-        if due && let Err(error) = snapshot.checkpoint(&self.engine, None) {
-            tracing::warn!(table = %self.url, error = %in_one_line(&error), "no checkpoint this time");
+    /// The snapshot, with its checkpoint if one was due: the next is counted from there.
+    fn checkpoint_if_due(&self, committed: &CommittedTransaction, snapshot: SnapshotRef) -> SnapshotRef {
+        let since = committed.post_commit_stats().commits_since_checkpoint;
+        if since < CHECKPOINT_COMMITS || !since.is_multiple_of(CHECKPOINT_COMMITS) {
+            return snapshot; // after a failure, try again only as many commits later
+        }
+        match snapshot.checkpoint(&self.engine, None) {
+            Ok((_, snapshot)) => snapshot,
+            Err(error) => {
+                tracing::warn!(table = %self.url, error = %in_one_line(&error), "no checkpoint this time");
+                snapshot
+            }
         }
     }
 }
