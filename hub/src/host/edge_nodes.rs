@@ -353,7 +353,7 @@ impl EdgeNodes {
             problems.iter().find(|(problem, _)| *problem != Problem::UnsupportedType)
         {
             let why = format!("{} problems in a birth; the first: {what}", problems.len());
-            self.problem(*problem, message, now, why, None, out);
+            self.keep(*problem, message, now, &why, None, out);
             tracing::warn!(node = %message.node, device = message.device, problems = problems.len(),
                 first = problem.name(), what, "birth with problems");
         }
@@ -701,7 +701,7 @@ impl EdgeNodes {
         }
     }
 
-    /// Counts a problem and puts the payload into quarantine: always if it settles a record, else within a rate.
+    /// Counts a problem and puts the payload into quarantine.
     fn problem(
         &mut self,
         problem: Problem,
@@ -712,6 +712,19 @@ impl EdgeNodes {
         out: &mut Vec<Action>,
     ) {
         self.problems.add(problem);
+        self.keep(problem, message, now, &why, settles, out);
+    }
+
+    /// Puts the payload into quarantine: always if it settles a record, else within a rate.
+    fn keep(
+        &mut self,
+        problem: Problem,
+        message: &Message<'_>,
+        now: Moment,
+        why: &str,
+        settles: Option<(AgentId, RecordId)>,
+        out: &mut Vec<Action>,
+    ) {
         let second = now.at.0.div_euclid(1_000_000);
         if self.kept_this_second.0 != second {
             self.kept_this_second = (second, 0);
