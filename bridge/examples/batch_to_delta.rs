@@ -84,6 +84,7 @@ async fn main() {
         );
     }
     println!("{:>22}: {:7.2}", "bytes per row", bytes as f64 / all as f64);
+    println!("{:>22}: {:>7} MB", "peak memory", peak_memory_mb());
     let began = Instant::now();
     let table = scan(folder).await.unwrap();
     println!(
@@ -91,6 +92,13 @@ async fn main() {
         "reconcile scan",
         table.rows as f64 / began.elapsed().as_secs_f64() / 1e6
     );
+}
+
+/// The process's highest resident memory so far; 0 where the system does not say.
+fn peak_memory_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1000
 }
 
 fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {

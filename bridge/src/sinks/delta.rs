@@ -14,6 +14,7 @@
 //! files staged before a crash stay, unreferenced, unless the same range is staged again.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,6 +53,10 @@ const CHECKPOINT_COMMITS: u64 = 100;
 
 /// How often a commit starts again because somebody else committed something that does not concern us.
 const CONFLICTS_MAX: u32 = 20;
+
+/// Files of the table's log that are read at once. The engine's own number is 1000, which is for far object stores and
+/// costs 50 MB more at each checkpoint.
+const FILES_AT_ONCE: NonZero<usize> = NonZero::new(4).expect("not zero");
 
 /// Characters of a text bound that Delta's statistics keep.
 const BOUND_CHARACTERS_MAX: usize = 32;
@@ -353,9 +358,9 @@ pub(crate) fn engine() -> Result<Engine, SinkError> {
         return Err(SinkError::Unfit("Delta tables need a runtime of several threads".to_owned()));
     }
     let store = Arc::new(LocalFileSystem::new().with_fsync(true));
-    Ok(DefaultEngineBuilder::new(store)
-        .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(handle)))
-        .build())
+    let engine =
+        DefaultEngineBuilder::new(store).with_task_executor(Arc::new(TokioMultiThreadExecutor::new(handle)));
+    Ok(engine.with_buffer_size(FILES_AT_ONCE).build())
 }
 
 pub(crate) fn table_url(root: &Path) -> Result<Url, SinkError> {
