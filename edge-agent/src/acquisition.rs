@@ -54,6 +54,8 @@ pub struct Surroundings {
     pub outbox: Outbox,
     /// The clock.
     pub clock: Clock,
+    /// The agent: label of its counters.
+    pub agent: String,
     /// For counters.
     pub metrics: Metrics,
     /// For consoles.
@@ -123,7 +125,7 @@ impl Acquisition {
         writes: mpsc::Receiver<DeviceWrite>,
         around: Surroundings,
     ) -> Self {
-        let label = [("device", config.name.as_str())];
+        let label = [("agent", around.agent.as_str()), ("device", config.name.as_str())];
         let counter = |name, help| around.metrics.counter(name, help, &label);
         let meters = Meters {
             reads: counter("forebay_edge_reads_total", "Successful reads of a device."),

@@ -163,9 +163,13 @@ pub struct CommandMeters {
 impl CommandMeters {
     /// Registers them.
     #[must_use]
-    pub fn new(metrics: &Metrics) -> Self {
+    pub fn new(metrics: &Metrics, agent: &str) -> Self {
         let counter = |outcome| {
-            metrics.counter("forebay_edge_commands_total", "Commands by outcome.", &[("outcome", outcome)])
+            metrics.counter(
+                "forebay_edge_commands_total",
+                "Commands by outcome.",
+                &[("agent", agent), ("outcome", outcome)],
+            )
         };
         CommandMeters {
             done: counter("done"),

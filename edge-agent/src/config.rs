@@ -125,14 +125,15 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
     if problems.list.len() > before {
         return None;
     }
+    let node = node?;
     Some(Config {
         plant: plant.clone(),
-        node: node?,
+        outbox: OutboxOptions { agent: node.to_string(), ..outbox },
+        node,
         data_dir: data_dir?,
         hub: hub?,
         host_id,
         primary_host,
-        outbox,
         history_rate,
         commands_enabled,
         devices,
@@ -209,6 +210,7 @@ fn outbox(section: &mut Section<'_>, problems: &mut Problems) -> OutboxOptions {
         _ => Err("must be \"stop-accepting\" or \"drop-oldest\"".into()),
     });
     OutboxOptions {
+        agent: String::new(), // known when the node is
         bytes_max: size.map_or(OUTBOX_MAX, |size| size.value),
         when_full: policy.map_or(WhenFull::StopAccepting, |policy| policy.value),
     }

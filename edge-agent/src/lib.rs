@@ -66,7 +66,7 @@ pub struct Handle {
     node: NodeId,
     outbox: Outbox,
     health: Health,
-    _catalogue: Arc<Catalogue>,
+    catalogue: Arc<Catalogue>,
 }
 
 /// How an agent is, in one piece.
@@ -132,7 +132,7 @@ pub async fn start(
         node: config.node.clone(),
         outbox: opened.outbox.clone(),
         health: Health::default(),
-        _catalogue: Arc::new(catalogue),
+        catalogue: Arc::new(catalogue),
     };
     spawn(config, &handle, opened, &clock, &metrics, &tasks);
     Ok(handle)
@@ -163,11 +163,11 @@ fn definitions(config: &Config) -> Vec<PointDefinition> {
 fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics: &Metrics, tasks: &Tasks) {
     let node = config.node.clone();
     let outbox = opened.outbox;
-    let points: Arc<Points> = handle._catalogue.points.clone();
+    let points: Arc<Points> = handle.catalogue.points.clone();
     let producers = Arc::new(());
     let mut positions = opened.positions;
     let mut targets: HashMap<PointId, Target> = HashMap::new();
-    let mut numbers = handle._catalogue.current.iter().copied();
+    let mut numbers = handle.catalogue.current.iter().copied();
     let writer = opened.writer;
     tasks.spawn_blocking(TaskKind::LogWriter, format!("{node} outbox"), || writer.run());
     for device in config.devices {
@@ -189,6 +189,7 @@ fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics
         let around = Surroundings {
             outbox: outbox.clone(),
             clock: clock.clone(),
+            agent: node.to_string(),
             metrics: metrics.clone(),
             health: handle.health.clone(),
             device: number,
@@ -211,7 +212,7 @@ fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics
         outbox: outbox.clone(),
         clock: clock.clone(),
         skew: skew.clone(),
-        meters: CommandMeters::new(metrics),
+        meters: CommandMeters::new(metrics, &node.to_string()),
     };
     let (shutdown, producing) = (tasks.shutdown(), producers.clone());
     tasks.spawn(TaskKind::Transport, format!("{node} commands"), async move {

@@ -43,6 +43,8 @@ const ITEMS_MAX: usize = 64;
 /// Size and policy of an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxOptions {
+    /// Whose it is: label of its counters.
+    pub agent: String,
     /// Bound on disk.
     pub bytes_max: u64,
     /// What happens when it is reached and the hub has not taken the oldest.
@@ -267,5 +269,7 @@ impl Outbox {
     }
 }
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;

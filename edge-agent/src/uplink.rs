@@ -127,8 +127,8 @@ pub(crate) struct Meters {
 }
 
 impl Meters {
-    fn new(metrics: &Metrics) -> Self {
-        let counter = |name, help| metrics.counter(name, help, &[]);
+    fn new(metrics: &Metrics, agent: &str) -> Self {
+        let counter = |name, help| metrics.counter(name, help, &[("agent", agent)]);
         Meters {
             sessions: counter("forebay_edge_sessions_total", "MQTT sessions begun."),
             live_records: counter("forebay_edge_live_records_total", "Records sent live."),
@@ -161,7 +161,8 @@ impl Uplink {
         let state = session_file::load(&setup.data_dir);
         let promise = if state.has_receipts { Promise::Receipts } else { Promise::Unknown };
         setup.health.session(|session| session.promise = promise);
-        Uplink { setup, meters: Meters::new(metrics), state, delivery: Delivery::default() }
+        let meters = Meters::new(metrics, &setup.node.to_string());
+        Uplink { setup, meters, state, delivery: Delivery::default() }
     }
 
     /// Until shutdown: then what was accepted is sent while the link stands, and the outbox is closed.

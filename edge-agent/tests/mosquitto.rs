@@ -10,6 +10,8 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use model::{CommandId, CommandOutcome, DataType, Epoch, NodeId, RangeSet, Timestamp, Value};
@@ -107,9 +109,18 @@ async fn start_agent(config: &Path) -> Agent {
 }
 
 impl Agent {
-    async fn stop(self) {
-        let drained = self.tasks.drain().await;
-        assert!(drained.is_graceful(), "{drained:?}");
+    /// Drains, while the host goes on receiving and sending receipts.
+    async fn stop(self, host: &mut Host) {
+        let (done, mut ended) = tokio::sync::oneshot::channel();
+        let mut draining = tokio::task::JoinSet::new();
+        draining.spawn(async move { done.send(self.tasks.drain().await).unwrap() });
+        loop {
+            host.for_a_while(Duration::from_millis(20)).await;
+            if let Ok(drained) = ended.try_recv() {
+                assert!(drained.is_graceful(), "{drained:?}");
+                return;
+            }
+        }
     }
 }
 
@@ -193,11 +204,15 @@ impl Host {
     }
 
     /// Receives until the condition holds; receipts every 100 ms.
-    async fn until(&mut self, what: &str, mut condition: impl FnMut(&Plant) -> bool) {
-        let until = Instant::now() + Duration::from_secs(15);
+    async fn until(&mut self, what: &str, condition: impl FnMut(&Plant) -> bool) {
+        self.until_within(Duration::from_secs(15), what, condition).await;
+    }
+
+    async fn until_within(&mut self, time: Duration, what: &str, mut condition: impl FnMut(&Plant) -> bool) {
+        let until = Instant::now() + time;
         let mut receipts = tokio::time::interval(Duration::from_millis(100));
         while !condition(&self.plant) {
-            assert!(Instant::now() < until, "{what}: not within 15 s; {}", self.plant.summary());
+            assert!(Instant::now() < until, "{what}: not within {time:?}; {}", self.plant.summary());
             tokio::select! {
                 message = self.receiver.next() => {
                     let message = message.unwrap();
@@ -347,7 +362,7 @@ async fn births_data_receipts_and_rebirth() {
     host.until("no gap over the rebirth", Plant::is_complete).await;
     assert_eq!(host.plant.bd_seqs[0], host.plant.bd_seqs[1], "one session, one bdSeq");
     assert!(host.plant.repeated < 20, "receipts keep repeats rare: {}", host.plant.repeated);
-    agent.stop().await;
+    agent.stop(&mut host).await;
     host.until("NDEATH on leaving", |plant| {
         plant.log.last().is_some_and(|last| last.0 == MessageType::NDeath)
     })
@@ -376,7 +391,7 @@ async fn a_broker_restart_brings_history_flagged_and_complete() {
     host.until("the outage as history", |plant| plant.historical > before + 50).await;
     host.until("everything", Plant::is_complete).await;
     assert_ne!(host.plant.bd_seqs.first(), host.plant.bd_seqs.last());
-    agent.stop().await;
+    agent.stop(&mut host).await;
     drop(broker);
 }
 
@@ -396,7 +411,7 @@ async fn an_offline_host_pauses_everything() {
     host.state(true).await;
     host.until("the next session", |plant| plant.births == 2).await;
     host.until("everything", Plant::is_complete).await;
-    agent.stop().await;
+    agent.stop(&mut host).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -415,7 +430,7 @@ async fn a_lost_record_comes_again_as_history() {
     host.plant.sends_receipts = true;
     host.until("again", |plant| plant.received[&epoch].contains_range(&lost)).await;
     assert!(host.plant.historical >= 5);
-    agent.stop().await;
+    agent.stop(&mut host).await;
 }
 
 fn command(id: u8, value: f64, expires_in: Duration) -> (CommandHead, Value) {
@@ -472,7 +487,7 @@ async fn commands_are_executed_at_most_once_and_reported() {
     host.until("a report", |plant| plant.reports.len() == 7).await;
     send_command(&host, "setpoint", &first, false).await;
     host.for_a_while(Duration::from_millis(500)).await;
-    agent.stop().await;
+    agent.stop(&mut host).await;
     let agent = start_agent(&config).await;
     let births = host.plant.births;
     host.until("the next session", |plant| plant.births > births).await;
@@ -486,7 +501,7 @@ async fn commands_are_executed_at_most_once_and_reported() {
         "the simulated register after a restart"
     );
     assert!(agent.metrics.render().contains("outcome=\"repeated\"} 1"), "{}", agent.metrics.render());
-    agent.stop().await;
+    agent.stop(&mut host).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -511,7 +526,104 @@ async fn receipts_that_cannot_be_true_are_refused() {
         host.for_a_while(Duration::from_millis(50)).await;
     }
     host.until("all goes on", |plant| plant.live > 100 && plant.is_complete()).await;
-    agent.stop().await;
+    agent.stop(&mut host).await;
+}
+
+/// A link that can be frozen: connections stay open, nothing goes through.
+struct Link {
+    port: u16,
+    frozen: Arc<AtomicBool>,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+impl Link {
+    async fn to(broker: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let frozen = Arc::new(AtomicBool::new(false));
+        let flag = frozen.clone();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            let mut pumps = tokio::task::JoinSet::new();
+            loop {
+                let (near, _) = listener.accept().await.unwrap();
+                if flag.load(Ordering::Relaxed) {
+                    std::mem::forget(near); // accepted by the kernel, never served
+                    continue;
+                }
+                let far = tokio::net::TcpStream::connect(("127.0.0.1", broker)).await.unwrap();
+                let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                pumps.spawn(pump(near_in, far_out, flag.clone()));
+                pumps.spawn(pump(far_in, near_out, flag.clone()));
+            }
+        });
+        Link { port, frozen, _tasks: tasks }
+    }
+}
+
+async fn pump(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    frozen: Arc<AtomicBool>,
+) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut buffer = vec![0; 16 * 1024];
+    let mut was_frozen = false;
+    loop {
+        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        was_frozen |= frozen.load(Ordering::Relaxed);
+        if was_frozen {
+            continue; // this connection is dead for good, and nobody is told
+        }
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_open_link_is_noticed_and_nothing_is_lost() {
+    let broker = Mosquitto::start();
+    let link = Link::to(broker.port).await;
+    let dir = tempfile::tempdir().unwrap();
+    let agent = start_agent(&write_config(dir.path(), link.port)).await;
+    let mut host = Host::start(broker.port, Plant::with_receipts()).await;
+    host.until("live records", |plant| plant.live > 50).await;
+    link.frozen.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    link.frozen.store(false, Ordering::Relaxed); // new connections work; the old one looks alive
+    let begun = Instant::now();
+    host.plant.seq = None; // the broker takes the session over: NDEATH of the old, then births of the new
+    host.until_within(Duration::from_secs(18), "the next session", |plant| plant.births == 2).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(17),
+        "15 s without a receipt or a byte: {:?}",
+        begun.elapsed()
+    );
+    host.until("everything", Plant::is_complete).await;
+    agent.stop(&mut host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_host_is_given_everything_once_and_told_apart() {
+    let broker = Mosquitto::start();
+    let port = broker.port;
+    let dir = tempfile::tempdir().unwrap();
+    let agent = start_agent(&write_config(dir.path(), port)).await;
+    let mut host = Host::start(port, Plant::default()).await; // it sends no receipts
+    host.until("live records", |plant| plant.live > 20).await;
+    host.for_a_while(Duration::from_secs(7)).await;
+    assert_eq!(host.plant.repeated, 0, "nothing is sent again while the session stands");
+    let records = host.plant.live;
+    drop(broker);
+    let _broker = Mosquitto::start_on(port);
+    let mut host = Host::start(port, host.plant).await;
+    host.until("the next session", |plant| plant.births == 2).await;
+    host.until("everything", Plant::is_complete).await;
+    let repeated = host.plant.repeated;
+    assert!(repeated < records, "only what may have been on its way comes twice: {repeated} of {records}");
+    assert!(agent.handle.status().session.promise != edge_agent::health::Promise::Receipts);
+    agent.stop(&mut host).await;
 }
 
 /// Not a test of its own: the process that [`a_killed_agent_loses_nothing`] kills.

@@ -106,6 +106,7 @@ pub(super) fn open_with(
         epoch,
         scan.held,
         super::writer::Surroundings {
+            agent: options.agent.clone(),
             points: points.clone(),
             clock: clock.clone(),
             shared,

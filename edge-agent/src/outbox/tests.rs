@@ -39,7 +39,7 @@ struct Running {
 
 fn start(dir: &Path, bytes_max: u64, when_full: WhenFull) -> Running {
     let points = points(&dir.join("catalogue"));
-    let options = OutboxOptions { bytes_max, when_full };
+    let options = OutboxOptions { agent: "g/n".into(), bytes_max, when_full };
     let clock = Clock::manual(NOW);
     let Opened { outbox, writer, positions, .. } =
         open(&dir.join("outbox"), &options, &points, &clock, &Metrics::default()).unwrap();

@@ -87,6 +87,8 @@ impl Held {
 
 /// What the writer serves.
 pub(super) struct Surroundings {
+    /// Label of its counters.
+    pub(super) agent: String,
     pub(super) points: Arc<Points>,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
@@ -113,6 +115,7 @@ impl Writer {
         around: Surroundings,
         metrics: &Metrics,
     ) -> Self {
+        let around_agent = around.agent.clone();
         let commits = Commits {
             epoch,
             next: 0,
@@ -123,7 +126,7 @@ impl Writer {
             boundaries: BTreeMap::new(),
             trim_due: true, // what was receipted or emptied before a restart
             handed: Position(0),
-            meters: Meters::new(metrics),
+            meters: Meters::new(metrics, &around_agent),
         };
         Writer { log, intake: ItemIntake { items: intake, closed: false }, commits }
     }
@@ -205,28 +208,29 @@ struct Meters {
 }
 
 impl Meters {
-    fn new(metrics: &Metrics) -> Self {
+    fn new(metrics: &Metrics, agent: &str) -> Self {
+        let label = [("agent", agent)];
         Meters {
             samples: metrics.counter(
                 "forebay_edge_accepted_samples_total",
                 "Samples accepted into the outbox.",
-                &[],
+                &label,
             ),
             refused: metrics.counter(
                 "forebay_edge_refused_groups_total",
                 "Reads that had to wait because the outbox is full.",
-                &[],
+                &label,
             ),
             dropped: metrics.counter(
                 "forebay_edge_dropped_records_total",
                 "Records that policy removed before a receipt covered them.",
-                &[],
+                &label,
             ),
-            bytes: metrics.gauge("forebay_edge_outbox_bytes", "Bytes of the outbox on disk.", &[]),
+            bytes: metrics.gauge("forebay_edge_outbox_bytes", "Bytes of the outbox on disk.", &label),
             backlog: metrics.gauge(
                 "forebay_edge_backlog_records",
                 "Records held that no receipt covers.",
-                &[],
+                &label,
             ),
         }
     }
@@ -304,9 +308,11 @@ impl Committer for Commits {
     }
 
     fn no_room(&mut self, log: &mut Log, full: &LogError) {
-        tracing::warn!(%full, "the disk is full: what was read waits in memory");
+        if !self.around.shared.is_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%full, "the disk is full: what was read waits in memory, nothing more is accepted");
+        }
         if let Err(error) = self.trim_receipted(log) {
-            tracing::error!(%error, "the outbox could not be trimmed");
+            tracing::debug!(%error, "nothing to trim either");
         }
     }
 
@@ -462,7 +468,9 @@ impl Commits {
                 self.held.moved(record, Position(at));
             }
         }
-        log.sync()?;
+        if !survivors.is_empty() {
+            log.sync()?;
+        }
         let first = log.trim(keep_from)?;
         let next = first_record(&log.view(), first, &self.around.points)?;
         let mut epochs = self.around.shared.epochs();
