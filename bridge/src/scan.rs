@@ -129,7 +129,10 @@ pub async fn scan(root: PathBuf) -> Result<TableScan, ScanError> {
 }
 
 fn scan_blocking(root: &Path) -> Result<TableScan, ScanError> {
-    let root = root.canonicalize().map_err(|source| ScanError::Io { path: root.to_owned(), source })?;
+    let root = root.canonicalize().map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => ScanError::NoTable(root.to_owned()),
+        _ => ScanError::Io { path: root.to_owned(), source },
+    })?;
     let (version, mut files) =
         if has_log(&root) { delta_files(&root)? } else { (None, folder_files(&root)?) };
     if version.is_none() && files.is_empty() {

@@ -199,7 +199,7 @@ async fn expect(root: &Path, records: &[SampleBatch]) -> TableScan {
 
 async fn commits_and_says_so_when_opened_again(make: Make) {
     let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("deep/table");
+    let root = folder.path().join("deep/täble #1, 50 ?");
     let log = plant_log(&[(FIRST, 0)], 20);
     let mut sink = make(&root);
     assert_eq!(sink.open(NAME, &log).await.unwrap(), None);

@@ -364,6 +364,10 @@ pub(crate) fn engine() -> Result<Engine, SinkError> {
 }
 
 pub(crate) fn table_url(root: &Path) -> Result<Url, SinkError> {
+    if root.as_os_str().as_encoded_bytes().contains(&b'%') {
+        let why = "has a % in its path, which the Delta library takes for an escape; choose another folder";
+        return Err(SinkError::Unfit(format!("{} {why}", root.display())));
+    }
     Url::from_directory_path(root)
         .map_err(|()| SinkError::Unfit(format!("{} cannot be written as a URL", root.display())))
 }

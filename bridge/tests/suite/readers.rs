@@ -161,7 +161,7 @@ const DUCKDB_TYPES: [(&str, &str); 8] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deltalake_duckdb_pyarrow_and_pandas_open_the_delta_table() {
     let folder = tempfile::tempdir().unwrap();
-    let table = folder.path().join("plant lake");
+    let table = folder.path().join("plant lake, Öl #1");
     let records = records();
     fill(Box::new(DeltaSink::new(table.clone())), &records, 3).await;
     let checkpoints: Vec<String> = std::fs::read_dir(table.join("_delta_log"))
