@@ -18,7 +18,12 @@ pub fn run(metrics: usize, time: Duration) -> Figures {
     let mut payload = Vec::new();
     records.encode_next(&mut payload);
     let bytes = payload.clone();
-    figures.push("bytes_per_metric", ratio(bytes.len(), metrics), "B", format!("{metrics} doubles per payload"));
+    figures.push(
+        "bytes_per_metric",
+        ratio(bytes.len(), metrics),
+        "B",
+        format!("{metrics} doubles per payload"),
+    );
     let (batch, head) = records.last();
     let encode = per_call(time, || {
         payload.clear();

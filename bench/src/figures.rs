@@ -40,7 +40,11 @@ impl Figures {
     /// An object of name to number.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        self.list.iter().map(|figure| (figure.name.to_owned(), json!(figure.value))).collect::<serde_json::Map<_, _>>().into()
+        self.list
+            .iter()
+            .map(|figure| (figure.name.to_owned(), json!(figure.value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     }
 }
 

@@ -1,6 +1,9 @@
 //! A load: records of doubles as an agent would send them, with identities and accounts that the hub can check.
 
-use model::{DataType, Epoch, Offset, PointDefinition, PointId, PointPath, Quality, RecordId, Sample, SampleBatch, Timestamp, Value};
+use model::{
+    DataType, Epoch, Offset, PointDefinition, PointId, PointPath, Quality, RecordId, Sample, SampleBatch,
+    Timestamp, Value,
+};
 use proto::account::{Account, path_hash, sample_hash};
 use proto::receipt::{COMMAND_REPORT_METRIC, RECEIPT_METRIC};
 use proto::sparkplug::encode::{self, BirthMetric};
@@ -75,7 +78,13 @@ impl Records {
         ];
         let nothing = Account::default();
         let head = BirthHead {
-            epochs: vec![EpochAccount { epoch: self.epoch, first_held: 0, end: 0, before: nothing, total: nothing }],
+            epochs: vec![EpochAccount {
+                epoch: self.epoch,
+                first_held: 0,
+                end: 0,
+                before: nothing,
+                total: nothing,
+            }],
             agent_time: self.now,
             version: "bench".into(),
         };
@@ -113,7 +122,14 @@ impl Records {
             })
             .collect();
         for ((sample, hash), index) in samples.iter().zip(&self.hashes).zip(0..) {
-            self.account.add(sample_hash(offset, index, *hash, sample.time, sample.value.as_ref(), sample.quality));
+            self.account.add(sample_hash(
+                offset,
+                index,
+                *hash,
+                sample.time,
+                sample.value.as_ref(),
+                sample.quality,
+            ));
         }
         let id = RecordId { epoch: self.epoch, offset };
         let batch = SampleBatch { id, accepted_at: self.now, is_historical: false, samples };

@@ -36,8 +36,18 @@ pub fn run(program: &Path, dir: &Path, metrics: usize, time: Duration) -> Result
     std::fs::remove_dir_all(dir).ok();
     let mut figures = Figures::default();
     let what = format!("{metrics} metrics per message, one agent, {values} values");
-    figures.push("values_per_s", values as f64 / durable.as_secs_f64(), "values/s", format!("to receipt: {what}"));
-    figures.push("table_values_per_s", values as f64 / exported.as_secs_f64(), "values/s", format!("to Delta: {what}"));
+    figures.push(
+        "values_per_s",
+        values as f64 / durable.as_secs_f64(),
+        "values/s",
+        format!("to receipt: {what}"),
+    );
+    figures.push(
+        "table_values_per_s",
+        values as f64 / exported.as_secs_f64(),
+        "values/s",
+        format!("to Delta: {what}"),
+    );
     let cpu = used.cpu_seconds / (values as f64 / 1e6);
     figures.push("cpu_s_per_million", cpu, "s", "CPU of hub and bridge per million values");
     figures.push("hub_bridge_peak_mb", used.peak as f64 / 1e6, "MB", "peak memory of hub and bridge");

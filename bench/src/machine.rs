@@ -44,6 +44,10 @@ pub fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_matches(['\t', ' ', ':']);
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_matches(['\t', ' ', ':']);
     format!("{cores} cores, {model}, load {}", load.split_whitespace().next().unwrap_or("?"))
 }

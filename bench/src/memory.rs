@@ -28,7 +28,12 @@ pub fn run(program: &Path, dir: &Path, time: Duration) -> Result<Figures, String
     std::fs::remove_dir_all(dir).ok();
     let seconds = time.max(Duration::from_secs(5)).as_secs_f64();
     let mut figures = Figures::default();
-    figures.push("agent_rss_mb", agent_use.resident as f64 / 1e6, "MB", "agent, 10 000 simulated points at 1 s");
+    figures.push(
+        "agent_rss_mb",
+        agent_use.resident as f64 / 1e6,
+        "MB",
+        "agent, 10 000 simulated points at 1 s",
+    );
     figures.push("agent_peak_mb", agent_use.peak as f64 / 1e6, "MB", "the same at its peak");
     figures.push("agent_cores", agent_use.cpu_seconds / seconds, "cores", "the same, start included");
     figures.push("hub_rss_mb", hub_use.resident as f64 / 1e6, "MB", "hub with these 10 000 points");
@@ -82,7 +87,12 @@ fn write_plant(dir: &Path, port: u16) -> std::io::Result<()> {
         .ok();
         let mut list = "name,address,type,unit\n".to_owned();
         for point in 0..POINTS / DEVICES {
-            writeln!(list, "point-{point},\"sine(period={}s, amplitude=10, mean=50)\",f64,Cel", 10 + point % 50).ok();
+            writeln!(
+                list,
+                "point-{point},\"sine(period={}s, amplitude=10, mean=50)\",f64,Cel",
+                10 + point % 50
+            )
+            .ok();
         }
         std::fs::write(dir.join(format!("device-{device}.csv")), list)?;
     }

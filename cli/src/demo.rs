@@ -1,4 +1,5 @@
-//! The simulated plant of `forebay demo`: a PLC and a machine that writes CSV files, both replaying real recordings.
+//! What the demo runs beside Forebay: a simulated PLC, a machine that writes files, and the plant's configuration.
 
 pub mod csv_writer;
 pub mod plc;
+pub mod site;

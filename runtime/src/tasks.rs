@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 pub use tokio_util::sync::CancellationToken;
 
 /// What a task is, which decides its fate.
@@ -50,13 +50,19 @@ impl TaskKind {
 pub struct Tasks {
     shutdown: CancellationToken,
     failure: CancellationToken,
-    set: Arc<Mutex<JoinSet<Ended>>>,
+    set: Arc<Mutex<Running>>,
+}
+
+/// Tasks that may still be running, and how to cut them off.
+#[derive(Debug, Default)]
+struct Running {
+    joins: JoinSet<Ended>,
+    handles: Vec<(TaskKind, AbortHandle)>,
 }
 
 #[derive(Debug)]
 struct Ended {
     name: String,
-    kind: TaskKind,
     error: Option<String>,
 }
 
@@ -100,8 +106,9 @@ impl Tasks {
         let guard =
             FailOnPanic { failure: kind.fate().stops_process.then(|| failure.clone()), name: name.clone() };
         let mut set = lock(&self.set);
-        while set.try_join_next().is_some() {} // forget the ones that ended well
-        set.spawn(async move {
+        while set.joins.try_join_next().is_some() {} // forget the ones that ended
+        set.handles.retain(|(_, handle)| !handle.is_finished());
+        let handle = set.joins.spawn(async move {
             let error = task.await.err().map(|error| error.to_string());
             guard.disarm();
             if let Some(error) = &error {
@@ -110,8 +117,9 @@ impl Tasks {
                     failure.cancel();
                 }
             }
-            Ended { name, kind, error }
+            Ended { name, error }
         });
+        set.handles.push((kind, handle));
     }
 
     /// Spawns blocking work on a thread of its own, with the same fate rules.
@@ -132,30 +140,31 @@ impl Tasks {
         });
     }
 
-    /// Begins shutdown and waits, each kind for its time at most.
+    /// Begins shutdown and waits, for each kind its time at most; what takes longer is cut off.
     pub async fn drain(&self) -> Drained {
         self.shutdown.cancel();
-        let mut set = std::mem::take(&mut *lock(&self.set));
-        let longest = TaskKind::LogWriter.fate().drain;
+        let Running { mut joins, mut handles } = std::mem::take(&mut *lock(&self.set));
+        handles.sort_by_key(|(kind, _)| kind.fate().drain);
+        let mut handles = handles.into_iter().peekable();
+        let begun = tokio::time::Instant::now();
         let mut drained = Drained::default();
-        let deadline = tokio::time::sleep(longest);
-        tokio::pin!(deadline);
         loop {
+            let deadline = handles.peek().map_or(Duration::ZERO, |(kind, _)| kind.fate().drain);
             tokio::select! {
-                joined = set.join_next() => match joined {
-                    None => break,
-                    Some(Ok(Ended { error: None, name, kind })) => tracing::debug!(task = %name, ?kind, "ended"),
-                    Some(Ok(Ended { error: Some(error), name, .. })) => drained.failed.push(format!("{name}: {error}")),
+                joined = joins.join_next() => match joined {
+                    None => return drained,
+                    Some(Ok(Ended { error: None, name })) => tracing::debug!(task = %name, "ended"),
+                    Some(Ok(Ended { error: Some(error), name })) => drained.failed.push(format!("{name}: {error}")),
+                    Some(Err(error)) if error.is_cancelled() => drained.abandoned += 1,
                     Some(Err(error)) => drained.failed.push(error.to_string()),
                 },
-                () = &mut deadline => {
-                    drained.abandoned = set.len();
-                    set.abort_all();
-                    break;
+                () = tokio::time::sleep_until(begun + deadline), if handles.peek().is_some() => {
+                    if let Some((_, late)) = handles.next() {
+                        late.abort(); // nothing happens to one that has ended
+                    }
                 }
             }
         }
-        drained
     }
 }
 
@@ -184,4 +193,47 @@ impl Drop for FailOnPanic {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_waits_for_each_kind_and_cuts_off_what_is_late() {
+        let failure = CancellationToken::new();
+        let tasks = Tasks::new(failure.clone());
+        let shutdown = tasks.shutdown();
+        tasks.spawn(TaskKind::Transport, "in time", async move {
+            shutdown.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            Ok::<_, Infallible>(())
+        });
+        tasks.spawn(TaskKind::Housekeeping, "late", std::future::pending::<Result<(), Infallible>>());
+        tasks.spawn(TaskKind::Server, "ended before", async { Ok::<_, Infallible>(()) });
+        let begun = tokio::time::Instant::now();
+        assert_eq!(tasks.drain().await, Drained { failed: vec![], abandoned: 1 });
+        assert_eq!(begun.elapsed().as_secs(), 8);
+        assert!(!failure.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_once_and_stops_the_process() {
+        let failure = CancellationToken::new();
+        let tasks = Tasks::new(failure.clone());
+        tasks.spawn(TaskKind::LogWriter, "writer", async { Err::<(), _>("no disk") });
+        failure.cancelled().await;
+        assert_eq!(tasks.drain().await.failed, ["writer: no disk"]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_stops_the_process() {
+        let failure = CancellationToken::new();
+        let tasks = Tasks::new(failure.clone());
+        tasks.spawn::<_, Infallible>(TaskKind::Server, "server", async { panic!("on purpose") });
+        failure.cancelled().await;
+        assert!(!tasks.drain().await.is_graceful());
+    }
 }

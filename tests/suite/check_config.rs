@@ -48,13 +48,16 @@ fn ten_mistakes_are_ten_messages() {
         ("broken.toml", 19, "\"fast\""),
         ("mixer.csv", 2, "u17"),
     ];
-    let found: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for (file, line, value) in expected {
         assert!(
             found.iter().any(|problem| {
                 problem["file"].as_str().is_some_and(|f| f.ends_with(file))
                     && problem["line"] == line
-                    && problem["value"].as_str().is_some_and(|v| v.trim_matches('"') == value.trim_matches('"'))
+                    && problem["value"]
+                        .as_str()
+                        .is_some_and(|v| v.trim_matches('"') == value.trim_matches('"'))
                     && problem["rule"].as_str().is_some_and(|rule| rule.len() > 10)
             }),
             "no message for {file}:{line} = {value} in:\n{text}"

@@ -10,14 +10,17 @@ use forebay_tests::process::{Running, eventually, forebay, free_address};
 fn command(plant: &Plant, arguments: &[&str]) -> Output {
     let mut command = Command::new(forebay());
     command.args(["command", arguments[0]]);
-    command.args(["--hub", &format!("http://{}", plant.http), "--token-file"]).arg(plant.dir().join("hub/token"));
+    command
+        .args(["--hub", &format!("http://{}", plant.http), "--token-file"])
+        .arg(plant.dir().join("hub/token"));
     command.args(&arguments[1..]);
     command.output().unwrap()
 }
 
 fn write(plant: &Plant, path: &str, value: &str) -> (i32, String) {
     let output = command(plant, &["write", path, value, "--expires", "5s", "--reason", "a test"]);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.code().unwrap_or(-1), text)
 }
 
@@ -42,8 +45,12 @@ fn a_set_point_arrives_and_what_is_not_allowed_is_refused() {
     let _hub = plant.start_hub();
     let _agent = plant.start("a");
     // The agent executes nothing before it knows the hub's clock, which comes with the first receipt.
-    eventually(Duration::from_secs(30), "the first write", || (write(&plant, "line/level", "42.5").0 == 0).then_some(()));
-    eventually(Duration::from_secs(5), "the value", || plant.last("line/level").filter(|last| last["v"] == 42.5));
+    eventually(Duration::from_secs(30), "the first write", || {
+        (write(&plant, "line/level", "42.5").0 == 0).then_some(())
+    });
+    eventually(Duration::from_secs(5), "the value", || {
+        plant.last("line/level").filter(|last| last["v"] == 42.5)
+    });
     let (code, text) = write(&plant, "line/speed", "1200");
     assert!(code == 0 && text.contains("done") && text.contains("1200"), "{code} {text}");
     for (path, value, why) in [
@@ -70,14 +77,19 @@ fn a_set_point_arrives_and_what_is_not_allowed_is_refused() {
 #[test]
 fn with_the_agent_gone_a_command_is_never_done_late() {
     let plant = Plant::new(&["a"]);
-    plant.write("sim.csv", "name,address,type,min,max,writable,path\nset,register(initial=1),f64,0,10,true,line/set\n");
+    plant.write(
+        "sim.csv",
+        "name,address,type,min,max,writable,path\nset,register(initial=1),f64,0,10,true,line/set\n",
+    );
     plant.agent(
         "a",
         "[[edge.devices]]\nname = \"sim\"\ndriver = \"simulated\"\npoll = \"100ms\"\npoints = \"sim.csv\"\n",
     );
     let _hub = plant.start_hub();
     let mut agent = plant.start("a");
-    eventually(Duration::from_secs(30), "the first write", || (write(&plant, "line/set", "2").0 == 0).then_some(()));
+    eventually(Duration::from_secs(30), "the first write", || {
+        (write(&plant, "line/set", "2").0 == 0).then_some(())
+    });
     agent.kill();
     let (code, text) = write(&plant, "line/set", "3");
     assert!(code == 1 && !text.contains("done"), "{code} {text}");

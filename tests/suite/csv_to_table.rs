@@ -67,7 +67,8 @@ fn rows_reach_every_reader_once_across_kills() {
     let _hub = plant.start_hub();
     let _bridge = plant.start("bridge");
     let report = plant.settle(3 * 3501);
-    let total: u64 = report["lines"].as_array().unwrap().iter().map(|l| l["in_table"].as_u64().unwrap()).sum();
+    let total: u64 =
+        report["lines"].as_array().unwrap().iter().map(|l| l["in_table"].as_u64().unwrap()).sum();
     assert_eq!(total, 3 * 3501, "{report:#}");
     let quarantine = std::fs::read_to_string(find(plant.dir(), "quarantine.ndjson")).unwrap();
     assert!(quarantine.contains("not a time"), "{quarantine}");

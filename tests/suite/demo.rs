@@ -11,7 +11,16 @@ use forebay_tests::process::{Running, eventually, forebay, free_address};
 
 fn demo(dir: &Path, mqtt: SocketAddr, http: SocketAddr, run_for: Option<&str>) -> Running {
     let mut command = Command::new(forebay());
-    command.args(["demo", "--speed", "720", "--mqtt", &mqtt.to_string(), "--http", &http.to_string(), "--dir"]);
+    command.args([
+        "demo",
+        "--speed",
+        "720",
+        "--mqtt",
+        &mqtt.to_string(),
+        "--http",
+        &http.to_string(),
+        "--dir",
+    ]);
     command.arg(dir);
     if let Some(duration) = run_for {
         command.args(["--for", duration]);
@@ -66,7 +75,10 @@ fn it_survives_twenty_kills_at_random_moments() {
     let output = last.output();
     assert!(status.success() && output.contains("balanced:"), "{status}: {output}");
     let epochs = output.lines().filter(|line| line.contains("  epoch ")).count();
-    assert!(epochs > 10, "the kills left {epochs} epochs only: they came too early to test anything\n{output}");
+    assert!(
+        epochs > 10,
+        "the kills left {epochs} epochs only: they came too early to test anything\n{output}"
+    );
     println!("{output}");
 }
 

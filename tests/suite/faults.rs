@@ -40,7 +40,9 @@ fn hub_down_for_thirty_seconds() {
     std::thread::sleep(Duration::from_secs(30));
     let _hub = plant.start_hub();
     // 30 s at 20 reads of 2 points a second were accepted meanwhile, and come as history.
-    eventually(Duration::from_secs(60), "what was accepted meanwhile", || (rows_so_far(&plant) > 1400).then_some(()));
+    eventually(Duration::from_secs(60), "what was accepted meanwhile", || {
+        (rows_so_far(&plant) > 1400).then_some(())
+    });
 }
 
 #[test]
@@ -60,7 +62,9 @@ fn lake_unwritable_for_thirty_seconds() {
     assert!(live > 500, "live values go on: {live}");
     std::fs::remove_file(&lake).unwrap();
     std::fs::rename(&away, &lake).unwrap();
-    eventually(Duration::from_secs(60), "the table catches up", || (rows_so_far(&plant) > 1200).then_some(()));
+    eventually(Duration::from_secs(60), "the table catches up", || {
+        (rows_so_far(&plant) > 1200).then_some(())
+    });
 }
 
 fn plc(port: u16) -> Running {

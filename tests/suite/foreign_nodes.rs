@@ -20,7 +20,9 @@ fn pysparkplug_with_every_type_and_odd_names() {
         .spawn()
         .unwrap();
     let point = |metric: &str| plant.last(&format!("plant/py/press/{metric}"));
-    eventually(Duration::from_secs(30), "the last update", || point("counter").filter(|last| last["v"] == 50));
+    eventually(Duration::from_secs(30), "the last update", || {
+        point("counter").filter(|last| last["v"] == 50)
+    });
     assert_eq!(point("%C3%96lpumpe/Druck").unwrap()["v"], 50.0 / 8.0);
     assert_eq!(point("odd+name%231").unwrap()["v"], 0.5);
     assert_eq!(point("long").unwrap()["v"].as_str().unwrap().len(), 65_536);

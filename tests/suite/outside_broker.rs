@@ -11,7 +11,8 @@ use forebay_tests::process::{Running, eventually, free_address};
 
 fn mosquitto(address: SocketAddr, folder: &Path) -> Running {
     let config = folder.join("mosquitto.conf");
-    let text = format!("listener {} {}\nallow_anonymous true\npersistence false\n", address.port(), address.ip());
+    let text =
+        format!("listener {} {}\nallow_anonymous true\npersistence false\n", address.port(), address.ip());
     std::fs::write(&config, text).unwrap();
     let running = Running::start(Command::new(program("mosquitto")).arg("-c").arg(&config));
     eventually(Duration::from_secs(10), "mosquitto listens", || std::net::TcpStream::connect(address).ok());

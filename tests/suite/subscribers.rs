@@ -38,7 +38,8 @@ fn the_json_tree_is_read_by_paho_and_mosquitto() {
     let output = paho("acme/works/line/parts", "12", "15");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    let messages: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let messages: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let payloads: Vec<serde_json::Value> =
         messages.iter().map(|m| serde_json::from_str(m["payload"].as_str().unwrap()).unwrap()).collect();
     assert!(payloads.iter().all(|p| p["q"] == "good" && p["t"].as_str().unwrap().ends_with('Z')), "{text}");
@@ -56,7 +57,10 @@ fn the_json_tree_is_read_by_paho_and_mosquitto() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     let first = text.lines().next().unwrap();
-    assert!(first.starts_with("acme/works/halle/Öl%2BGas/%231/druck {") && first.contains("\"u\":\"bar\""), "{first}");
+    assert!(
+        first.starts_with("acme/works/halle/Öl%2BGas/%231/druck {") && first.contains("\"u\":\"bar\""),
+        "{first}"
+    );
 }
 
 #[test]

@@ -1,0 +1,311 @@
+//! The arguments of every command, and the help that teaches them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use runtime::config_file::parse_duration;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "forebay",
+    version,
+    about = "A plant data hub: what an agent accepts is delivered, once, and you can check it.",
+    after_help = "First steps:\n  \
+        forebay demo                     a whole plant in one process, page at http://127.0.0.1:8080\n  \
+        forebay init edge > agent.toml   a commented configuration to start from\n  \
+        forebay check agent.toml         every mistake in it, with line and rule\n  \
+        forebay run agent.toml           run the roles that the file names\n\n\
+        Exit codes: 0 done, 1 failed or mismatch, 2 usage or configuration."
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole plant in one process: simulated PLC, machine files, two agents, hub, bridge, page.
+    Demo(Demo),
+    /// Run the roles ([edge], [hub], [bridge]) that configuration files name, until a signal.
+    Run(Run),
+    /// Check configuration files and their point lists; print every mistake.
+    Check(Check),
+    /// Prove that every accepted sample is in the table exactly once, or say which are not.
+    Reconcile(Reconcile),
+    /// Write a set-point, or show the latest commands.
+    Command(CommandOptions),
+    /// Look into a log directory: an agent's outbox, a hub's plant log, a catalogue.
+    Log(Log),
+    /// Print a commented configuration to start from.
+    Init(Init),
+    /// Install forebay as a hardened systemd service.
+    Service(Service),
+    /// Measure this machine: codec, log, agent, ingest to table.
+    Bench(Bench),
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+}
+
+/// `forebay demo`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Start it again on the same --dir after any crash: it continues where it was.\n\
+    Stop it with Ctrl-C. Try also, in another terminal:\n  \
+    mosquitto_sub -t 'forebay/demo/#' -v\n  \
+    forebay command write tennessee-eastman/reactor/vessel/level-set-point 71 --reason \"trying it out\"\n  \
+    forebay reconcile --dir forebay-demo")]
+pub struct Demo {
+    /// Where configuration, logs, files and the table are kept.
+    #[arg(long, default_value = "./forebay-demo")]
+    pub dir: PathBuf,
+    /// End after this time: drain, reconcile, exit 0 only if the balance is right.
+    #[arg(long = "for", value_parser = duration, value_name = "DURATION")]
+    pub run_for: Option<Duration>,
+    /// Where the MQTT broker listens.
+    #[arg(long, default_value = "127.0.0.1:1883")]
+    pub mqtt: SocketAddr,
+    /// Where page and API listen.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub http: SocketAddr,
+    /// How many times faster than the recordings the plant runs (a reactor row each 3 minutes, a machine row each 5).
+    #[arg(long, default_value_t = 360.0, value_parser = speed)]
+    pub speed: f64,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(speed) if (1.0..=36_000.0).contains(&speed) => Ok(speed),
+        _ => Err("must be a number from 1 to 36000".into()),
+    }
+}
+
+/// `forebay run`
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    /// Configuration files; a plant may be one file or several.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// `forebay check`
+#[derive(Args, Clone, Debug)]
+pub struct Check {
+    /// Configuration files.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// One JSON object per mistake.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `forebay reconcile`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Each agent keeps, per epoch of its log, how many samples it accepted and a checksum over what they say.\n\
+    reconcile compares these with the hub's log and with every row of the table.\n\
+    On a running plant the ends are fixed first; what is still on its way is printed as `in flight`, which is no mismatch."
+)]
+pub struct Reconcile {
+    /// Folder of a demo or of one machine's roles: agents' outboxes, hub and table are found in it.
+    #[arg(long, conflicts_with_all = ["hub", "table"], required_unless_present = "hub")]
+    pub dir: Option<PathBuf>,
+    /// The hub's address, such as http://127.0.0.1:8080.
+    #[arg(long, requires = "table")]
+    pub hub: Option<String>,
+    /// The table: folder of a Delta table or of Parquet files.
+    #[arg(long)]
+    pub table: Option<String>,
+    /// Which of the bridge's sinks writes that table.
+    #[arg(long, default_value = "lake")]
+    pub sink: String,
+    /// File with the hub's token.
+    #[arg(long, env = "FOREBAY_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// For scripts.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `forebay command`
+#[derive(Args, Clone, Debug)]
+pub struct CommandOptions {
+    /// Write or list.
+    #[command(subcommand)]
+    pub action: CommandAction,
+}
+
+/// How to reach a hub.
+#[derive(Args, Clone, Debug)]
+pub struct HubAccess {
+    /// The hub's address.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub hub: String,
+    /// File with the hub's token; by default the demo's, `forebay-demo/hub/token`.
+    #[arg(long, env = "FOREBAY_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// For scripts.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CommandAction {
+    /// Write VALUE to the point PATH, wait for the outcome. Exit 0 only if it was read back equal.
+    Write {
+        /// Path of the point, as the page shows it.
+        path: String,
+        /// The value, in the point's unit.
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        /// After this time nobody may execute it any more.
+        #[arg(long, default_value = "5s", value_parser = duration)]
+        expires: Duration,
+        /// Why; kept in the ledger.
+        #[arg(long)]
+        reason: String,
+        /// The hub.
+        #[command(flatten)]
+        hub: HubAccess,
+    },
+    /// Show the latest commands and their outcomes.
+    List {
+        /// The hub.
+        #[command(flatten)]
+        hub: HubAccess,
+    },
+}
+
+/// `forebay log`
+#[derive(Args, Clone, Debug)]
+pub struct Log {
+    /// Inspect or verify.
+    #[command(subcommand)]
+    pub action: LogAction,
+}
+
+/// What to do with a log directory.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LogAction {
+    /// Show segments, epochs, positions, cursors, and records if asked.
+    Inspect {
+        /// The log's directory.
+        dir: PathBuf,
+        /// Print this many records from --from on.
+        #[arg(long, default_value_t = 0)]
+        records: u64,
+        /// First position to print.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read every byte and check every checksum; exit 1 on damage.
+    Verify {
+        /// The log's directory.
+        dir: PathBuf,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `forebay init`
+#[derive(Args, Clone, Debug)]
+pub struct Init {
+    /// For which role.
+    #[arg(value_enum)]
+    pub role: Role,
+}
+
+/// A role of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Reads devices.
+    Edge,
+    /// Keeps a plant's data.
+    Hub,
+    /// Writes tables.
+    Bridge,
+}
+
+/// `forebay service`
+#[derive(Args, Clone, Debug)]
+pub struct Service {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: ServiceAction,
+}
+
+/// What to do with the service.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ServiceAction {
+    /// Write a systemd unit for a configuration file, and say how to start it.
+    Install {
+        /// The configuration; it is checked first.
+        file: PathBuf,
+        /// Name of the unit.
+        #[arg(long, default_value = "forebay")]
+        name: String,
+        /// User to run as; it must exist.
+        #[arg(long, default_value = "forebay")]
+        user: String,
+        /// Where units are kept.
+        #[arg(long, default_value = "/etc/systemd/system")]
+        unit_dir: PathBuf,
+        /// Print the unit, write nothing.
+        #[arg(long)]
+        print: bool,
+    },
+}
+
+/// `forebay bench`
+#[derive(Args, Clone, Debug)]
+pub struct Bench {
+    /// What to measure.
+    #[arg(value_enum, default_value_t = BenchWhat::All)]
+    pub what: BenchWhat,
+    /// How long each measurement runs.
+    #[arg(long = "for", default_value = "5s", value_parser = duration, value_name = "DURATION")]
+    pub run_for: Duration,
+    /// Metrics per message where that matters.
+    #[arg(long, default_value_t = 100)]
+    pub metrics: usize,
+    /// Where to write; a real disk, or the figures say nothing.
+    #[arg(long, default_value = "./forebay-bench")]
+    pub dir: PathBuf,
+    /// For scripts.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What there is to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchWhat {
+    /// Everything.
+    All,
+    /// Encode and decode, ns per metric.
+    Codec,
+    /// Log appends with fsync.
+    Log,
+    /// Ingest to plant log to Delta table.
+    Ingest,
+    /// Memory of an agent and of a hub.
+    Memory,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory as _;
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,11 @@
+//! One file per command; each `run` returns the process's exit code.
+
+pub mod bench;
+pub mod check;
+pub mod command;
+pub mod demo;
+pub mod init;
+pub mod log;
+pub mod reconcile;
+pub mod run;
+pub mod service;

@@ -1,0 +1,50 @@
+//! `forebay check`: every mistake of every file in one run.
+
+use runtime::config_file::{Problem, Problems};
+
+use crate::arguments::Check;
+use crate::output::{DONE, USAGE};
+use crate::{plant, say};
+
+/// Exit 0 if there is no mistake, else 2.
+#[must_use]
+pub fn run(options: &Check) -> u8 {
+    let mut problems = Problems::default();
+    let mut good = 0;
+    for file in &options.files {
+        if let Some(plant) = plant::load(file, &mut problems) {
+            good += 1;
+            if !options.json {
+                say!("{}: {}", file.display(), summary(&plant));
+            }
+        }
+    }
+    if options.json {
+        problems.list.iter().for_each(|problem| say!("{}", json(problem)));
+    } else if !problems.is_empty() {
+        plant::print_problems(&problems);
+    }
+    if problems.is_empty() && good == options.files.len() { DONE } else { USAGE }
+}
+
+fn summary(plant: &plant::Plant) -> String {
+    let mut roles = Vec::new();
+    if let Some(edge) = &plant.edge {
+        let points: usize = edge.devices.iter().map(|device| device.points.len()).sum();
+        roles.push(format!("edge agent {} with {} devices, {points} points", edge.node, edge.devices.len()));
+    }
+    if let Some(hub) = &plant.hub {
+        roles.push(format!("hub {}", hub.id));
+    }
+    if let Some(bridge) = &plant.bridge {
+        roles.push(format!("bridge with {} sinks", bridge.sinks.len()));
+    }
+    format!("good: {}", roles.join("; "))
+}
+
+fn json(problem: &Problem) -> serde_json::Value {
+    serde_json::json!({
+        "file": problem.file, "line": problem.line, "key": problem.key,
+        "value": problem.value, "rule": problem.rule,
+    })
+}

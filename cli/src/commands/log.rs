@@ -1,0 +1,160 @@
+//! `forebay log`: what a log directory holds, and whether it is whole. Changes nothing.
+
+use std::path::Path;
+
+use durable_log::{InspectReport, LogError, LogView, Position, VerifyReport};
+use model::Epoch;
+use proto::log_record::{CatalogueEntry, LogRecord};
+use serde_json::{Value, json};
+
+use crate::arguments::{Log, LogAction};
+use crate::output::{DONE, FAILED, grouped, size};
+use crate::{complain, say};
+
+/// Exit 0 if the log is whole (and, for inspect, could be read), else 1.
+#[must_use]
+pub fn run(options: &Log) -> u8 {
+    let done = match &options.action {
+        LogAction::Inspect { dir, records, from, json } => {
+            inspect(dir, *from, *records, *json).map(|()| true)
+        }
+        LogAction::Verify { dir, json } => durable_log::verify(dir).map(|report| verified(&report, *json)),
+    };
+    match done {
+        Ok(true) => DONE,
+        Ok(false) => FAILED,
+        Err(error) => {
+            complain!("{error}");
+            FAILED
+        }
+    }
+}
+
+fn inspect(dir: &Path, from: u64, records: u64, as_json: bool) -> Result<(), LogError> {
+    let report = durable_log::inspect(dir)?;
+    if as_json {
+        say!("{}", outline_json(&report));
+    } else {
+        outline(&report);
+    }
+    if records > 0 {
+        let (view, _) = LogView::open_read_only(dir)?;
+        let mut reader = view.reader(Position(from));
+        for _ in 0..records {
+            let Some((position, bytes)) = reader.next()? else { break };
+            let what = describe(bytes);
+            if as_json {
+                say!("{}", json!({"position": position.0, "record": what}))
+            } else {
+                say!("{position}  {what}")
+            }
+        }
+    }
+    Ok(())
+}
+
+fn outline(report: &InspectReport) {
+    say!("{}", report.path.display());
+    say!("{}", report.recovery);
+    for segment in &report.segments {
+        say!(
+            "  {}  epoch {}  positions [{}, {})  {}{}",
+            segment.path.file_name().unwrap_or_default().to_string_lossy(),
+            Epoch(segment.epoch),
+            segment.first,
+            segment.end,
+            size(segment.bytes),
+            if segment.sealed { "" } else { "  open" },
+        );
+    }
+    for (name, position) in &report.cursors {
+        say!("  cursor {name} at {position}");
+    }
+    let bytes: u64 = report.segments.iter().map(|segment| segment.bytes).sum();
+    let records: u64 = report.segments.iter().map(|segment| segment.end.0 - segment.first.0).sum();
+    say!("{} records in {} segments, {}", grouped(records), report.segments.len(), size(bytes));
+}
+
+fn outline_json(report: &InspectReport) -> Value {
+    let segments: Vec<Value> = report
+        .segments
+        .iter()
+        .map(|segment| {
+            json!({
+                "path": segment.path, "epoch": Epoch(segment.epoch).to_string(), "first": segment.first.0,
+                "end": segment.end.0, "bytes": segment.bytes, "sealed": segment.sealed,
+            })
+        })
+        .collect();
+    let cursors: serde_json::Map<String, Value> =
+        report.cursors.iter().map(|(name, position)| (name.clone(), json!(position.0))).collect();
+    json!({"path": report.path, "recovery": report.recovery.to_string(), "segments": segments, "cursors": cursors})
+}
+
+fn verified(report: &VerifyReport, as_json: bool) -> bool {
+    let damaged: Vec<String> = report
+        .segments
+        .iter()
+        .filter_map(|segment| Some(format!("{}: {}", segment.path.display(), segment.damage.as_ref()?)))
+        .chain(report.problems.iter().cloned())
+        .collect();
+    let torn = report.cut.as_ref().map(ToString::to_string);
+    if as_json {
+        say!(
+            "{}",
+            json!({"whole": report.is_whole(), "records": report.records(), "torn_end": torn, "damage": damaged})
+        );
+        return report.is_whole();
+    }
+    damaged.iter().for_each(|damage| say!("DAMAGED  {damage}"));
+    if let Some(torn) = torn {
+        say!("torn end, which the next start cuts (it was never reported durable): {torn}");
+    }
+    let verdict = if report.is_whole() { "whole" } else { "DAMAGED" };
+    say!("{verdict}: {} records in {} segments", grouped(report.records()), report.segments.len());
+    report.is_whole()
+}
+
+/// One record of any of our logs in a line.
+fn describe(bytes: &[u8]) -> String {
+    match LogRecord::decode(bytes) {
+        Ok(LogRecord::Accepted { batch, account, event }) => format!(
+            "accepted {}  {} samples  at {}  running {}:{:016x}{}",
+            batch.id,
+            batch.samples.len(),
+            batch.accepted_at,
+            account.count,
+            account.checksum,
+            if event == proto::log_record::DeviceEvent::Down { "  device down" } else { "" },
+        ),
+        Ok(LogRecord::Received { agent, batch, .. }) => format!(
+            "received from agent {}  {}  {} samples  accepted at {}{}",
+            agent.0,
+            batch.id,
+            batch.samples.len(),
+            batch.accepted_at,
+            if batch.is_historical { "  historical" } else { "" },
+        ),
+        Ok(LogRecord::SourcePosition { source, position }) => {
+            format!("source position of {source}  {}", String::from_utf8_lossy(&position))
+        }
+        Ok(LogRecord::CommandSeen { id, expires_at }) => {
+            format!("command {}  expires {expires_at}", model::CommandId(id))
+        }
+        Ok(LogRecord::Lost { agent, epoch, start, end, reason }) => {
+            format!("lost of agent {}  epoch {epoch}  offsets [{start}, {end})  {reason}", agent.0)
+        }
+        Err(_) => match CatalogueEntry::decode(bytes) {
+            Ok(CatalogueEntry::Agent { id, node }) => format!("agent {}  {node}", id.0),
+            Ok(CatalogueEntry::Point { id, agent, definition }) => format!(
+                "point {} of agent {}  {}  {}  {}",
+                id.0,
+                agent.0,
+                definition.path,
+                definition.data_type.name(),
+                definition.unit
+            ),
+            Err(_) => format!("{} bytes", bytes.len()),
+        },
+    }
+}

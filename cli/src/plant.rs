@@ -1,0 +1,97 @@
+//! A configuration file as a whole: its version, the plant's names, and the roles it holds.
+
+use std::path::{Path, PathBuf};
+
+use runtime::config_file::{ConfigFile, PlantNames, Problem, Problems};
+
+/// What a file configures. At least one role is there.
+pub struct Plant {
+    /// The file.
+    pub file: PathBuf,
+    /// `[edge]`.
+    pub edge: Option<edge_agent::config::Config>,
+    /// `[hub]`.
+    pub hub: Option<hub::config::Config>,
+    /// `[bridge]`.
+    pub bridge: Option<bridge::config::Config>,
+}
+
+/// Reads and checks a file and everything that it names; every mistake is pushed.
+pub fn load(path: &Path, problems: &mut Problems) -> Option<Plant> {
+    match ConfigFile::read(path) {
+        Ok(file) => check(path, &file, problems),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    }
+}
+
+/// As [`load`], from text.
+pub fn check(path: &Path, file: &ConfigFile, problems: &mut Problems) -> Option<Plant> {
+    let before = problems.list.len();
+    let mut root = file.parse(problems);
+    if !root.has("version") {
+        problems.push(root.problem("version", "is missing; write version = 1"));
+    }
+    root.integer("version", problems, 1..=1);
+    let enterprise = name(root.checked("enterprise", problems, level), &root, "enterprise", problems);
+    let site = name(root.checked("site", problems, level), &root, "site", problems);
+    let names = PlantNames {
+        enterprise: enterprise.unwrap_or_else(|| "?".into()),
+        site: site.unwrap_or_else(|| "?".into()),
+    };
+    if !root.has("edge") && !root.has("hub") && !root.has("bridge") {
+        problems.push(root.problem("", "no role: write at least one of [edge], [hub], [bridge]"));
+    }
+    let edge = root.section("edge", problems);
+    let edge = edge.and_then(|section| edge_agent::config::validate(section, &names, problems));
+    let hub = root.section("hub", problems);
+    let hub = hub.and_then(|section| hub::config::validate(section, &names, problems));
+    let bridge = root.section("bridge", problems);
+    let bridge = bridge.and_then(|section| bridge::config::validate(section, &names, problems));
+    root.finish(problems);
+    (problems.list.len() == before).then(|| Plant { file: path.to_owned(), edge, hub, bridge })
+}
+
+fn level(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['/', '+', '#', '\0']) {
+        return Err("must not be empty nor contain / + #, because it is a level of every topic".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn name(
+    found: Option<runtime::config_file::Located<String>>,
+    root: &runtime::config_file::Section<'_>,
+    key: &str,
+    problems: &mut Problems,
+) -> Option<String> {
+    if found.is_none() && !problems.list.iter().any(|p: &Problem| p.key == key) {
+        problems.push(root.problem(key, "is missing; write the name as a text in quotes"));
+    }
+    found.map(|located| located.value)
+}
+
+/// Loads several files; prints every mistake and returns `None` if there is one.
+#[must_use]
+pub fn load_all(paths: &[PathBuf]) -> Option<Vec<Plant>> {
+    let mut problems = Problems::default();
+    let plants: Vec<Plant> = paths.iter().filter_map(|path| load(path, &mut problems)).collect();
+    if problems.is_empty() {
+        return Some(plants);
+    }
+    print_problems(&problems);
+    None
+}
+
+/// One line per mistake, on standard error.
+pub fn print_problems(problems: &Problems) {
+    let mut sorted: Vec<&Problem> = problems.list.iter().collect();
+    sorted.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    for problem in sorted {
+        crate::complain!("{problem}");
+    }
+    let count = problems.list.len();
+    crate::complain!("{count} mistake{} found; nothing was started", if count == 1 { "" } else { "s" });
+}

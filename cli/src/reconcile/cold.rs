@@ -1,0 +1,236 @@
+//! What the folders of a plant on this machine hold: agents' outboxes, the hub's log, the table. Changes nothing;
+//! works beside running processes as well as on cold directories.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bridge::scan::TableScan;
+use durable_log::{LogView, Position};
+use hub::store::{AgentAccount, EpochState};
+use model::{Epoch, RangeSet};
+use proto::account::Account;
+use proto::log_record::LogRecord;
+use runtime::config_file::Problems;
+
+use super::compare::{Accepted, Findings, Held, Key};
+use crate::plant::{self, Plant};
+
+/// Finds the plant in `dir` by its configuration files (`*.toml`), and reads it: table, agents, hub, in this order.
+pub fn gather(dir: &Path) -> Result<Findings, String> {
+    let plants = plants(dir)?;
+    let (sink, table) = sink_of(&plants).ok_or_else(|| {
+        format!(
+            "no configuration in {} names a [bridge] with a local sink; use --hub and --table",
+            dir.display()
+        )
+    })?;
+    // The cursor before the table: then the table holds at least what the cursor says.
+    let mut cursors = BTreeMap::new();
+    for hub in plants.iter().filter_map(|plant| plant.hub.as_ref()) {
+        if let Some(cold) = hub::store::cold::read(&hub.data_dir).map_err(|error| in_one_line(&error))? {
+            cursors.insert(&hub.data_dir, cold.cursor_of(&sink).map_err(|error| in_one_line(&error))?);
+        }
+    }
+    let scan = scan_table(&table)?;
+    let mut found = Findings::default();
+    add_table(&mut found, &scan)?;
+    let mut outboxes = Vec::new();
+    for edge in plants.iter().filter_map(|plant| plant.edge.as_ref()) {
+        let folder = edge.data_dir.join("outbox");
+        if folder.is_dir() {
+            outboxes.push((edge.node.to_string(), read_outbox(&folder)?));
+        }
+    }
+    let mut accounts = Vec::new();
+    for hub in plants.iter().filter_map(|plant| plant.hub.as_ref()) {
+        let from = cursors.get(&hub.data_dir).copied().unwrap_or(Position(0));
+        accounts.extend(add_hub(&mut found, &hub.data_dir, from)?);
+    }
+    for (agent, outbox) in outboxes {
+        add_outbox(&mut found, &agent, &outbox);
+    }
+    add_accounts(&mut found, &accounts);
+    Ok(found)
+}
+
+fn plants(dir: &Path) -> Result<Vec<Plant>, String> {
+    let entries =
+        std::fs::read_dir(dir).map_err(|error| format!("{} cannot be read: {error}", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(format!("{} holds no configuration (*.toml) of a plant", dir.display()));
+    }
+    let mut problems = Problems::default();
+    let plants: Vec<Plant> = files.iter().filter_map(|file| plant::load(file, &mut problems)).collect();
+    match problems.list.first() {
+        None => Ok(plants),
+        Some(problem) => Err(format!("{problem}; see `forebay check`")),
+    }
+}
+
+/// Name and folder of the first sink.
+fn sink_of(plants: &[Plant]) -> Option<(String, PathBuf)> {
+    let bridge = plants.iter().find_map(|plant| plant.bridge.as_ref())?;
+    bridge.sinks.iter().find_map(|sink| Some((sink.name.clone(), sink.sink.local_path()?.to_owned())))
+}
+
+/// Reads a table; one that does not exist yet holds nothing.
+pub fn scan_table(table: &Path) -> Result<TableScan, String> {
+    if !table.exists() {
+        return Ok(TableScan::default());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    match runtime.block_on(bridge::scan::scan(table.to_owned())) {
+        Ok(scan) => Ok(scan),
+        Err(bridge::scan::ScanError::NoTable(_)) => Ok(TableScan::default()),
+        Err(error) => Err(format!("{}: {error}", table.display())),
+    }
+}
+
+/// Enters what the table holds.
+pub fn add_table(found: &mut Findings, scan: &TableScan) -> Result<(), String> {
+    if scan.foreign_rows > 0 {
+        let first = scan.problems.first().map_or("", String::as_str);
+        return Err(format!("{} rows of the table are not Forebay's: {first}", scan.foreign_rows));
+    }
+    for (key, rows) in &scan.epochs {
+        let held = Held { offsets: rows.offsets.clone(), account: Some(rows.account) };
+        found.table.insert(key.clone(), held);
+        if rows.duplicates > 0 {
+            found.doubles.insert(key.clone(), rows.duplicates);
+        }
+    }
+    Ok(())
+}
+
+/// What an outbox says of one epoch.
+#[derive(Clone, Debug, Default)]
+struct OutboxEpoch {
+    end: u64,
+    total: Account,
+    /// Account of each record that is on disk; unknown for the first after trimmed ones, whose running account
+    /// holds theirs too.
+    held: BTreeMap<u64, Option<Account>>,
+}
+
+fn read_outbox(folder: &Path) -> Result<BTreeMap<Epoch, OutboxEpoch>, String> {
+    let (view, _) = LogView::open_read_only(folder).map_err(|error| error.to_string())?;
+    let mut epochs: BTreeMap<Epoch, OutboxEpoch> = BTreeMap::new();
+    for_each_record(&view, view.first(), |_, record| {
+        if let LogRecord::Accepted { batch, account, .. } = record {
+            let epoch = epochs.entry(batch.id.epoch).or_default();
+            let offset = batch.id.offset.0;
+            let own = (offset == epoch.end).then(|| account.minus(epoch.total));
+            epoch.held.insert(offset, own);
+            (epoch.end, epoch.total) = (offset + 1, account);
+        }
+    })?;
+    Ok(epochs)
+}
+
+fn for_each_record(
+    view: &LogView,
+    from: Position,
+    mut each: impl FnMut(Position, LogRecord),
+) -> Result<(), String> {
+    let mut reader = view.reader(from);
+    while let Some((position, bytes)) = reader.next().map_err(|error| error.to_string())? {
+        each(position, LogRecord::decode(bytes).map_err(|error| format!("position {position}: {error}"))?);
+    }
+    Ok(())
+}
+
+fn add_outbox(found: &mut Findings, agent: &str, outbox: &BTreeMap<Epoch, OutboxEpoch>) {
+    for (epoch, state) in outbox {
+        let key: Key = (agent.to_owned(), *epoch);
+        let elsewhere = |offset: u64| {
+            let within =
+                |map: &BTreeMap<Key, Held>| map.get(&key).is_some_and(|held| held.offsets.contains(offset));
+            within(&found.table) || within(&found.hub_only)
+        };
+        let mut only = Held { offsets: RangeSet::new(), account: Some(Account::default()) };
+        for (offset, account) in state.held.iter().filter(|(offset, _)| !elsewhere(**offset)) {
+            only.offsets.insert_one(*offset);
+            only.account = only.account.zip(*account).map(|(sum, own)| sum.plus(own));
+        }
+        found.accepted.insert(key.clone(), Accepted { end: state.end, total: state.total });
+        if !only.offsets.is_empty() {
+            found.agent_only.insert(key, only);
+        }
+    }
+}
+
+/// Enters what the hub's log holds from the sink's cursor on; returns its accounts.
+fn add_hub(found: &mut Findings, data_dir: &Path, from: Position) -> Result<Vec<AgentAccount>, String> {
+    let Some(hub) = hub::store::cold::read(data_dir).map_err(|error| in_one_line(&error))? else {
+        return Ok(Vec::new());
+    };
+    let names: BTreeMap<u32, String> =
+        hub.accounts.iter().map(|account| (account.id.0, account.agent.to_string())).collect();
+    for_each_record(&hub.view, from, |_, record| {
+        if let LogRecord::Received { agent, batch, account } = record
+            && let Some(name) = names.get(&agent.0)
+        {
+            add_waiting(found, (name.clone(), batch.id.epoch), batch.id.offset.0, account);
+        }
+    })?;
+    Ok(hub.accounts)
+}
+
+/// Enters one record of the hub's log that may not be in the table yet.
+pub fn add_waiting(found: &mut Findings, key: Key, offset: u64, account: Account) {
+    if found.table.get(&key).is_some_and(|held| held.offsets.contains(offset)) {
+        return;
+    }
+    let held = found
+        .hub_only
+        .entry(key)
+        .or_insert_with(|| Held { account: Some(Account::default()), ..Held::default() });
+    if held.offsets.insert_one(offset) {
+        held.account = held.account.map(|sum| sum.plus(account));
+    }
+}
+
+/// Enters what the hub says of its agents' epochs: what is settled without rows, whose paths differ, and what agents
+/// have delivered and forgotten.
+fn add_accounts(found: &mut Findings, accounts: &[AgentAccount]) {
+    for agent in accounts {
+        for state in &agent.epochs {
+            let key: Key = (agent.agent.to_string(), state.epoch);
+            if let Some(why) = &state.mismatch {
+                found.broken.insert(key.clone(), why.clone());
+            }
+            let (settled, why) = settled(state);
+            if !settled.is_empty() {
+                found.lost.insert(key.clone(), (settled, why.to_owned()));
+            }
+            // Numbered by the hub: offsets are positions of the plant log, among which other agents' records are.
+            let end = if state.foreign { 0 } else { state.ranges.end() };
+            let accepted = found.accepted.entry(key).or_insert(Accepted { end, total: state.agent_account });
+            accepted.total = accepted.total.minus(state.agent_account).plus(state.account);
+        }
+    }
+}
+
+fn settled(state: &EpochState) -> (RangeSet, &'static str) {
+    let mut settled = state.lost.clone();
+    settled.extend(&state.quarantined);
+    let why = match (state.lost.is_empty(), state.quarantined.is_empty()) {
+        (_, true) => "gone at the agent before the hub had them",
+        (true, false) => "in the hub's quarantine",
+        (false, false) => "gone at the agent, or in the hub's quarantine",
+    };
+    (settled, why)
+}
+
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    bridge::sinks::in_one_line(error)
+}
