@@ -16,7 +16,6 @@ mod authorise;
 mod book;
 mod dispatch;
 mod ledger;
-mod plant;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -34,8 +33,6 @@ use self::book::Book;
 use self::dispatch::{Counts, Dispatcher};
 use crate::broker::Broker;
 use crate::host::PointTarget;
-
-pub use self::plant::{HubPlant, reports_in};
 
 /// Shortest time a command may live.
 pub const EXPIRY_MIN: Duration = Duration::from_secs(1);

@@ -52,8 +52,9 @@ const SUBSCRIPTIONS_MAX: usize = 1_000;
 const RETAINED_MAX: usize = 1_000_000;
 
 /// Messages waiting for one client, per lane. A client that subscribes to a whole tree gets its retained messages
-/// through this, all at once, so it must hold a tree; one that never reads costs at most as much.
-const LANE_MESSAGES_MAX: usize = 200_000;
+/// through this, all at once, so it holds the tree of the largest hub; one that never reads costs as much (some 40 MB)
+/// until it is thrown out for its silence.
+const LANE_MESSAGES_MAX: usize = 100_000;
 
 /// Wills waiting for the host: more than there can be clients.
 const DEATHS_MAX: usize = 4 * CLIENTS_MAX;

@@ -396,7 +396,7 @@ async fn garbage_and_half_open_connections_disturb_nobody() {
             if length % 2 == 0 { vec![0x10, 0x7f, 0, 4, b'M', b'Q', b'T', b'T', 4] } else { Vec::new() };
         bytes.extend((0..length).map(|_| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as u8
+            (seed >> 33).to_le_bytes()[0]
         }));
         socket.write_all(&bytes).await.ok();
         idle.push(socket);
