@@ -17,7 +17,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use model::limits::MQTT_PACKET_BYTES_MAX;
@@ -61,6 +61,9 @@ const DEATHS_MAX: usize = 4 * CLIENTS_MAX;
 
 /// A wrong login waits so long for its answer.
 const WRONG_LOGIN_DELAY: Duration = Duration::from_millis(500);
+
+/// An accepted login holds its client id so long until the broker says that it is connected (within 10 s).
+const CLAIM: Duration = Duration::from_secs(15);
 
 /// Time for STATE offline to reach the agents before the connections close.
 const FAREWELL: Duration = Duration::from_millis(200);
@@ -213,11 +216,25 @@ struct Guard {
     access: Access,
     interest: Arc<Interest>,
     views: RwLock<Vec<(String, Arc<dyn View>)>>,
-    /// Who uses a client id at present, and with how many connections (a take-over has two for a moment).
-    in_use: Mutex<HashMap<String, (Option<String>, usize)>>,
+    in_use: Mutex<HashMap<String, InUse>>,
     inbox: mpsc::Sender<Incoming>,
     shutdown: CancellationToken,
     count: Counts,
+}
+
+/// Who uses a client id.
+struct InUse {
+    user: Option<String>,
+    /// A take-over has two for a moment.
+    connections: usize,
+    /// When a login was accepted that the broker does not call connected yet.
+    claimed: Option<Instant>,
+}
+
+impl InUse {
+    fn is_held(&self) -> bool {
+        self.connections > 0 || self.claimed.is_some_and(|since| since.elapsed() < CLAIM)
+    }
 }
 
 struct Counts {
@@ -272,13 +289,34 @@ impl Guard {
         })
     }
 
-    fn in_use(&self) -> MutexGuard<'_, HashMap<String, (Option<String>, usize)>> {
+    fn in_use(&self) -> MutexGuard<'_, HashMap<String, InUse>> {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody else uses this client id: connecting would throw them out.
-    fn is_taken(&self, client: &str, user: Option<&str>) -> bool {
-        client == OWN_CLIENT || self.in_use().get(client).is_some_and(|(other, _)| other.as_deref() != user)
+    /// Claims the client id for this login; `false` if somebody else uses it: connecting would throw them out.
+    fn claim(&self, client: &str, user: Option<&str>) -> bool {
+        let mut in_use = self.in_use();
+        in_use.retain(|_, held| held.is_held());
+        if client == OWN_CLIENT || in_use.get(client).is_some_and(|held| held.user.as_deref() != user) {
+            return false;
+        }
+        let connections = in_use.get(client).map_or(0, |held| held.connections);
+        let held = InUse { user: user.map(str::to_owned), connections, claimed: Some(Instant::now()) };
+        in_use.insert(client.to_owned(), held);
+        true
+    }
+
+    /// Counts the connections of a claimed client id up or down.
+    fn count_connection(&self, client: &str, change: isize) {
+        let mut in_use = self.in_use();
+        if let Some(held) = in_use.get_mut(client) {
+            held.connections = held.connections.saturating_add_signed(change);
+            if change > 0 {
+                held.claimed = None;
+            }
+        }
+        let clients = in_use.values().filter(|held| held.connections > 0).count();
+        self.count.clients.set(i64::try_from(clients).unwrap_or(i64::MAX));
     }
 
     fn may_publish(&self, user: Option<&str>, topic: &str) -> bool {
@@ -315,7 +353,7 @@ impl AuthProvider for Guard {
                 return Ok(AuthResult::fail(reason));
             };
             let user = who.name();
-            if self.is_taken(&connect.client_id, user.as_deref()) {
+            if !self.claim(&connect.client_id, user.as_deref()) {
                 self.count.logins_refused.increment();
                 tracing::warn!(%client, client_id = %connect.client_id, "MQTT client id belongs to another login");
                 return Ok(AuthResult::fail(ReasonCode::ClientIdentifierNotValid));
@@ -361,11 +399,7 @@ impl AuthProvider for Guard {
 impl BrokerEventHandler for Guard {
     fn on_client_connect<'a>(&'a self, event: ClientConnectEvent) -> Answer<'a, ()> {
         self.interest.connected(&event.client_id);
-        let mut in_use = self.in_use();
-        let entry = in_use.entry(event.client_id.to_string()).or_default();
-        entry.0 = event.user_id.as_deref().map(str::to_owned);
-        entry.1 += 1;
-        self.count.clients.set(i64::try_from(in_use.len()).unwrap_or(i64::MAX));
+        self.count_connection(&event.client_id, 1);
         Box::pin(std::future::ready(()))
     }
 
@@ -378,14 +412,7 @@ impl BrokerEventHandler for Guard {
 
     fn on_client_disconnect<'a>(&'a self, event: ClientDisconnectEvent) -> Answer<'a, ()> {
         self.interest.disconnected(&event.client_id);
-        let mut in_use = self.in_use();
-        if let Some(entry) = in_use.get_mut(&*event.client_id) {
-            entry.1 -= 1;
-            if entry.1 == 0 {
-                in_use.remove(&*event.client_id);
-            }
-        }
-        self.count.clients.set(i64::try_from(in_use.len()).unwrap_or(i64::MAX));
+        self.count_connection(&event.client_id, -1);
         Box::pin(std::future::ready(()))
     }
 
