@@ -106,6 +106,9 @@ pub trait Broker: Send + Sync {
     /// Clients connected at present; 0 where only the outside broker knows.
     fn clients(&self) -> usize;
 
+    /// Number of the present session, 0 before the first: in a new one, retained messages may be gone.
+    fn session(&self) -> u64;
+
     /// Who wants what, if this broker can say; `None`: publish for everybody.
     fn interest(&self) -> Option<Arc<Interest>>;
 

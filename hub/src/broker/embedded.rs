@@ -202,6 +202,10 @@ impl Broker for Embedded {
         self.guard.interest.clients()
     }
 
+    fn session(&self) -> u64 {
+        1
+    }
+
     fn interest(&self) -> Option<Arc<Interest>> {
         Some(Arc::clone(&self.guard.interest))
     }

@@ -5,6 +5,7 @@
 //! hub writes them (the broker's access list must refuse everybody else, see the docs).
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub(super) async fn start(config: OutsideBroker, wiring: Wiring) -> Result<Arc<d
         will: None,
         packet_bytes_max: MQTT_PACKET_BYTES_MAX,
     };
-    let this = Arc::new(Outside { sender: RwLock::default() });
+    let this = Arc::new(Outside::default());
     let session = Sessions {
         options,
         state_topic: wiring.host.state_topic(),
@@ -65,6 +66,7 @@ pub(super) async fn start(config: OutsideBroker, wiring: Wiring) -> Result<Arc<d
 struct Outside {
     /// Of the present session.
     sender: RwLock<Option<MqttSender>>,
+    session: AtomicU64,
 }
 
 impl Outside {
@@ -96,6 +98,10 @@ impl Broker for Outside {
 
     fn clients(&self) -> usize {
         0
+    }
+
+    fn session(&self) -> u64 {
+        self.session.load(Ordering::SeqCst)
     }
 
     fn interest(&self) -> Option<Arc<Interest>> {
@@ -149,6 +155,7 @@ impl Sessions {
         };
         self.join(&sender, &mut receiver, online).await?;
         self.broker.set(Some(sender.clone()));
+        self.broker.session.fetch_add(1, Ordering::SeqCst);
         tracing::info!(broker = %self.options.host, port = self.options.port, "MQTT session of the hub established");
         self.tell(BrokerEvent::Connected).await;
         let shutdown = self.shutdown.clone();

@@ -36,6 +36,10 @@ impl Running {
         Running::start(config, dir, inbox).await
     }
 
+    pub(crate) async fn outside(port: u16, dir: tempfile::TempDir) -> Running {
+        Running::start(BrokerConfig::Outside(outside_config(port)), dir, 16).await
+    }
+
     async fn start(config: BrokerConfig, dir: tempfile::TempDir, inbox: usize) -> Running {
         let host = HostIdentity { host_id: "forebay".into(), data_dir: dir.path().to_owned() };
         let (inbox_tx, inbox) = mpsc::channel(inbox);
@@ -284,14 +288,14 @@ async fn at_shutdown_the_agents_hear_that_the_host_goes() {
 }
 
 /// Debian's mosquitto on a free port.
-struct Mosquitto {
+pub(crate) struct Mosquitto {
     child: Child,
-    port: u16,
+    pub(crate) port: u16,
     config: PathBuf,
 }
 
 impl Mosquitto {
-    async fn start(dir: &std::path::Path) -> Mosquitto {
+    pub(crate) async fn start(dir: &std::path::Path) -> Mosquitto {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = dir.join("mosquitto.conf");
         std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
@@ -319,7 +323,7 @@ impl Mosquitto {
         panic!("mosquitto does not listen");
     }
 
-    async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.child.kill().await.unwrap();
         self.child = Self::spawn(&self.config);
         self.ready().await;
@@ -331,7 +335,7 @@ async fn an_outside_broker_serves_as_well_and_may_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut mosquitto = Mosquitto::start(dir.path()).await;
     let port = mosquitto.port;
-    let mut hub = Running::start(BrokerConfig::Outside(outside_config(port)), dir, 16).await;
+    let mut hub = Running::outside(port, dir).await;
     assert_eq!(hub.events.recv().await, Some(BrokerEvent::Connected));
     let mut state = Subscriber::start(port, None, &["-t", "spBv1.0/STATE/forebay"]);
     assert!(state.line().await.unwrap().starts_with("{\"online\":true"));

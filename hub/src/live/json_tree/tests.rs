@@ -11,7 +11,7 @@ use proto::log_record::AgentId;
 use runtime::clock::Clock;
 
 use super::*;
-use crate::broker::tests::{Running, Subscriber};
+use crate::broker::tests::{Mosquitto, Running, Subscriber};
 
 #[derive(Default)]
 struct Table(RwLock<HashMap<PointId, Arc<PointEntry>>>);
@@ -57,7 +57,10 @@ fn batch(first: u32, points: u32, time: i64, value: i64, is_historical: bool) ->
 }
 
 async fn plant(paths: &[&str]) -> (Running, Live, Arc<Table>) {
-    let hub = Running::embedded(true, 16).await;
+    plant_on(Running::embedded(true, 16).await, paths)
+}
+
+fn plant_on(hub: Running, paths: &[&str]) -> (Running, Live, Arc<Table>) {
     let (live, table) = (Live::new(Clock::machine()), Arc::new(Table::default()));
     for (path, id) in paths.iter().zip(0..) {
         table.add(id, path);
@@ -139,4 +142,19 @@ async fn a_whole_large_plant_is_found_by_one_subscriber() {
         topics.insert(subscriber.line().await.unwrap());
     }
     hub.tasks.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outside_broker_gets_everything_and_again_after_it_forgot() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut mosquitto = Mosquitto::start(dir.path()).await;
+    let port = mosquitto.port;
+    let (hub, live, _) = plant_on(Running::outside(port, dir).await, &["a", "b"]);
+    live.apply(&batch(0, 2, 1_000_000, 7, false));
+    let mut one = Subscriber::start(port, None, &["-t", "acme/antwerp/a"]);
+    assert!(one.line().await.unwrap().contains("\"v\":7"));
+    mosquitto.restart().await; // without persistence: nothing is retained any more
+    let mut two = Subscriber::start(port, None, &["-t", "acme/antwerp/b"]);
+    assert!(two.line().await.unwrap().contains("\"v\":7"));
+    assert!(hub.tasks.drain().await.is_graceful());
 }
