@@ -452,3 +452,6 @@ pub(crate) fn cell_quality(bits: u32) -> Quality {
     Quality::from_bits(bits)
         .unwrap_or(Quality::new(model::QualityClass::Uncertain, model::Reason::Undecodable))
 }
+
+#[cfg(test)]
+mod tests;
