@@ -90,7 +90,6 @@ fn properties() -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_created_by(concat!("forebay ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_sorting_columns(Some(vec![sorting(place("path")), sorting(place("ts"))]));
     for (name, column) in COLUMNS {
@@ -111,7 +110,17 @@ fn encoding(builder: WriterPropertiesBuilder, name: &str, column: ColumnType) ->
         (_, ColumnType::Boolean) => (false, Encoding::RLE),
         (_, ColumnType::Text) => (true, Encoding::PLAIN),
     };
-    builder.set_column_dictionary_enabled(path.clone(), dictionary).set_column_encoding(path, fallback)
+    // Nobody skips a row group by these, and comparing every text costs as much as encoding it.
+    let statistics = match name {
+        "site" | "value_type" | "value_bool" | "value_string" | "quality" | "is_historical" => {
+            EnabledStatistics::None
+        }
+        _ => EnabledStatistics::Chunk,
+    };
+    builder
+        .set_column_dictionary_enabled(path.clone(), dictionary)
+        .set_column_statistics_enabled(path.clone(), statistics)
+        .set_column_encoding(path, fallback)
 }
 
 fn bounds(batch: &Batch, rows: &[(i32, u32)]) -> Bounds {
