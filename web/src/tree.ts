@@ -22,11 +22,15 @@ interface Node {
 
 const branch = (name: string, key: string): Node => ({ name, key, children: new Map(), points: [], count: 0 });
 
+/** What agents tell of themselves (how commands ended) is data, but only a search shows it. */
+const isInternal = (point: Point): boolean => point.device === null && point.metric.startsWith("Forebay/");
+
 /** Builds the tree of the points that contain every word of `search` in path, description or unit. */
 export function grow(points: Iterable<Point>, search: string): Node {
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   const root = branch("", "");
   for (const point of points) {
+    if (words.length === 0 && isInternal(point)) continue;
     if (words.length > 0) {
       const text = `${point.path} ${point.description} ${point.unit} ${point.agent}`.toLowerCase();
       if (!words.every((word) => text.includes(word))) continue;
