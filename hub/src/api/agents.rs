@@ -12,8 +12,8 @@ use super::errors::{ApiError, ErrorBody};
 use crate::host::AgentStatus;
 use crate::store::{AgentAccount, EpochState};
 
-/// Ranges shown of one set; more are counted only.
-const RANGES_MAX: usize = 256;
+/// Ranges shown of one set: more than an account with many holes has. Beyond, they are counted only.
+const RANGES_MAX: usize = 65_536;
 /// Prefix of the cursors that sinks register.
 pub(crate) const SINK_CURSOR: &str = "sink:";
 
@@ -156,7 +156,7 @@ struct EpochView {
     received: AccountView,
     /// The same over the agent's own paths, which differ where two agents claim one path.
     agent_account: AccountView,
-    /// Offsets received, half-open; at most 256 ranges are shown.
+    /// Offsets received, half-open; at most 65536 ranges are shown.
     ranges: Vec<[u64; 2]>,
     /// Offsets that will never come, settled by policy.
     lost: Vec<[u64; 2]>,
