@@ -17,6 +17,13 @@ const VERDICTS: Record<EpochVerdict, { text: string; tone: string }> = {
   unreported: { text: "No account", tone: "none" },
 };
 
+const LEGEND = [
+  ["verified", "verified"],
+  ["received", "received"],
+  ["flight", "on the way"],
+  ["lost", "lost by policy"],
+] as const;
+
 export function Balance({ reconcile, error }: { reconcile: Reconcile | undefined; error: ApiError | undefined }) {
   if (!reconcile) {
     return (
@@ -61,7 +68,11 @@ export function Balance({ reconcile, error }: { reconcile: Reconcile | undefined
         </div>
       ))}
       <p className="legend dim" aria-hidden="true">
-        <i className="key verified" /> verified <i className="key received" /> received <i className="key flight" /> on the way <i className="key lost" /> lost by policy
+        {LEGEND.map(([kind, name]) => (
+          <span key={kind}>
+            <i className={`key ${kind}`} /> {name}
+          </span>
+        ))}
       </p>
     </div>
   );

@@ -38,7 +38,15 @@ const UNITS: Record<string, string> = { Cel: "°C", "[degF]": "°F", Ohm: "Ω", 
 
 /** UCUM as people write it: `Cel` → `°C`, `m3/h` → `m³/h`. */
 export function unitText(ucum: string): string {
-  return UNITS[ucum] ?? ucum.replace(/([a-z])2(?![0-9])/g, "$1²").replace(/([a-z])3(?![0-9])/g, "$1³").replace(/\bCel\b/g, "°C").replace(/\./g, "·").replace(/[{}]/g, "");
+  const known = UNITS[ucum];
+  if (known !== undefined) return known;
+  return ucum
+    .replace(/([a-z])2(?![0-9])/g, "$1²")
+    .replace(/([a-z])3(?![0-9])/g, "$1³")
+    .replace(/10\*(\d)/g, (_whole, power: string) => `10${"⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(power)]}`)
+    .replace(/\bCel\b/g, "°C")
+    .replace(/\./g, "·")
+    .replace(/[{}]/g, "");
 }
 
 const SIGNIFICANT = 5;
@@ -62,6 +70,11 @@ export function numberText(value: number, fractional = true): string {
   if (size !== 0 && (size >= 1e7 || size < 1e-4)) return value.toExponential(3).replace("-", "−");
   const digits = size === 0 ? 1 : Math.max(0, SIGNIFICANT - 1 - Math.floor(Math.log10(size)));
   return value.toFixed(Math.min(digits, 6)).replace("-", "−");
+}
+
+/** A bound as it was written: 250, not 250.00. */
+export function boundText(value: number): string {
+  return numberText(Number(value.toPrecision(6))).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
 }
 
 /** 1234567 → `1 234 567`, with thin spaces. */

@@ -1,6 +1,7 @@
 // The selected point: its value now, its trend, what it is, and the box to write it.
+import { Fragment } from "react";
 import type { Plant, Point } from "./api";
-import { ageText, clockText, numberText, qualityClass, qualityText, unitText, valueText } from "./format";
+import { ageText, boundText, clockText, qualityClass, qualityText, unitText, valueText } from "./format";
 import { useNow, useReading } from "./hooks";
 import { Trend } from "./trend";
 import { WriteBox } from "./write_box";
@@ -64,7 +65,7 @@ function Now({ point }: { point: Point }) {
 }
 
 function Details({ point }: { point: Point }) {
-  const bound = (number: number | null): string => (number === null ? "…" : numberText(number));
+  const bound = (number: number | null): string => (number === null ? "…" : boundText(number));
   const facts: [string, string][] = [
     ["Path", point.path],
     ["Type", point.type],
@@ -78,11 +79,25 @@ function Details({ point }: { point: Point }) {
   return (
     <dl className="facts">
       {facts.map(([name, text]) => (
-        <div key={name}>
+        <div key={name} className={name === "Path" ? "wide" : undefined}>
           <dt>{name}</dt>
-          <dd>{text}</dd>
+          <dd>{name === "Path" ? <Breaking path={text} /> : text}</dd>
         </div>
       ))}
     </dl>
   );
+}
+
+/** A path that breaks after its slashes. */
+function Breaking({ path }: { path: string }) {
+  return path.split("/").map((level, index) => (
+    <Fragment key={index}>
+      {index > 0 && (
+        <>
+          /<wbr />
+        </>
+      )}
+      {level}
+    </Fragment>
+  ));
 }

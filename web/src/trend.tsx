@@ -3,7 +3,7 @@ import { useCallback, useEffect, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { ApiError, get, type History, type Point, type Reading } from "./api";
-import { clockText, countText, numberText, plotted, qualityClass, qualityText, unitText, valueText, type QualityClass } from "./format";
+import { boundText, clockText, countText, plotted, qualityClass, qualityText, unitText, valueText, type QualityClass } from "./format";
 import { live } from "./live";
 
 const RANGES = [
@@ -230,7 +230,7 @@ function timeLabel(seconds: number, step: number): string {
 function short(value: number): string {
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e6 || size < 1e-3)) return value.toExponential(1).replace("-", "−");
-  return numberText(Number(value.toPrecision(6))).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+  return boundText(value);
 }
 
 /** The range that the point's definition gives, where it is in sight. */

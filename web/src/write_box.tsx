@@ -1,7 +1,7 @@
 // Writing a set-point: value, reason, expiry, a second look, and the outcome as the device showed it.
 import { useEffect, useState, type FormEvent } from "react";
 import { ApiError, get, post, type CommandRecord, type Point } from "./api";
-import { clockText, numberText, unitText } from "./format";
+import { boundText, clockText, unitText } from "./format";
 
 interface Outcome {
   id: string;
@@ -46,7 +46,7 @@ export function WriteBox({ point, enabled }: { point: Point; enabled: boolean })
     setStep("edit");
   };
 
-  const limit = [point.min === null ? "" : `from ${numberText(point.min)}`, point.max === null ? "" : `to ${numberText(point.max)}`].filter(Boolean).join(" ");
+  const limit = [point.min === null ? "" : `from ${boundText(point.min)}`, point.max === null ? "" : `to ${boundText(point.max)}`].filter(Boolean).join(" ");
   return (
     <form className="write" onSubmit={(event) => void submit(event)} aria-label={`Write ${point.path}`}>
       <h3>Write</h3>
