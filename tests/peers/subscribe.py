@@ -20,7 +20,7 @@ def on_message(_client, _userdata, message):
         payload = message.payload.decode()
     except UnicodeDecodeError:
         payload = message.payload.hex()
-    print(json.dumps({"topic": message.topic, "payload": payload, "retain": message.retain}), flush=True)
+    print(json.dumps({"topic": message.topic, "payload": payload, "retain": bool(message.retain)}), flush=True)
     left -= 1
 
 
