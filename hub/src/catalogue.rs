@@ -111,7 +111,7 @@ pub struct Catalogue {
 #[derive(Debug)]
 struct Shared {
     inner: RwLock<Inner>,
-    /// `None` if the catalogue was opened to be read only.
+    /// `None` if the catalogue was opened to be read only, or has been closed.
     log: Mutex<Option<Log>>,
     view: LogView,
     /// Whether there are entries that are not durable yet.
@@ -276,6 +276,14 @@ impl Catalogue {
             inner.pending.extend(newer);
             self.shared.dirty.store(true, Ordering::Release);
         })
+    }
+
+    /// Ends writing and lets go of the folder, whoever still holds a handle. After the store has closed.
+    pub(crate) fn close(&self) {
+        if let Err(error) = self.persist() {
+            tracing::error!(%error, "the newest points are not on disk; no record uses them");
+        }
+        lock(&self.shared.log).take();
     }
 
     /// Path hashes, by point number.

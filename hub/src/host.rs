@@ -259,6 +259,8 @@ impl Session {
             self.settle().await;
         }
         self.store.close().await;
+        self.shared.catalogue.close();
+        self.ledger.close();
         Ok(())
     }
 

@@ -57,7 +57,8 @@ pub struct LedgerEntry {
 /// The ledger. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    log: Arc<Mutex<Log>>,
+    /// `None` after [`Ledger::close`].
+    log: Arc<Mutex<Option<Log>>>,
     view: LogView,
 }
 
@@ -71,7 +72,7 @@ impl Ledger {
             tracing::warn!(log = "ledger", %recovery, "recovered");
         }
         let view = log.view();
-        Ok(Ledger { log: Arc::new(Mutex::new(log)), view })
+        Ok(Ledger { log: Arc::new(Mutex::new(Some(log))), view })
     }
 
     /// Writes an entry and waits for the disk.
@@ -83,9 +84,17 @@ impl Ledger {
         tracing::warn!(kind = ?entry.kind, agent = entry.agent, epoch = entry.epoch, start = entry.start,
             end = entry.end, reason = entry.reason, "ledger");
         let bytes = serde_json::to_vec(&entry).unwrap_or_default();
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(log) = guard.as_mut() else {
+            return Err(LogError::ReadOnly { path: "ledger, after the hub's end".into() });
+        };
         log.append_group(&[&bytes])?;
         log.sync().map(|_end| ())
+    }
+
+    /// Ends writing and lets go of the folder, whoever still holds a handle.
+    pub(crate) fn close(&self) {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// The newest entries, newest first.

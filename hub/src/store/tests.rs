@@ -211,7 +211,7 @@ fn samples(epoch: Epoch, offset: u64) -> Vec<Sample> {
     let one = |n: u64| Sample {
         point: PointId(0),
         time: Timestamp(1_790_000_000_000_000 + (offset * 10 + n) as i64),
-        value: (n != 2).then(|| Value::Double(offset as f64 + epoch.0 as f64)),
+        value: (n != 2).then_some(Value::Double(offset as f64 + epoch.0 as f64)),
         quality: if n == 1 { Quality::bad(Reason::Timeout) } else { Quality::GOOD },
     };
     (0..=offset % 3).map(one).collect()
@@ -264,7 +264,7 @@ fn repeats_count_once_and_holes_close() {
     assert_eq!(hub.counted("forebay_hub_duplicates_total"), 3);
     assert_eq!(hub.counted("forebay_hub_records_total"), 5);
     let (_, settled) = hub.store.settled(hub.agent, &BTreeSet::from([EPOCH]));
-    assert_eq!(settled, [(EPOCH, ranges(&[0..5]))]);
+    assert_eq!(settled, [(EPOCH, RangeSet::of(0..5))]);
     assert_eq!(hub.store.unsettled(hub.agent, [(EPOCH, 7), (Epoch(6), 2)]), 4);
 }
 
@@ -288,7 +288,7 @@ fn foreign_records_are_numbered_by_the_log() {
         assert_eq!(account.count, 1);
     }
     let account = hub.store.accounts().into_iter().find(|a| a.foreign).unwrap();
-    assert_eq!((&account.epochs[0].ranges, account.epochs[0].account.count), (&ranges(&[1..3]), 2));
+    assert_eq!((&account.epochs[0].ranges, account.epochs[0].account.count), (&RangeSet::of(1..3), 2));
     hub.close();
     let hub = Hub::open(&machine.crash());
     let again = hub.store.accounts().into_iter().find(|a| a.foreign).unwrap();
@@ -366,7 +366,7 @@ fn a_checkpoint_ahead_of_the_log_is_refused_and_nothing_gone_is_counted() {
     hub.close();
     let hub = Hub::open(&replaced.crash());
     assert_eq!(hub.store.accounts()[0].epochs.len(), 1);
-    assert_eq!(hub.epoch(Epoch(6)).ranges, ranges(&[0..9]));
+    assert_eq!(hub.epoch(Epoch(6)).ranges, RangeSet::of(0..9));
 }
 
 #[test]
@@ -385,7 +385,7 @@ fn what_the_agent_no_longer_holds_is_lost_and_in_the_ledger() {
     (6..8).for_each(|offset| hub.ingest(hub.own(EPOCH, offset)));
     hub.settle();
     let state = hub.epoch(EPOCH);
-    assert_eq!((state.lost.clone(), state.verified_end), (ranges(&[3..6]), 8));
+    assert_eq!((state.lost.clone(), state.verified_end), (RangeSet::of(3..6), 8));
     let entry = hub.ledger.newest(1).remove(0);
     assert_eq!((entry.kind, entry.start, entry.end), (LedgerKind::Lost, Some(3), Some(6)));
     // A restored backup brings one of them after all.
@@ -415,13 +415,13 @@ fn a_quarantined_record_is_settled_once_and_survives() {
     }
     hub.runtime.block_on(hub.store.quarantine(entry.clone(), None)).unwrap();
     hub.settle();
-    assert_eq!(hub.epoch(EPOCH).quarantined, ranges(&[1..2]));
+    assert_eq!(hub.epoch(EPOCH).quarantined, RangeSet::of(1..2));
     assert_eq!(hub.store.quarantined(10), [entry.clone(), entry]);
     let (_, settled) = hub.store.settled(hub.agent, &BTreeSet::from([EPOCH]));
-    assert_eq!(settled, [(EPOCH, ranges(&[0..2]))]);
+    assert_eq!(settled, [(EPOCH, RangeSet::of(0..2))]);
     hub.close();
     let hub = Hub::open(&machine.crash());
-    assert_eq!(hub.epoch(EPOCH).quarantined, ranges(&[1..2]));
+    assert_eq!(hub.epoch(EPOCH).quarantined, RangeSet::of(1..2));
     assert_eq!(hub.store.quarantined(10).len(), 2);
 }
 
@@ -437,11 +437,11 @@ fn a_full_disk_holds_and_goes_on_when_there_is_room() {
     assert!(holding, "{:?}", hub.store.health());
     let refused = hub.runtime.block_on(hub.store.ingest(hub.own(EPOCH, 2)));
     assert!(matches!(refused, Err(StoreError::NotWritable(_))), "{refused:?}");
-    assert_eq!(hub.epoch(EPOCH).ranges, ranges(&[0..1]));
+    assert_eq!(hub.epoch(EPOCH).ranges, RangeSet::of(0..1));
     machine.plant.set_faults(Faults::default());
     assert!(wait_for(|| hub.store.health() == StoreHealth::Ok));
     hub.settle();
-    assert_eq!(hub.epoch(EPOCH).ranges, ranges(&[0..2]));
+    assert_eq!(hub.epoch(EPOCH).ranges, RangeSet::of(0..2));
     hub.close();
 }
 
@@ -456,7 +456,7 @@ fn a_failed_sync_shuts_the_latch_and_nothing_more_is_told() {
     assert!(wait_for(|| matches!(hub.store.health(), StoreHealth::Latched(_))));
     machine.plant.set_faults(Faults::default());
     assert!(hub.runtime.block_on(hub.store.ingest(hub.own(EPOCH, 2))).is_err());
-    assert_eq!(hub.epoch(EPOCH).ranges, ranges(&[0..1]));
+    assert_eq!(hub.epoch(EPOCH).ranges, RangeSet::of(0..1));
     hub.close();
     let hub = Hub::open(&machine.crash());
     assert!(hub.epoch(EPOCH).ranges.contains(0));
@@ -508,12 +508,12 @@ fn retention_keeps_what_checkpoints_need_and_names_what_readers_miss() {
     hub.close();
     // What was trimmed is still known, through the checkpoint.
     let hub = Hub::open_with(&machine.crash(), bytes);
-    assert_eq!(hub.epoch(EPOCH).ranges, ranges(&[0..150]));
+    assert_eq!(hub.epoch(EPOCH).ranges, RangeSet::of(0..150));
     hub.close();
     // Without it, it is not; that is in the ledger.
     let bare = Machine { checkpoint: FaultyStorage::new(71), ..machine.crash() };
     let hub = Hub::open_with(&bare, bytes);
-    assert_eq!(hub.epoch(EPOCH).ranges, ranges(&[first.0..150]));
+    assert_eq!(hub.epoch(EPOCH).ranges, RangeSet::of(first.0..150));
     assert_eq!(hub.ledger.newest(1)[0].kind, LedgerKind::Rebuilt);
 }
 
