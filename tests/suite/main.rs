@@ -6,6 +6,7 @@ mod csv_to_table;
 mod demo;
 mod faults;
 mod foreign_nodes;
+mod http_api;
 mod outside_broker;
 mod subscribers;
 mod tidy;

@@ -1,8 +1,8 @@
 //! The OpenAPI document, derived from the handlers.
 
 use axum::Json;
-use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
 
 use super::{agents, auth, commands, feed, health, history, live_stream, points};
@@ -21,7 +21,7 @@ use super::{agents, auth, commands, feed, health, history, live_stream, points};
         agents::reconcile, commands::write, commands::recent, feed::feed, health::health, health::plant,
         health::metrics, document,
     ),
-    modifiers(&Security),
+    modifiers(&Security, &UsualWords),
     security(("token" = []), ("session" = [])),
 )]
 struct Described;
@@ -36,6 +36,37 @@ impl Modify for Security {
         components.add_security_scheme("token", SecurityScheme::Http(token));
         let cookie = ApiKeyValue::with_description("forebay_session", "Set by /api/v1/login.");
         components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+    }
+}
+
+/// The standard wants words for every status; the usual ones stand here once.
+struct UsualWords;
+
+impl Modify for UsualWords {
+    fn modify(&self, document: &mut Document) {
+        for item in document.paths.paths.values_mut() {
+            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+                for (status, response) in &mut operation.responses.responses {
+                    if let RefOr::T(response) = response
+                        && response.description.is_empty()
+                    {
+                        response.description = usual_words(status).to_owned();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn usual_words(status: &str) -> &'static str {
+    match status {
+        "400" => "A parameter or the body cannot be used",
+        "401" => "Neither a session nor a token",
+        "403" => "The header x-forebay: 1 is missing",
+        "404" => "There is no such point",
+        "500" => "The plant log cannot be read",
+        "503" => "Too many of its kind at once",
+        _ => "The answer",
     }
 }
 
