@@ -58,6 +58,11 @@ pub enum FeedError {
     Undecodable(String),
 }
 
+/// Without the address: it is the same every time, and long.
+fn unreachable(error: reqwest::Error) -> FeedError {
+    FeedError::Unreachable(error.without_url())
+}
+
 impl From<BadEntry> for FeedError {
     fn from(error: BadEntry) -> Self {
         Self::Undecodable(error.to_string())
@@ -101,7 +106,7 @@ impl Feed {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(FeedError::Unreachable)?;
+            .map_err(unreachable)?;
         let endpoint = source
             .hub
             .join("api/v1/feed")
@@ -163,7 +168,7 @@ impl Feed {
         if let Some(token) = &self.token {
             http = http.bearer_auth(token);
         }
-        let response = http.send().await.map_err(FeedError::Unreachable)?;
+        let response = http.send().await.map_err(unreachable)?;
         let status = response.status();
         let body = read_body(response).await?;
         if !status.is_success() {
@@ -178,7 +183,7 @@ async fn read_body(response: reqwest::Response) -> Result<Bytes, FeedError> {
     let mut body = BytesMut::new();
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(FeedError::Unreachable)?;
+        let chunk = chunk.map_err(unreachable)?;
         if body.len() + chunk.len() > PAGE_BYTES_MAX {
             return Err(FeedError::Undecodable(format!("more than {PAGE_BYTES_MAX} bytes")));
         }

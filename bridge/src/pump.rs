@@ -150,7 +150,11 @@ impl Pump {
                 self.shutdown.cancelled().await;
                 return Ok(());
             }
-            tracing::warn!(sink = %name, error = %why, "sink interrupted; will try again");
+            if self.reporter.is_last_error(&why) {
+                tracing::debug!(sink = %name, error = %why, "still interrupted");
+            } else {
+                tracing::warn!(sink = %name, hub = %self.source.hub, error = %why, "sink interrupted; will try again");
+            }
             self.reporter.state(State::Retrying(why));
             tokio::select! {
                 () = tokio::time::sleep(backoff.wait()) => {}

@@ -45,6 +45,8 @@ pub struct SinkStatus {
     pub last_commit: Option<Timestamp>,
     /// The last thing that went wrong, also after it was overcome.
     pub last_error: Option<String>,
+    /// What went wrong since the last commit, if anything: logged once.
+    interrupted_by: Option<String>,
 }
 
 impl SinkStatus {
@@ -83,6 +85,7 @@ impl Reporter {
             commits: 0,
             last_commit: None,
             last_error: None,
+            interrupted_by: None,
         };
         Reporter {
             status: watch::channel(status).0,
@@ -114,9 +117,15 @@ impl Reporter {
         self.status.send_modify(|status| {
             if let State::Retrying(why) | State::Stopped(why) = &state {
                 status.last_error = Some(why.clone());
+                status.interrupted_by = Some(why.clone());
             }
             status.state = state;
         });
+    }
+
+    /// Whether the sink is, or was until it tried again just now, interrupted for this reason.
+    pub(crate) fn is_last_error(&self, why: &str) -> bool {
+        self.status.borrow().interrupted_by.as_deref() == Some(why)
     }
 
     pub(crate) fn failed(&self) {
@@ -147,6 +156,7 @@ impl Reporter {
             status.written.files += written.files;
             status.written.bytes += written.bytes;
             status.commits += 1;
+            status.interrupted_by = None;
             status.last_commit = Some(now);
         });
     }
