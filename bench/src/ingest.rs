@@ -122,7 +122,7 @@ async fn load(plant: &Plant, metrics: usize, time: Duration) -> Result<(u64, Dur
             let mut payload = Vec::with_capacity(metrics * 24);
             records.encode_next(&mut payload);
             publish(&sender, data.clone(), payload).await?;
-            if records.next_offset() % 64 == 0 {
+            if records.next_offset().is_multiple_of(64) {
                 covered = covered.max(drain(&mut receiver, &records, Duration::ZERO).await?);
             }
         }

@@ -1,5 +1,7 @@
 //! Whole plants, peers that are not ours, and the rule-book.
 
+#![allow(clippy::unwrap_used, reason = "this whole crate is tests")]
+
 mod check_config;
 mod command_round_trip;
 mod csv_to_table;
