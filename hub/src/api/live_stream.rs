@@ -28,6 +28,10 @@ use crate::live::{ChangeCursor, LiveValue};
 const PUSH_EVERY: Duration = Duration::from_millis(200);
 /// Points of one push; the rest follows in the next.
 const PUSH_POINTS_MAX: usize = 5000;
+/// ... unless it has so many bytes before.
+const PUSH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Points of one event: at the largest values there are, what a stream holds in memory.
+const EVENT_POINTS: usize = 64;
 /// Without news, a sign of life after so long: proxies and browsers cut silent connections.
 const BREATH: Duration = Duration::from_secs(10);
 
@@ -87,9 +91,22 @@ impl Stream {
                 () = tokio::time::sleep(BREATH) => return Some(self.clock()),
                 () = self.cursor.wait() => {}
             }
-            let changed = self.cursor.take(PUSH_POINTS_MAX);
+            self.push();
+        }
+    }
+
+    /// Puts what changed into events, up to a push's bounds.
+    fn push(&mut self) {
+        let (mut points, mut bytes) = (0, 0);
+        while points < PUSH_POINTS_MAX && bytes < PUSH_BYTES_MAX {
+            let changed = self.cursor.take(EVENT_POINTS);
+            points += changed.len();
             if let Some(event) = self.values(&changed) {
+                bytes += event.len();
                 self.waiting.push_back(event);
+            }
+            if changed.len() < EVENT_POINTS {
+                break;
             }
         }
     }

@@ -17,6 +17,8 @@ use crate::catalogue::{Catalogue, PointEntry};
 /// Points of a page unless asked otherwise, and at most.
 const PAGE: u64 = 200;
 const PAGE_MAX: u64 = 5000;
+/// A page ends early when its last values have so many bytes.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Text that a search may have.
 const SEARCH_BYTES_MAX: usize = 256;
 
@@ -119,6 +121,7 @@ pub(crate) async fn list(
         (!after.is_empty() && path.as_str() <= after.as_str()) || path.as_str() < prefix.as_str()
     });
     let mut points = Vec::new();
+    let mut bytes = 0;
     for point in order.iter().skip(start).filter_map(entry) {
         if !point.definition.path.as_str().starts_with(&prefix) {
             break;
@@ -126,11 +129,13 @@ pub(crate) async fn list(
         if !contains(&api, &point, &words) {
             continue;
         }
-        if points.len() == limit {
+        if points.len() == limit || bytes >= PAGE_BYTES_MAX {
             let next = points.last().map(|last: &PointView| last.path.clone());
             return Ok(Json(PointsPage { points, next }));
         }
-        points.push(view(&api, &point));
+        let view = view(&api, &point);
+        bytes += view.last.as_ref().and_then(|last| last.value.as_ref()).map_or(0, model::Value::heap_bytes);
+        points.push(view);
     }
     Ok(Json(PointsPage { points, next: None }))
 }

@@ -31,6 +31,10 @@ const SCAN_BYTES_MAX: usize = 512 * 1024 * 1024;
 const SCAN_TIME_MAX: Duration = Duration::from_secs(4);
 /// Bytes of strings and byte values that one answer holds.
 const HEAP_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Samples found beyond twice the limit before the oldest go.
+const ROOM: usize = 1000;
+/// A scan looks at its budget every so many records.
+const LOOK_EVERY: usize = 256;
 /// The index follows the log at this pace; what is newer is read without it.
 const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 /// Bytes of records that the index takes in one go, so that questions and shutdown get their turn.
@@ -122,6 +126,8 @@ struct Scan<'q> {
     thinner: Option<Thinner>,
     bytes: usize,
     heap_bytes: usize,
+    /// Its texts alone are all that an answer may hold.
+    is_full: bool,
     until: Instant,
     truncated: bool,
 }
@@ -135,6 +141,7 @@ impl<'q> Scan<'q> {
             thinner: query.buckets.map(Thinner::new),
             bytes: 0,
             heap_bytes: 0,
+            is_full: false,
             until: Instant::now() + SCAN_TIME_MAX,
             truncated: false,
         }
@@ -142,10 +149,11 @@ impl<'q> Scan<'q> {
 
     fn is_over(&self) -> bool {
         let enough = self.thinner.is_none() && self.found.len() >= self.query.limit;
-        enough
-            || self.bytes >= SCAN_BYTES_MAX
-            || self.heap_bytes >= HEAP_BYTES_MAX
-            || Instant::now() >= self.until
+        enough || self.is_full || self.is_out_of_budget()
+    }
+
+    fn is_out_of_budget(&self) -> bool {
+        self.bytes >= SCAN_BYTES_MAX || Instant::now() >= self.until
     }
 
     /// Takes what fits from one piece of the log.
@@ -157,6 +165,7 @@ impl<'q> Scan<'q> {
     ) -> Result<(), LogError> {
         let reader = reader.get_or_insert_with(|| log.reader(piece.first));
         reader.seek(piece.first);
+        let mut records = 0_usize;
         while reader.position() < piece.end {
             match reader.next() {
                 Ok(Some((position, record))) if position < piece.end => {
@@ -167,12 +176,46 @@ impl<'q> Scan<'q> {
                 Err(LogError::Trimmed { .. }) => self.truncated = true,
                 Err(error) => return Err(error),
             }
-        }
-        if let Some(thinner) = &mut self.thinner {
-            thinner.thin_if_large(&mut self.found);
-            self.heap_bytes = self.found.iter().map(heap_bytes).sum();
+            self.bound();
+            records += 1;
+            // A piece that is not indexed yet may be a whole segment.
+            if records.is_multiple_of(LOOK_EVERY) && self.is_out_of_budget() {
+                self.truncated = true;
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Keeps what was found within the bounds of an answer: thins it, or lets the oldest go.
+    fn bound(&mut self) {
+        let too_many = match &mut self.thinner {
+            Some(thinner) => {
+                if thinner.thin_if_large(&mut self.found) {
+                    self.heap_bytes = self.found.iter().map(heap_bytes).sum();
+                }
+                false
+            }
+            None => self.found.len() >= 2 * self.query.limit + ROOM,
+        };
+        if !too_many && self.heap_bytes <= HEAP_BYTES_MAX {
+            return;
+        }
+        self.truncated = true;
+        self.found.sort_by_key(|sample| sample.time);
+        if too_many {
+            self.found.drain(..self.found.len() - self.query.limit);
+        }
+        self.heap_bytes = self.found.iter().map(heap_bytes).sum();
+        let mut oldest = 0;
+        while self.heap_bytes > HEAP_BYTES_MAX / 2
+            && let Some(sample) = self.found.get(oldest)
+        {
+            self.heap_bytes -= heap_bytes(sample);
+            oldest += 1;
+        }
+        self.is_full |= oldest > 0;
+        self.found.drain(..oldest);
     }
 
     fn record(&mut self, record: &[u8]) {

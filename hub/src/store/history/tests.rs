@@ -33,7 +33,7 @@ fn filled(folder: &std::path::Path, records: u64) -> Log {
 
 fn query(points: &[u32], from: i64, to: i64) -> Query {
     let points = points.iter().copied().map(PointId).collect();
-    Query { points, from: Timestamp(from), to: Timestamp(to), limit: usize::MAX, buckets: None }
+    Query { points, from: Timestamp(from), to: Timestamp(to), limit: 1_000_000, buckets: None }
 }
 
 /// The answer by reading everything.
@@ -118,6 +118,34 @@ fn a_limit_keeps_the_newest_and_says_so() {
     let answer = history.read(&limited).unwrap();
     assert!(answer.thinned && !answer.truncated && answer.samples.len() <= 50, "{}", answer.samples.len());
     assert_eq!(answer.samples.first().unwrap().time, all.first().unwrap().0);
+}
+
+#[test]
+fn large_texts_are_bounded_whatever_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(folder.path(), Options::default(), 5).unwrap();
+    for number in 0..400_u64 {
+        let sample = Sample {
+            point: PointId(0),
+            time: Timestamp(i64::try_from(number).unwrap()),
+            value: Some(Value::String("x".repeat(100_000))),
+            quality: Quality::GOOD,
+        };
+        let id = RecordId { epoch: Epoch(9), offset: Offset(number) };
+        let batch =
+            SampleBatch { id, accepted_at: Timestamp(0), is_historical: false, samples: vec![sample] };
+        let mut bytes = Vec::new();
+        LogRecord::Received { agent: AgentId(1), batch, account: Account::default() }.encode(&mut bytes);
+        log.append_group(&[&bytes]).unwrap();
+    }
+    log.sync().unwrap();
+    let history = History::new(log.view(), folder.path().join("history"));
+    for buckets in [None, Some(1000)] {
+        let answer = history.read(&Query { buckets, ..query(&[0], i64::MIN, i64::MAX) }).unwrap();
+        let bytes: usize = answer.samples.iter().map(heap_bytes).sum();
+        assert!(answer.truncated && bytes <= HEAP_BYTES_MAX && bytes > HEAP_BYTES_MAX / 4, "{bytes} bytes");
+        assert_eq!(answer.samples.last().unwrap().time, Timestamp(399));
+    }
 }
 
 #[test]

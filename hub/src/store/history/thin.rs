@@ -34,12 +34,14 @@ impl Thinner {
         self.left_out
     }
 
-    /// Thins what was read so far, more finely than asked, when it is much.
-    pub(super) fn thin_if_large(&mut self, samples: &mut Vec<Sample>) {
-        if samples.len() >= HELD_MAX {
+    /// Thins what was read so far, more finely than asked, when it is much; whether it was.
+    pub(super) fn thin_if_large(&mut self, samples: &mut Vec<Sample>) -> bool {
+        let is_large = samples.len() >= HELD_MAX;
+        if is_large {
             samples.sort_by_key(|sample| sample.time);
             self.thin_to(samples, (self.buckets * 4).min(HELD_MAX / 10));
         }
+        is_large
     }
 
     /// Thins samples, sorted by time, to the buckets asked for.
