@@ -13,13 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use durable_log::{Log, LogError, LogView, Options, Position, Storage};
-use model::limits::PATH_BYTES_MAX;
+use model::limits::{AGENT_POINTS_MAX, PATH_BYTES_MAX};
 use model::{NodeId, PointDefinition, PointId, PointPath};
 use proto::account::path_hash;
 use proto::log_record::{AgentId, CatalogueEntry, RecordError};
 
 /// Points of one hub; a hostile node cannot take more memory than these need.
 pub const POINTS_MAX: usize = 2_000_000;
+/// Points of one agent, ever: twice what it may have at a time, so that one cannot use up the numbers of all.
+const AGENT_POINTS_EVER_MAX: usize = 2 * AGENT_POINTS_MAX;
 /// Agents of one hub.
 pub const AGENTS_MAX: usize = 20_000;
 /// Points that may stand under one path (other types, renamed metrics); bounds the search through them.
@@ -126,6 +128,8 @@ struct Inner {
     older: Vec<Option<PointId>>,
     newest: HashMap<PointPath, PointId>,
     agents: Vec<NodeId>,
+    /// Points by agent, in the order of `agents`.
+    agent_points: Vec<usize>,
     agent_ids: HashMap<NodeId, AgentId>,
     pending: Vec<CatalogueEntry>,
 }
@@ -361,6 +365,7 @@ impl Inner {
     #[expect(clippy::cast_possible_truncation, reason = "AGENTS_MAX fits")]
     fn add_agent(&mut self, node: NodeId) -> AgentId {
         self.agents.push(node.clone());
+        self.agent_points.push(0);
         let id = AgentId(self.agents.len() as u32);
         self.agent_ids.insert(node, id);
         id
@@ -371,6 +376,9 @@ impl Inner {
         let id = PointId(self.points.len() as u32);
         let hub = path_hash(definition.path.as_str());
         let claimed = self.claimed_path(agent, &definition.path).map(path_hash);
+        if let Some(points) = (agent.0 as usize).checked_sub(1).and_then(|at| self.agent_points.get_mut(at)) {
+            *points += 1;
+        }
         self.hashes.push(PathHashes { hub, agent: claimed.unwrap_or(hub) });
         self.older.push(self.newest.insert(definition.path.clone(), id));
         self.points.push(Arc::new(PointEntry { id, agent, definition, path_hash: hub }));
@@ -409,6 +417,10 @@ impl Inner {
         }
         if self.points.len() >= POINTS_MAX {
             return Err(CatalogueFull { what: "points", limit: POINTS_MAX });
+        }
+        let of_agent = (agent.0 as usize).checked_sub(1).and_then(|at| self.agent_points.get(at)).copied();
+        if of_agent.unwrap_or(0) >= AGENT_POINTS_EVER_MAX {
+            return Err(CatalogueFull { what: "points of one agent", limit: AGENT_POINTS_EVER_MAX });
         }
         let id = self.add_point(agent, claim.clone());
         self.pending.push(CatalogueEntry::Point { id, agent, definition: claim });

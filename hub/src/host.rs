@@ -188,8 +188,10 @@ pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
         let last = seen.held(point)?;
         Some(Present { time: last.time, value: last.value, quality: last.quality })
     });
+    let mut nodes = EdgeNodes::new(catalogue, store.log_epoch(), last_known, &metrics);
+    store.accounts().iter().for_each(|account| nodes.know(account));
     let session = Session {
-        nodes: EdgeNodes::new(catalogue, store.log_epoch(), last_known, &metrics),
+        nodes,
         shared: Arc::clone(&shared),
         receivers,
         broker,
@@ -316,10 +318,22 @@ impl Session {
             }
             Action::Rebirth(node) => self.ask(&node).await,
             Action::Show(batch) => self.live.apply(&batch),
-            Action::Confirm(points) => self.live.confirm(&points),
-            Action::Stale(points) => self.live.mark_stale(&points),
+            Action::Confirm(points) => self.vouch(points, true).await,
+            Action::Stale(points) => self.vouch(points, false).await,
             Action::Receipts(agent, node, epochs) => self.receivers.set(agent, node, epochs),
             Action::Conflict(node, count, path) => self.record_conflict(&node, count, &path).await,
+        }
+    }
+
+    /// At once, for people; and again behind the records that are on their way to the live view.
+    async fn vouch(&self, points: Vec<PointId>, holds: bool) {
+        if holds {
+            self.live.confirm(&points);
+        } else {
+            self.live.mark_stale(&points);
+        }
+        if let Err(error) = self.store.vouch(points, holds).await {
+            tracing::debug!(%error, "nothing is on its way");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::catalogue::Catalogue;
 use crate::commands::{Commands, Plant, Target};
 use crate::host::Host;
 use crate::live::{Live, LiveValue};
-use crate::store::{DurableGroup, LastValue, Store};
+use crate::store::{DurableGroup, LastValue, Store, Told};
 
 /// Accounts and last values are written this often, if anything came: bounds how much is read at the next start.
 const CHECKPOINT: Duration = Duration::from_secs(30);
@@ -118,7 +118,20 @@ impl Reader {
     }
 
     fn take(&self, group: &DurableGroup) -> Option<Position> {
-        for durable in group {
+        let mut seen = None;
+        for told in group {
+            let durable = match told {
+                Told::Record(durable) => durable,
+                Told::Vouched { points, holds: true } => {
+                    self.live.confirm(points);
+                    continue;
+                }
+                Told::Vouched { points, holds: false } => {
+                    self.live.mark_stale(points);
+                    continue;
+                }
+            };
+            seen = Some(Position(durable.position.0 + 1));
             self.live.apply(&durable.batch);
             if durable.has_command_report {
                 for (node, report) in reports_of(&self.catalogue, durable.agent, &durable.batch) {
@@ -126,7 +139,7 @@ impl Reader {
                 }
             }
         }
-        group.last().map(|last| Position(last.position.0 + 1))
+        seen
     }
 
     fn checkpoint(&self, seen: Position) -> JoinHandle<()> {

@@ -132,8 +132,18 @@ pub struct DurableBatch {
     pub batch: SampleBatch,
 }
 
-/// What live views and commands are told of: durable records, in log order.
-pub type DurableGroup = Vec<Arc<DurableBatch>>;
+/// What live views and commands are told of, in the order in which the host saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Told {
+    /// A record that is on disk now.
+    Record(Arc<DurableBatch>),
+    /// Somebody vouches for the last values of these points, or nobody does any more. No row: it only keeps its place
+    /// among the records, so that a record of before a death does not look alive after it.
+    Vouched { points: Vec<PointId>, holds: bool },
+}
+
+/// What one commit tells.
+pub(crate) type DurableGroup = Vec<Told>;
 
 /// Last value of a point, as recovered from the checkpoint and the log's tail.
 #[derive(Clone, Debug, PartialEq)]
@@ -327,6 +337,13 @@ impl Store {
     pub(crate) async fn reported(&self, agent: AgentId, epochs: Vec<EpochAccount>) -> Result<(), StoreError> {
         let bytes = epochs.len() * size_of::<EpochAccount>();
         self.queue(Item::Reported(agent, epochs), bytes).await
+    }
+
+    /// Tells live views, behind every record that was queued before; left out while nothing can be written.
+    pub(crate) async fn vouch(&self, points: Vec<PointId>, holds: bool) -> Result<(), StoreError> {
+        self.writable()?;
+        let bytes = points.len() * size_of::<PointId>();
+        self.queue(Item::Vouched(points, holds), bytes).await
     }
 
     /// Lets the writer look after retention and the catalogue; never waits.

@@ -33,7 +33,7 @@ use super::rebirth::Rebirth;
 use super::sequence::Sequence;
 use super::{AgentStatus, DeviceStatus};
 use crate::catalogue::{AGENTS_MAX, Catalogue};
-use crate::store::{Identity, QuarantineEntry, ReceivedBatch};
+use crate::store::{AgentAccount, Identity, QuarantineEntry, ReceivedBatch};
 
 /// Devices of one node.
 const DEVICES_MAX: usize = 10_000;
@@ -170,6 +170,14 @@ impl EdgeNodes {
         }
     }
 
+    /// A node that was here before the hub started: it is offline until it is born.
+    pub(super) fn know(&mut self, account: &AgentAccount) {
+        let reported = account.epochs.iter().filter_map(|epoch| epoch.reported);
+        let epochs = reported.map(|r| (r.epoch, Span { first_held: r.first_held, end: r.end })).collect();
+        let (agent, foreign) = (Some(account.id), account.foreign);
+        self.nodes.insert(account.agent.clone(), Node { agent, foreign, epochs, ..Node::default() });
+    }
+
     /// One step.
     pub(super) fn apply(&mut self, event: Event, now: Moment, out: &mut Vec<Action>) {
         match event {
@@ -283,8 +291,7 @@ impl EdgeNodes {
         node.take_head(view.birth.as_ref());
         let epochs: Option<BTreeSet<Epoch>> = receipts.then(|| node.epochs.keys().copied().collect());
         if let Some(head) = &view.birth {
-            let reports = head.epochs.iter().take(BIRTH_EPOCHS_MAX).copied().collect();
-            out.push(Action::Reported(agent, reports));
+            out.push(Action::Reported(agent, newest(&head.epochs).to_vec()));
         }
         out.push(Action::Receipts(agent, message.node.clone(), epochs));
         self.births.increment();
@@ -744,6 +751,11 @@ impl EdgeNodes {
     }
 }
 
+/// The last of a birth's epochs, which is where the present one is.
+fn newest(epochs: &[EpochAccount]) -> &[EpochAccount] {
+    epochs.get(epochs.len().saturating_sub(BIRTH_EPOCHS_MAX)..).unwrap_or_default()
+}
+
 impl Node {
     fn device(&self, name: Option<&str>) -> Option<&Device> {
         match name {
@@ -776,7 +788,7 @@ impl Node {
     }
 
     fn take_head(&mut self, head: Option<&BirthHead>) {
-        let spans = head.into_iter().flat_map(|head| head.epochs.iter().take(BIRTH_EPOCHS_MAX));
+        let spans = head.into_iter().flat_map(|head| newest(&head.epochs));
         self.epochs = spans
             .map(|account| (account.epoch, Span { first_held: account.first_held, end: account.end }))
             .collect();
@@ -799,13 +811,14 @@ impl Node {
         if head.first_held <= span.first_held {
             return None;
         }
+        let total = head.account?;
         span.first_held = head.first_held;
         Some(EpochAccount {
             epoch: head.id.epoch,
             first_held: head.first_held,
             end: head.id.offset.0 + 1,
             before: proto::account::Account::default(),
-            total: head.account?,
+            total,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What the plant log may forget: segments beyond an age or a size, never silently past a registered reader.
 //!
-//! Two things hold everything back: the older checkpoint (accounts must be recountable) and, while the disk is full,
+//! Age alone never deletes what a registered reader has not read (a clock that jumps would, and an outage of a lake may
+//! last longer than the age); size does, with an alarm. Two things hold everything back: the older checkpoint (accounts must be recountable) and, while the disk is full,
 //! every cursor. Age is the age of a segment file's last write, so an outage's old samples stay as long as new ones.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,8 +30,10 @@ impl Retention {
         let segments = log.view().segments();
         let mut bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
         let mut keep_from = log.view().first();
+        let read_to = log.view().cursors()?.into_values().min().unwrap_or(Position(u64::MAX));
         for segment in segments.iter().filter(|segment| segment.sealed) {
-            if segment.end > needed_from || (bytes <= self.bytes && !self.is_old(segment, now)) {
+            let old_and_read = segment.end <= read_to && self.is_old(segment, now);
+            if segment.end > needed_from || (bytes <= self.bytes && !old_and_read) {
                 break;
             }
             bytes -= segment.bytes;

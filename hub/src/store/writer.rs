@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use durable_log::{Log, LogError, Position, Remedy};
 use model::limits::{RECORD_BYTES_MAX, RECORD_DAYS_MAX, RECORD_SAMPLES_MAX};
-use model::{Epoch, Offset, RecordId, Sample, SampleBatch, Value};
+use model::{Epoch, Offset, PointId, RecordId, Sample, SampleBatch, Value};
 use proto::account::{Account, sample_hash};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
@@ -26,6 +26,7 @@ use super::quarantine::Quarantine;
 use super::retention::Retention;
 use super::{
     DurableBatch, DurableGroup, Identity, QuarantineEntry, ReceivedBatch, SAMPLE_BYTES, Shared, StoreHealth,
+    Told,
 };
 use crate::catalogue::PathHashes;
 use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
@@ -47,6 +48,7 @@ pub(super) enum Item {
     Batch(ReceivedBatch),
     Quarantine(QuarantineEntry, Option<(AgentId, RecordId)>),
     Reported(AgentId, Vec<EpochAccount>),
+    Vouched(Vec<PointId>, bool),
     Tick,
     Close(oneshot::Sender<()>),
 }
@@ -124,7 +126,7 @@ pub(crate) struct Writer {
 /// What one commit covers.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    batches: DurableGroup,
+    told: DurableGroup,
     changes: Vec<Change>,
     /// Own records appended and not yet counted.
     pending: HashSet<(AgentId, RecordId)>,
@@ -165,6 +167,7 @@ impl Writer {
             Item::Batch(batch) => self.batch(batch),
             Item::Quarantine(entry, settles) => self.put_aside(&entry, settles),
             Item::Reported(agent, epochs) => self.reported(agent, &epochs),
+            Item::Vouched(points, holds) => self.group.told.push(Told::Vouched { points, holds }),
             Item::Tick => self.tick(),
         }
         None
@@ -262,13 +265,13 @@ impl Writer {
                 Change::Received { agent, id, account, agent_account, running }
             });
             let position = Position(first.0 + n);
-            self.group.batches.push(Arc::new(DurableBatch {
+            self.group.told.push(Told::Record(Arc::new(DurableBatch {
                 position,
                 agent,
                 arrival,
                 has_command_report,
                 batch,
-            }));
+            })));
         }
     }
 
@@ -365,13 +368,14 @@ impl Writer {
     /// Makes the group durable, then tells.
     fn commit(&mut self) {
         self.settle_quarantined();
-        if self.group.changes.is_empty() || self.stopped {
-            self.group = Group::default();
-            return;
-        }
-        let synced = self.attempt(|writer| writer.log.sync());
+        let nothing_to_sync = self.group.changes.is_empty();
+        let synced =
+            if nothing_to_sync { Ok(self.log.end()) } else { self.attempt(|writer| writer.log.sync()) };
         let group = std::mem::take(&mut self.group);
         let Ok(end) = synced else { return };
+        if nothing_to_sync {
+            return self.tell(group.told);
+        }
         let mismatches = {
             let mut accounts = self.shared.accounts();
             group.changes.iter().for_each(|change| accounts.apply(change));
@@ -380,8 +384,12 @@ impl Writer {
         };
         self.shared.durable.send_replace(end);
         mismatches.iter().for_each(|mismatch| self.alarm(mismatch));
-        if !group.batches.is_empty() {
-            self.readers.blocking_send(group.batches).ok();
+        self.tell(group.told);
+    }
+
+    fn tell(&self, told: DurableGroup) {
+        if !told.is_empty() {
+            self.readers.blocking_send(told).ok(); // nobody reads any more: the hub is ending
         }
     }
 

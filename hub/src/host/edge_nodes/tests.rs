@@ -560,3 +560,75 @@ fn strangers_are_forgotten() {
     rig.after(STRANGER);
     assert_eq!(rig.nodes.nodes.len(), 0);
 }
+
+#[test]
+fn a_known_node_is_shown_as_offline_after_a_restart() {
+    let mut rig = Rig::new();
+    let agent = rig.catalogue.agent_id(&NodeId::parse("g/line").unwrap()).unwrap();
+    let account = AgentAccount {
+        agent: NodeId::parse("g/line").unwrap(),
+        id: agent,
+        foreign: false,
+        epochs: Vec::new(),
+    };
+    rig.nodes.know(&account);
+    rig.after(STRANGER * 2);
+    assert!(!rig.status().online);
+    agent_births(&mut rig, 3, &two_points());
+    assert!(rig.status().online);
+}
+
+proptest::proptest! {
+    /// Payloads with bytes changed, cut or joined, on any topic, in any order: nothing panics, what is ingested fits
+    /// its bounds, and a session that is alive goes on.
+    #[test]
+    fn changed_bytes_break_nothing(
+        edits in proptest::collection::vec((0..5_usize, 0..400_usize, proptest::prelude::any::<u8>(), 0..8_u8), 1..40),
+    ) {
+        let mut rig = Rig::new();
+        agent_births(&mut rig, 3, &two_points());
+        foreign_births(&mut rig, 5);
+        let mut births = Vec::new();
+        let bd = BirthMetric {
+            name: "bdSeq",
+            alias: None,
+            data_type: DataType::Int64,
+            value: Some(&Value::Int64(3)),
+            time: Timestamp(0),
+            quality: Quality::GOOD,
+            definition: None,
+        };
+        encode::birth(0, rig.at, &[bd], Some(&head(2, 9)), &mut births);
+        let own = record(&rig, 2, 4, vec![sample(100, Value::Double(1.0)), sample(101, Value::Int8(-1))]);
+        let foreign = payload(2, vec![wire(None, Some(1), 0, int(6)), wire(Some("by name"), None, 0, None)]);
+        let originals = [
+            ("spBv1.0/g/NBIRTH/line", births),
+            ("spBv1.0/g/DDATA/line/press", own.clone()),
+            ("spBv1.0/x/DDATA/pump/tank", foreign.clone()),
+            ("spBv1.0/x/DBIRTH/pump/tank", foreign),
+            ("spBv1.0/x/NDEATH/pump", payload(0, vec![])),
+        ];
+        for (which, at, byte, kind) in edits {
+            let (topic, original) = &originals[which];
+            let mut bytes = original.clone();
+            let at = at % bytes.len();
+            match kind {
+                0..4 => bytes[at] = byte,
+                4 => bytes.truncate(at),
+                5 => bytes.insert(at, byte),
+                6 => bytes.extend(original.clone()),
+                _ => { bytes.remove(at); }
+            }
+            for action in rig.send(topic, bytes) {
+                if let Action::Ingest(batch) = action {
+                    proptest::prop_assert!(!batch.samples.is_empty());
+                    proptest::prop_assert!(batch.samples.len() <= model::limits::PAYLOAD_METRICS_MAX);
+                }
+            }
+            rig.after(Duration::from_millis(300));
+        }
+        agent_births(&mut rig, 9, &two_points());
+        let out = rig.send("spBv1.0/g/DDATA/line/press", own);
+        proptest::prop_assert!(matches!(&out[..], [Action::Ingest(_)]), "{:?}", out);
+    }
+}
