@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -313,7 +313,7 @@ async fn page(State(api): State<Api>, request: Request) -> Response {
     let query = if is_foreign { "" } else { request.uri().query().unwrap_or("") };
     match query.split('&').find_map(|pair| pair.strip_prefix("token=")) {
         None => console::page(),
-        Some(token) => match api.auth().sign_in(auth::peer(&request), token, Instant::now()) {
+        Some(token) => match api.auth().sign_in(auth::peer(&request), token, api.clock().now()).await {
             Ok(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
             Err(_) => Redirect::to("/").into_response(), // the page asks for the password
         },
