@@ -21,9 +21,10 @@ mod present;
 mod split;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use durable_log::{LogError, LogView, Position};
 use model::{CommandId, Epoch, Sample, Timestamp};
@@ -39,6 +40,10 @@ pub use writer::Writer;
 
 /// Groups waiting for the writer: one per device is usual, a full queue is back-pressure.
 const ITEMS_MAX: usize = 64;
+
+/// Marks of the durable end, and their spacing: ten seconds, of which two matter to the live stream.
+const MARKS_MAX: usize = 100;
+const MARK_SPACING: Duration = Duration::from_millis(100);
 
 /// Size and policy of an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,12 +167,29 @@ pub struct Outbox {
 pub(crate) struct Shared {
     epochs: Mutex<Epochs>,
     dropped: Mutex<Dropped>,
+    /// When the durable end passed an offset, for the last [`MARKS_MAX`] tenths of a second.
+    marks: Mutex<VecDeque<(Instant, u64)>>,
     /// Ids of commands that are on disk, and when they may be forgotten.
     commands: Mutex<HashMap<CommandId, Timestamp>>,
     is_full: std::sync::atomic::AtomicBool,
 }
 
 impl Shared {
+    /// The durable end is at `offset` now.
+    pub(crate) fn mark(&self, offset: u64) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        match marks.back_mut() {
+            Some((_, end)) if *end >= offset => {}
+            Some((at, end)) if at.elapsed() < MARK_SPACING => *end = offset,
+            _ => {
+                if marks.len() == MARKS_MAX {
+                    marks.pop_front();
+                }
+                marks.push_back((Instant::now(), offset));
+            }
+        }
+    }
+
     pub(crate) fn epochs(&self) -> MutexGuard<'_, Epochs> {
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -230,6 +252,14 @@ impl Outbox {
     /// Looks at the epochs; hold it shortly.
     pub fn epochs<T>(&self, look: impl FnOnce(&Epochs) -> T) -> T {
         look(&self.shared.epochs())
+    }
+
+    /// How long the record at this offset of the current epoch has been durable; zero if it is not yet.
+    #[must_use]
+    pub fn age_of(&self, offset: u64) -> Duration {
+        let marks = self.shared.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = marks.partition_point(|(_, end)| *end <= offset);
+        marks.get(after).map_or(Duration::ZERO, |(at, _)| at.elapsed())
     }
 
     /// The newest samples.

@@ -11,6 +11,7 @@
 
 mod cursor;
 mod delivery;
+mod handed;
 mod session;
 mod session_file;
 

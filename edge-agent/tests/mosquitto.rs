@@ -533,15 +533,21 @@ async fn receipts_that_cannot_be_true_are_refused() {
 struct Link {
     port: u16,
     frozen: Arc<AtomicBool>,
+    /// While set, nothing is read: what is sent waits, as on a slow line.
+    stalled: Arc<AtomicBool>,
     _tasks: tokio::task::JoinSet<()>,
 }
 
 impl Link {
     async fn to(broker: u16) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(64 * 1024).unwrap(); // a slow line is felt soon
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(16).unwrap();
         let port = listener.local_addr().unwrap().port();
         let frozen = Arc::new(AtomicBool::new(false));
-        let flag = frozen.clone();
+        let stalled = Arc::new(AtomicBool::new(false));
+        let (flag, stall) = (frozen.clone(), stalled.clone());
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
             let mut pumps = tokio::task::JoinSet::new();
@@ -553,11 +559,11 @@ impl Link {
                 }
                 let far = tokio::net::TcpStream::connect(("127.0.0.1", broker)).await.unwrap();
                 let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-                pumps.spawn(pump(near_in, far_out, flag.clone()));
-                pumps.spawn(pump(far_in, near_out, flag.clone()));
+                pumps.spawn(pump(near_in, far_out, flag.clone(), stall.clone()));
+                pumps.spawn(pump(far_in, near_out, flag.clone(), stall.clone()));
             }
         });
-        Link { port, frozen, _tasks: tasks }
+        Link { port, frozen, stalled, _tasks: tasks }
     }
 }
 
@@ -565,11 +571,15 @@ async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     frozen: Arc<AtomicBool>,
+    stalled: Arc<AtomicBool>,
 ) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut buffer = vec![0; 16 * 1024];
     let mut was_frozen = false;
     loop {
+        while stalled.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
         was_frozen |= frozen.load(Ordering::Relaxed);
         if was_frozen {
@@ -601,6 +611,32 @@ async fn a_half_open_link_is_noticed_and_nothing_is_lost() {
         begun.elapsed()
     );
     host.until("everything", Plant::is_complete).await;
+    agent.stop(&mut host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_jumps_over_a_backlog_and_the_rest_follows_as_history() {
+    let broker = Mosquitto::start();
+    let link = Link::to(broker.port).await;
+    let dir = tempfile::tempdir().unwrap();
+    let config = write_config(dir.path(), link.port);
+    // Large texts fill every socket buffer on the way, so that the agent feels the slow line.
+    let text = "x".repeat(200_000);
+    let list = format!("name,address,type\ntext,\"register(initial={text})\",string\n");
+    std::fs::write(dir.path().join("pump.csv"), list).unwrap();
+    let agent = start_agent(&config).await;
+    let mut host = Host::start(broker.port, Plant::with_receipts()).await;
+    host.until("live records", |plant| plant.live > 20).await;
+    link.stalled.store(true, Ordering::Relaxed);
+    let until = Instant::now() + Duration::from_secs(7);
+    while Instant::now() < until {
+        host.for_a_while(Duration::from_millis(100)).await;
+    }
+    link.stalled.store(false, Ordering::Relaxed);
+    let historical = host.plant.historical;
+    host.until("the skipped range", |plant| plant.historical > historical && plant.is_complete()).await;
+    let metrics = agent.metrics.render();
+    assert!(!metrics.contains("forebay_edge_live_jumps_total{agent=\"antwerp/line-3\"} 0"), "{metrics}");
     agent.stop(&mut host).await;
 }
 

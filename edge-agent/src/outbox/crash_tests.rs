@@ -182,3 +182,43 @@ async fn failing_writes_and_syncs_lose_nothing() {
         lives(seed, Faults { write_error: 40, sync_error: 60, short: 3, ..Faults::default() }).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let points = points(dir.path());
+    let storage = FaultyStorage::new(7);
+    let capacity = |bytes| Faults { capacity: bytes, ..Faults::default() };
+    storage.set_faults(capacity(6 * 1024 * 1024));
+    let (opened, ()) = open_faulty(&storage, &points).unwrap();
+    let Opened { outbox, writer, .. } = opened;
+    let thread = std::thread::spawn(|| writer.run());
+    let mut hub = Hub::default();
+    let mut accepted = 0;
+    let patience = std::time::Duration::from_millis(300);
+    // Either it is refused, or it waits in memory for room: it is not answered as accepted.
+    while let Ok(Ok(())) = tokio::time::timeout(patience, outbox.accept(group(accepted))).await {
+        accepted += 1;
+        assert!(accepted < 200, "the disk is never full");
+    }
+    assert!(outbox.is_full());
+    hub.read(outbox.view(), &points);
+    assert!(hub.numbers.len() as u64 >= accepted);
+    // Receipts alone make room: whole segments go although nothing can be written.
+    outbox.receive(&hub.receipt()).await.unwrap();
+    let mut tries = 0;
+    while !matches!(tokio::time::timeout(patience, outbox.accept(group(10_000))).await, Ok(Ok(()))) {
+        tries += 1;
+        assert!(tries < 10, "receipts do not make room");
+    }
+    outbox.close().await;
+    drop(outbox);
+    tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
+    storage.set_faults(Faults::default());
+    let (opened, ()) = open_faulty(&storage, &points).unwrap();
+    let mut again = Hub::default();
+    again.read(opened.outbox.view(), &points);
+    let all: BTreeSet<u64> = hub.numbers.union(&again.numbers).copied().collect();
+    assert!((0..accepted).all(|number| all.contains(&number)), "everything accepted is there");
+    assert!(all.contains(&10_000));
+}

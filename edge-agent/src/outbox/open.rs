@@ -84,6 +84,7 @@ pub(super) fn open_with(
     let shared = Arc::new(Shared {
         epochs: Mutex::new(scan.epochs),
         dropped: Mutex::default(),
+        marks: Mutex::default(),
         commands: Mutex::new(scan.held.command_ids()),
         is_full: std::sync::atomic::AtomicBool::new(false),
     });

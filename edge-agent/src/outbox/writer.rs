@@ -289,6 +289,7 @@ impl Committer for Commits {
             self.meters.samples.add(samples.len() as u64);
             self.around.present.apply(samples, event);
         }
+        self.around.shared.mark(self.next);
         self.around.durable_end.send_if_modified(|durable| {
             let now = Durable { position: end, offset: self.next };
             std::mem::replace(durable, now) != now

@@ -3,14 +3,14 @@
 //! The loop takes what arrived, sends a slice of live and a slice of history, and waits only if there was neither. A
 //! slice is bounded, so that nothing waits long for anything else. All sends are in order of `seq`, by this task alone.
 
-use std::collections::VecDeque;
+mod inbound;
+
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use model::{DataType, Epoch, Offset, PointId, RecordId, Value};
-use proto::receipt::{RECEIPT_METRIC, Receipt};
-use proto::sparkplug::{BirthHead, MessageType, PayloadView, RecordHead, StatePayload, Topic};
-use runtime::mqtt_client::{Message, MqttReceiver, MqttSender, QoS};
+use model::{Epoch, Offset, PointId, RecordId};
+use proto::sparkplug::{BirthHead, MessageType, RecordHead, Topic};
+use runtime::mqtt_client::{MqttReceiver, MqttSender, QoS};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -18,10 +18,9 @@ use super::cursor::{Cursor, Portion, Read};
 use super::delivery::Tokens;
 use super::{SessionError, Uplink};
 use crate::catalogue::DeviceIndex;
-use crate::commands::read_request;
-use crate::edge_node::{EdgeNode, Outgoing, REBIRTH_METRIC};
+use crate::edge_node::{EdgeNode, Outgoing};
 use crate::health::Promise;
-use crate::outbox::{Durable, Epochs, Latest, OutboxError};
+use crate::outbox::{Durable, Epochs, Latest};
 
 /// A slice of the live stream.
 const LIVE: Portion = Portion { records: 128, values: 20_000, until: None, from: None };
@@ -45,8 +44,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const HANDED_SPACING: Duration = Duration::from_secs(10);
 /// On shutdown receipts are waited for so long.
 const DRAIN: Duration = Duration::from_secs(4);
-/// Name of the outbox cursor below which a foreign host was given everything.
-const HANDED_CURSOR: &str = "handed-over";
 
 /// How a session ended on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +62,6 @@ pub(crate) struct Session<'u> {
     live: Cursor,
     /// Offset of the current epoch that live sends next.
     live_at: u64,
-    /// When the durable end reached an offset: how far live lags.
-    marks: VecDeque<(Instant, u64)>,
     history: Cursor,
     /// The record that the history cursor reads next, if it stands somewhere useful.
     history_next: Option<(Epoch, u64)>,
@@ -106,7 +101,6 @@ impl<'u> Session<'u> {
             current,
             live,
             live_at: 0,
-            marks: VecDeque::new(),
             history,
             history_next: None,
             history_not_before: now + RECEIPT_WAIT,
@@ -238,10 +232,6 @@ impl<'u> Session<'u> {
     /// Timers; `true` when the session shall end because all is done.
     async fn look(&mut self) -> Result<bool, SessionError> {
         let now = Instant::now();
-        let durable = *self.durable.borrow();
-        if self.marks.back().is_none_or(|(_, offset)| *offset < durable.offset) {
-            self.marks.push_back((now, durable.offset));
-        }
         if now < self.looked_at + LOOK {
             return Ok(false);
         }
@@ -328,13 +318,9 @@ impl<'u> Session<'u> {
     async fn live_slice(&mut self) -> Result<bool, SessionError> {
         let durable = *self.durable.borrow();
         if self.live_at >= durable.offset {
-            self.marks.clear();
             return Ok(false);
         }
-        while self.marks.front().is_some_and(|(_, offset)| *offset <= self.live_at) {
-            self.marks.pop_front();
-        }
-        if self.marks.front().is_some_and(|(since, _)| since.elapsed() >= LAG_MAX) {
+        if self.uplink.setup.outbox.age_of(self.live_at) >= LAG_MAX {
             return self.jump().await;
         }
         let reads = self.live.read(LIVE).await?;
@@ -363,7 +349,6 @@ impl<'u> Session<'u> {
         self.live.seek(durable.position);
         tracing::info!(records = durable.offset - self.live_at, "live jumps to the newest values");
         self.live_at = durable.offset;
-        self.marks.clear();
         self.uplink.meters.jumps.increment();
         let present = self.uplink.setup.outbox.present().clone();
         let now = self.uplink.setup.clock.now();
@@ -423,171 +408,5 @@ impl<'u> Session<'u> {
             self.send(message).await?;
         }
         Ok(false)
-    }
-
-    async fn take(&mut self, message: Message) -> Result<(), SessionError> {
-        match Topic::parse(&message.topic) {
-            Some(Topic::State { .. }) => self.take_state(&message),
-            Some(Topic::Node { kind: MessageType::NCmd, device: None, .. }) => {
-                self.take_node_command(&message).await?
-            }
-            Some(Topic::Node { kind: MessageType::DCmd, device: Some(device), .. }) => {
-                self.take_device_command(&device, &message);
-            }
-            _ => self.uplink.meters.ignored.increment(),
-        }
-        Ok(())
-    }
-
-    /// STATE of our host; an older one than we know is a late retained message.
-    fn take_state(&mut self, message: &Message) {
-        let Some(state) = StatePayload::decode(&message.payload) else {
-            self.uplink.meters.ignored.increment();
-            return;
-        };
-        if self.state_timestamp.is_some_and(|known| state.timestamp < known) {
-            return;
-        }
-        self.state_timestamp = Some(state.timestamp);
-        self.host_is_online = Some(state.online);
-    }
-
-    async fn take_node_command(&mut self, message: &Message) -> Result<(), SessionError> {
-        let receipt = match PayloadView::decode(&message.payload) {
-            Ok(payload) if !message.retain => {
-                let mut receipt = None;
-                for (index, metric) in payload.metrics.iter().enumerate() {
-                    let value = |data_type| metric.value.to_value(data_type, payload.value_micros(index));
-                    match metric.name {
-                        Some(REBIRTH_METRIC) => {
-                            if value(DataType::Boolean) == Some(Value::Boolean(true)) {
-                                self.uplink.meters.rebirths.increment();
-                                self.rebirth_asked = true;
-                            }
-                        }
-                        Some(RECEIPT_METRIC) => {
-                            receipt = match value(DataType::Bytes) {
-                                Some(Value::Bytes(bytes)) => Some(Receipt::decode(&bytes)),
-                                _ => None,
-                            };
-                        }
-                        _ => self.uplink.meters.ignored.increment(),
-                    }
-                }
-                receipt
-            }
-            Ok(payload) => {
-                if payload.metrics.iter().any(|metric| metric.name == Some(RECEIPT_METRIC)) {
-                    self.refuse_receipt("it was retained");
-                }
-                return Ok(());
-            }
-            Err(_) => {
-                self.uplink.meters.ignored.increment();
-                return Ok(());
-            }
-        };
-        match receipt {
-            Some(Ok(receipt)) => self.take_receipt(receipt).await,
-            Some(Err(error)) => {
-                self.refuse_receipt(&error.to_string());
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    async fn take_receipt(&mut self, receipt: Receipt) -> Result<(), SessionError> {
-        let setup = &self.uplink.setup;
-        let now = setup.clock.now();
-        setup.skew.learn(receipt.hub_time, now);
-        let refused = setup.outbox.receive(&receipt).await?;
-        if refused.unknown_epochs + refused.beyond_end > 0 {
-            self.refuse_receipt(&format!(
-                "{} epochs that were never written here, {} ranges beyond what was accepted",
-                refused.unknown_epochs, refused.beyond_end
-            ));
-        }
-        self.uplink.meters.receipts.increment();
-        if self.last_receipt.replace(Instant::now()).is_none() {
-            self.history_not_before = self.born_at.unwrap_or(self.begun);
-        }
-        self.is_holding = receipt.holding.is_some();
-        self.uplink.setup.health.session(|session| {
-            session.last_receipt = Some(now);
-            session.holding = receipt.holding;
-            session.promise = Promise::Receipts;
-        });
-        if !self.uplink.state.has_receipts {
-            self.uplink.state.has_receipts = true;
-            self.uplink.store_state().await?;
-        }
-        Ok(())
-    }
-
-    fn refuse_receipt(&self, why: &str) {
-        tracing::error!(node = %self.uplink.setup.node, %why, "a receipt cannot be true and was refused");
-        self.uplink.meters.receipts_refused.increment();
-        self.uplink.setup.health.session(|session| session.receipts_refused += 1);
-    }
-
-    fn take_device_command(&mut self, device: &str, message: &Message) {
-        let setup = &self.uplink.setup;
-        let request = read_request(&setup.points, device, &message.payload, message.retain);
-        let sent = request.and_then(|request| {
-            setup.commands.try_send(request).map_err(|_| "too many commands are waiting")
-        });
-        if let Err(why) = sent {
-            tracing::warn!(%device, %why, "a command was not taken");
-            self.uplink.meters.ignored.increment();
-        }
-    }
-}
-
-impl Uplink {
-    /// Writes down what a foreign host was given, so that a restart does not give it again.
-    async fn note_handed(&self, current: Epoch, live_at: u64) -> Result<(), SessionError> {
-        let outbox = &self.setup.outbox;
-        let end = outbox.durable().borrow().position;
-        let at = outbox.epochs(|epochs| match self.delivery.first_unhanded(epochs, current, live_at) {
-            Some((epoch, offset)) => epochs.get(epoch).and_then(|state| state.locate(offset)),
-            None => Some(end),
-        });
-        let Some(at) = at else { return Ok(()) };
-        outbox.handed(at).await?;
-        let view = outbox.view().clone();
-        let joined = tokio::task::spawn_blocking(move || view.set_cursor(HANDED_CURSOR, at)).await;
-        match joined {
-            Ok(Err(error)) => Err(OutboxError::from(error).into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// What an earlier run gave a foreign host.
-    pub(super) async fn recall_handed(&mut self) -> Result<(), OutboxError> {
-        let view = self.setup.outbox.view().clone();
-        let found = tokio::task::spawn_blocking(move || view.cursors()).await;
-        let Ok(found) = found else { return Ok(()) }; // the runtime is ending
-        let Some(at) = found?.get(HANDED_CURSOR).copied() else { return Ok(()) };
-        let mut cursor = Cursor::new(self.setup.outbox.view(), at);
-        let next = cursor.read(Portion { records: 1, values: 1, until: None, from: None }).await?;
-        let next = next.first().map(|read| (read.batch.id.epoch, read.batch.id.offset.0));
-        let handed = self.setup.outbox.epochs(|epochs| {
-            let mut handed = Vec::new();
-            for state in epochs.list() {
-                if let Some((epoch, offset)) = next
-                    && epoch == state.epoch
-                {
-                    handed.push((epoch, state.first_held..offset));
-                    break;
-                }
-                handed.push((state.epoch, state.first_held..state.end));
-            }
-            handed
-        });
-        for (epoch, range) in handed {
-            self.delivery.handed_before(epoch, range);
-        }
-        Ok(())
     }
 }
