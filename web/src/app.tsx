@@ -103,7 +103,7 @@ function Console({ plant, theme, onOut, signOut }: ConsoleProps) {
 
   const show = (which: Pane): string => (narrow && pane !== which ? "pane hidden" : "pane");
   return (
-    <div className="shell">
+    <div className={link === "lost" || health.error ? "shell cut" : "shell"}>
       <header className="top">
         <Logo />
         <div className="plant">

@@ -2,7 +2,7 @@
 import { Fragment } from "react";
 import type { Plant, Point } from "./api";
 import { ageText, boundText, clockText, qualityClass, qualityText, unitText, valueText } from "./format";
-import { useNow, useReading } from "./hooks";
+import { useLink, useNow, useReading } from "./hooks";
 import { Trend } from "./trend";
 import { WriteBox } from "./write_box";
 
@@ -44,6 +44,7 @@ export function PointPane({ point, path, plant, visible }: Props) {
 function Now({ point }: { point: Point }) {
   const reading = useReading(point.path);
   const now = useNow();
+  const isCut = useLink() === "lost";
   const quality = qualityClass(reading?.q);
   return (
     <div className="now" aria-label="Value now">
@@ -53,7 +54,7 @@ function Now({ point }: { point: Point }) {
       </div>
       <div className="quality">
         <i className={`dot q-${quality}`} aria-hidden="true" />
-        <span>{qualityText(reading?.q)}</span>
+        <span>{isCut && reading ? `The hub is not heard; it was ${qualityText(reading.q).toLowerCase()}` : qualityText(reading?.q)}</span>
         {reading && (
           <time className="dim" dateTime={reading.t} title={reading.t}>
             {clockText(reading.t)} · {ageText(now - Date.parse(reading.t))}
