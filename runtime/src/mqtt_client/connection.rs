@@ -98,11 +98,13 @@ async fn accepted(
             Err(rumqttc::Error::InsufficientBytes(_)) => {}
             Err(error) => return Err(MqttError::Lost(format!("not an MQTT broker? {error}"))),
         }
-        if reader.read_buf(buffer).await.map_err(lost)? == 0 {
-            return Err(MqttError::Lost(
-                "closed before CONNACK: no MQTT broker there, or TLS expected?".into(),
-            ));
-        }
+        let cause = match reader.read_buf(buffer).await {
+            Ok(0) => "closed".to_owned(),
+            Ok(_) => continue,
+            Err(error) => error.to_string(),
+        };
+        let hint = "before CONNACK: no MQTT broker there, a certificate missing, or TLS expected?";
+        return Err(MqttError::Lost(format!("{cause} {hint}")));
     }
 }
 

@@ -10,16 +10,21 @@ use super::*;
 struct Mosquitto {
     process: Child,
     port: u16,
+    config: std::path::PathBuf,
 }
 
 impl Mosquitto {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    fn with(more: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let path = std::env::temp_dir().join(format!("forebay-mosquitto-{}-{port}.conf", std::process::id()));
         let mut file = std::fs::File::create(&path).unwrap();
         write!(
             file,
-            "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\n"
+            "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\n{more}"
         )
         .unwrap();
         let process = Command::new("/usr/sbin/mosquitto")
@@ -33,7 +38,7 @@ impl Mosquitto {
             assert!(Instant::now() < until, "mosquitto did not start");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Mosquitto { process, port }
+        Mosquitto { process, port, config: path }
     }
 }
 
@@ -41,6 +46,7 @@ impl Drop for Mosquitto {
     fn drop(&mut self) {
         self.process.kill().ok();
         self.process.wait().ok();
+        std::fs::remove_file(&self.config).ok();
     }
 }
 
@@ -180,6 +186,58 @@ async fn garbage_is_an_error_and_no_panic() {
         }
         server.abort_all();
     }
+}
+
+/// A CA, a server certificate for 127.0.0.1 and a client certificate, made by openssl.
+fn certificates(dir: &std::path::Path) {
+    let script = r#"
+        set -e
+        new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout $1.key -subj /CN=$1 "${@:2}"; }
+        new ca -x509 -days 2 -out ca.pem
+        for name in server client; do
+            new $name -out $name.csr
+            openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out $name.pem \
+                -extfile <(printf 'subjectAltName=IP:127.0.0.1')
+        done
+        new other -x509 -days 2 -out other.pem
+        chmod 644 *.key # mosquitto drops its rights before it reads them
+    "#;
+    let made = Command::new("bash").args(["-c", script]).current_dir(dir).output().unwrap();
+    assert!(made.status.success(), "openssl is needed: {}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn tls_proves_both_sides() {
+    let dir = std::env::temp_dir().join(format!("forebay-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    certificates(&dir);
+    let file = |name: &str| dir.join(name);
+    let at = dir.display();
+    let broker = Mosquitto::with(&format!(
+        "cafile {at}/ca.pem\ncertfile {at}/server.pem\nkeyfile {at}/server.key\nrequire_certificate true\n"
+    ));
+    let tls = |ca: &str, client: Option<&str>| MqttOptions {
+        tls: Some(TlsOptions {
+            ca_file: Some(file(ca)),
+            client: client.map(|name| (file(&format!("{name}.pem")), file(&format!("{name}.key")))),
+        }),
+        ..options(broker.port, "a")
+    };
+    let (sender, mut receiver) = connect(&tls("ca.pem", Some("client"))).await.unwrap();
+    sender.subscribe(&[("t".into(), QoS::AtLeastOnce)]).await.unwrap();
+    sender.publish("t".into(), QoS::AtLeastOnce, false, vec![9; 300_000]).await.unwrap();
+    assert_eq!(receiver.next().await.unwrap().payload.len(), 300_000);
+    sender.disconnect().await.unwrap();
+    let stranger = connect(&tls("other.pem", Some("client"))).await.unwrap_err();
+    assert!(matches!(stranger, MqttError::Refused(_)), "another CA's broker: {stranger}");
+    // In TLS 1.3 the client learns only after its handshake that it is refused.
+    let nobody = connect(&tls("ca.pem", None)).await.unwrap_err();
+    assert!(matches!(nobody, MqttError::Lost(_) | MqttError::Refused(_)), "without a certificate: {nobody}");
+    let missing = connect(&tls("missing.pem", None)).await.unwrap_err();
+    assert!(matches!(missing, MqttError::Options(_)), "{missing}");
+    let plain = connect(&options(broker.port, "a")).await.unwrap_err();
+    assert!(plain.to_string().contains("TLS expected"), "{plain}");
+    std::fs::remove_dir_all(&dir).ok();
 }
 
 #[test]
