@@ -245,9 +245,11 @@ impl Plant {
 
     fn receive(&mut self, topic: &str, payload: &[u8]) {
         let Some(Topic::Node { kind, device, .. }) = Topic::parse(topic) else { return };
+        if matches!(kind, MessageType::NCmd | MessageType::DCmd) {
+            return; // our own
+        }
         let payload = PayloadView::decode(payload).unwrap();
         match kind {
-            MessageType::NCmd | MessageType::DCmd => return,
             MessageType::NDeath => {
                 self.log.push((kind, None));
                 assert_eq!(payload.seq, None);
@@ -315,7 +317,8 @@ impl Plant {
         let sum = self.sums.entry(epoch).or_default();
         for (index, metric) in payload.metrics.iter().enumerate() {
             let known = &metrics[&metric.alias.unwrap()];
-            let value = metric.value.to_value(known.data_type, payload.value_micros(index));
+            let data_type = metric.datatype.map_or(Some(known.data_type), DataType::from_code).unwrap();
+            let value = metric.value.to_value(data_type, payload.value_micros(index));
             let (time, quality) = (payload.time(index).unwrap(), payload.quality(index));
             let nth = u32::try_from(index).unwrap();
             sum.add(sample_hash(offset, nth, path_hash(&known.path), time, value.as_ref(), quality));
@@ -504,6 +507,39 @@ async fn commands_are_executed_at_most_once_and_reported() {
     agent.stop(&mut host).await;
 }
 
+/// The points change between two starts while records of the old ones wait: one changed its type, one its path, one
+/// device is gone. All of it arrives, under its own path and type, and the gone device is dead afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_configuration_keeps_its_history() {
+    let broker = Mosquitto::start();
+    let dir = tempfile::tempdir().unwrap();
+    let config = write_config(dir.path(), broker.port);
+    let agent = start_agent(&config).await; // no host: everything waits
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(agent.tasks.drain().await.is_graceful());
+    drop(agent);
+    let points = "name,address,type,path\n\
+                  wave,\"sine(period=2s, amplitude=5)\",i32,line/wave\n\
+                  count,counter(),i64,line/renamed\n";
+    std::fs::write(dir.path().join("press.csv"), points).unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let pump = text.find("[[edge.devices]]\nname = \"pump\"").unwrap();
+    std::fs::write(&config, &text[..pump]).unwrap();
+    let agent = start_agent(&config).await;
+    let mut host = Host::start(broker.port, Plant::with_receipts()).await;
+    host.until("everything", |plant| plant.live > 20 && plant.historical > 20 && plant.is_complete()).await;
+    for path in ["line/wave", "line/count", "line/renamed", "line/setpoint", "pump/speed"] {
+        assert!(host.plant.last.contains_key(path), "{path}: {:?}", host.plant.last.keys());
+    }
+    host.until("the gone device is dead", |plant| !plant.devices.contains_key("pump")).await;
+    let pump: Vec<_> =
+        host.plant.log.iter().filter(|(_, device)| device.as_deref() == Some("pump")).collect();
+    assert_eq!(pump.first().unwrap().0, MessageType::DBirth);
+    assert_eq!(pump.last().unwrap().0, MessageType::DDeath);
+    host.until("only the present epoch is left", |_| agent.handle.status().backlog < 20).await;
+    agent.stop(&mut host).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn receipts_that_cannot_be_true_are_refused() {
     let broker = Mosquitto::start();
@@ -519,6 +555,17 @@ async fn receipts_that_cannot_be_true_are_refused() {
     ];
     for bytes in bad {
         host.node_command(RECEIPT_METRIC, &Value::Bytes(bytes)).await;
+    }
+    for (kind, device) in
+        [(MessageType::NCmd, None), (MessageType::DCmd, Some("press")), (MessageType::DCmd, Some("x"))]
+    {
+        let topic = match device {
+            Some(device) => Topic::device(kind, &node(), device).to_string(),
+            None => Topic::node(kind, &node()).to_string(),
+        };
+        for garbage in [&b""[..], b"\xff\xff\xff\xff", b"\x12\xff\xff\xff\x7f", &[0x0a; 2000]] {
+            host.sender.publish(topic.clone(), QoS::AtMostOnce, false, garbage.to_vec()).await.unwrap();
+        }
     }
     let until = Instant::now() + Duration::from_secs(5);
     while agent.handle.status().session.receipts_refused < 3 {
