@@ -403,6 +403,11 @@ async fn a_target_of_another_log_is_noticed(make: Make) {
     later.first = 40;
     let held = sink.open(NAME, &later).await.unwrap();
     assert_eq!(later.resume(held), Err(Misfit::Behind { missing: 10..40 }));
+    // Restored from a copy that ends with the first epoch: the second one's rows are of no epoch that it has.
+    bring(&mut sink, SECOND, 10..15).await;
+    let restored = plant_log(&[(FIRST, 0), (Epoch(0x33), 10)], 40);
+    let held = sink.open(NAME, &restored).await.unwrap();
+    assert_eq!(restored.resume(held), Err(Misfit::Ahead { missing: 10..15 }));
     sink.close().await;
 }
 

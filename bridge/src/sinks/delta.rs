@@ -5,7 +5,7 @@
 //!
 //! - `forebay/{hub id}/{plant-log epoch, 16 hex}/{sink}`: the cursor. It is asked back on open, newest epoch first.
 //! - `forebay/{hub id}/{sink}`: the same number whatever the epoch, so that a table whose epochs the hub's log no longer
-//!   holds is not taken for an empty one.
+//!   holds is not taken for an empty one, and rows of an epoch that a restored log does not have are noticed.
 //!
 //! A commit is one file of the log, created only if it does not exist yet: two writers cannot both make version N. Who
 //! loses looks at the cursor again: unmoved, it tries again on the new version; at its own end, the commit had landed
@@ -273,6 +273,8 @@ impl Target {
         let Some(newest) = self.version_of(snapshot, &self.sink_id())? else { return Ok(None) };
         for (epoch, _) in epochs.iter().rev() {
             if let Some(position) = self.version_of(snapshot, &self.cursor_id(*epoch))? {
+                // Later commits of an epoch that the log does not have: the hub was restored from an older copy.
+                let position = position.max(newest);
                 return Ok(Some(Cursor { epoch: Some(*epoch), position }));
             }
         }

@@ -69,7 +69,7 @@ impl Sink for ParquetSink {
         let prefix = format!("{}.{}", file_word(&log.hub_id), file_word(name));
         let target = blocking("cannot list the folder", move || {
             let folder = Folder::open(&path, &prefix)?;
-            let held = cursor_of(&committed(&folder, &prefix)?, &log)?;
+            let held = cursor_of(&committed(&folder, &prefix)?, &log);
             Ok(Target { folder, prefix, held })
         })
         .await?;
@@ -162,15 +162,12 @@ fn committed(folder: &Folder, prefix: &str) -> Result<BTreeMap<Epoch, Vec<Range<
     Ok(spans)
 }
 
-/// The newest epoch of the log that has files, or, if none has, the highest position of an epoch that is gone.
-fn cursor_of(spans: &BTreeMap<Epoch, Vec<Range<u64>>>, log: &PlantLog) -> Result<Option<Cursor>, SinkError> {
-    let end = |ranges: &Vec<Range<u64>>| ranges.last().map(|range| range.end);
-    for (epoch, _) in log.epochs.iter().rev() {
-        if let Some(position) = spans.get(epoch).and_then(end) {
-            return Ok(Some(Cursor { epoch: Some(*epoch), position }));
-        }
-    }
-    Ok(spans.values().filter_map(end).max().map(|position| Cursor { epoch: None, position }))
+/// The newest epoch of the log that has files, or, if none has, no epoch; and the highest position of any epoch: where
+/// that is of an epoch that the log does not have, the hub was restored from an older copy.
+fn cursor_of(spans: &BTreeMap<Epoch, Vec<Range<u64>>>, log: &PlantLog) -> Option<Cursor> {
+    let position = spans.values().filter_map(|ranges| ranges.last()).map(|range| range.end).max()?;
+    let epoch = log.epochs.iter().rev().map(|(epoch, _)| *epoch).find(|epoch| spans.contains_key(epoch));
+    Some(Cursor { epoch, position })
 }
 
 #[cfg(test)]
