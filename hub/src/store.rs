@@ -306,7 +306,7 @@ struct Shared {
     checkpoints: Mutex<Generations>,
 }
 
-/// Positions of the two checkpoints on disk.
+/// From where the log would be read after each of the two checkpoints on disk.
 #[derive(Clone, Copy, Debug, Default)]
 struct Generations {
     newest: u64,
@@ -458,7 +458,7 @@ impl Store {
             &*self.shared.checkpoint_storage,
             &Checkpoint { log_epoch, accounts, values_position, values },
         )?;
-        *generations = Generations { newest: position, previous: generations.newest };
+        *generations = Generations { newest: values_position, previous: generations.newest };
         Ok(())
     }
 }

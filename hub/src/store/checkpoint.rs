@@ -354,3 +354,87 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use durable_log::{Faults, FaultyStorage};
+    use model::{PointId, Quality, Value};
+
+    use super::*;
+    use crate::store::accounts::Change;
+
+    fn checkpoint(position: u64) -> Checkpoint {
+        let mut accounts = Accounts { position, ..Accounts::default() };
+        let (agent, epoch) = (AgentId(3), Epoch(9));
+        let (account, total) = (Account { count: 2, checksum: 7 }, Account { count: 9, checksum: 1 });
+        for offset in [0, 1, 5, position] {
+            let id = RecordId { epoch, offset: Offset(offset) };
+            let running = Some(account);
+            accounts.apply(&Change::Received { agent, id, account, agent_account: total, running });
+        }
+        accounts.apply(&Change::Settled { agent, epoch, range: 2..4, quarantined: false });
+        accounts.apply(&Change::Settled { agent, epoch, range: 4..5, quarantined: true });
+        let reported = EpochAccount { epoch, first_held: 4, end: position + 9, before: account, total };
+        accounts.apply(&Change::Reported { agent, account: reported });
+        let id = RecordId { epoch: Epoch(8), offset: Offset(position) };
+        accounts.apply(&Change::Foreign { agent: AgentId(4), id, account });
+        for book in accounts.agents.values_mut() {
+            for epoch in book.epochs.values_mut() {
+                epoch.mismatch = Some("ä".into());
+                epoch.settled_account = Some(total);
+                epoch.verified_end = 3;
+            }
+        }
+        let value = |n: u32| LastValue {
+            point: PointId(n * 3),
+            time: Timestamp(-1),
+            arrival: Timestamp(i64::from(n)),
+            value: (n != 1).then(|| Value::String("x".repeat(n as usize % 9))),
+            quality: Quality::GOOD,
+        };
+        let values = (0..1100).map(value).collect();
+        Checkpoint { log_epoch: 77, accounts, values_position: position - 1, values }
+    }
+
+    #[test]
+    fn two_generations_come_back_and_damage_is_left_out() {
+        let disk = FaultyStorage::new(1);
+        for position in [10, 20, 30] {
+            write(&disk, &checkpoint(position)).unwrap();
+        }
+        assert_eq!(read(&disk).unwrap(), [checkpoint(30), checkpoint(20)]);
+        let file = disk.open(NEWEST, true).unwrap();
+        file.write_at(&[0xff], 1000).unwrap();
+        assert_eq!(read(&disk).unwrap(), [checkpoint(20)]);
+        file.write_at(&[2, 0], 8).unwrap();
+        assert!(matches!(read(&disk), Err(CheckpointError::Newer(2))));
+    }
+
+    #[test]
+    fn a_power_cut_at_any_call_leaves_a_whole_checkpoint() {
+        for seed in 0..60 {
+            let disk = FaultyStorage::new(seed);
+            write(&disk, &checkpoint(10)).unwrap();
+            write(&disk, &checkpoint(20)).unwrap();
+            let one_in = seed % 4 + 1;
+            disk.set_faults(Faults { write_error: one_in * 2, sync_error: one_in, ..Faults::default() });
+            let written = write(&disk, &checkpoint(30)).is_ok();
+            let found = read(&disk.crash()).unwrap();
+            let newest = found.first().map(|found| found.accounts.position);
+            assert!(
+                newest >= Some(10) && (!written || newest == Some(30)),
+                "seed {seed}: {newest:?}, {written}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_read_as_something_else() {
+        let mut bytes = Vec::new();
+        encode(&checkpoint(10), &mut bytes);
+        assert!(decode(Reader(&bytes)).is_ok());
+        for cut in (0..bytes.len()).step_by(61) {
+            assert!(decode(Reader(&bytes[..cut])).is_err());
+        }
+    }
+}

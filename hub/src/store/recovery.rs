@@ -69,7 +69,8 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
     let view = log.view();
     let mut fitting: Vec<Checkpoint> =
         checkpoint::read(&*disks.checkpoint)?.into_iter().filter(|found| found.fits(&view)).collect();
-    let positions: Vec<u64> = fitting.iter().map(|found| found.accounts.position).collect();
+    let positions: Vec<u64> =
+        fitting.iter().map(|found| found.accounts.position.min(found.values_position)).collect();
     if fitting.is_empty() && view.first().0 > 0 {
         rebuilt(&ledger, &view, &clock);
     }
