@@ -12,6 +12,7 @@
 //! Then the dead band: the first value, a change of quality or type, a change above the band, a value that comes or
 //! goes, and the first sample after [`SILENCE_MAX`] pass; the rest is counted as filtered. Without a dead band all pass.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use model::limits::VALUE_BYTES_MAX;
@@ -66,9 +67,7 @@ impl PointRules {
     pub fn apply(&self, reading: Reading, now: Timestamp) -> Normalised {
         let time = reading.time.unwrap_or(now);
         let (value, mut quality) = self.value(reading.value, reading.quality);
-        if quality.is_good()
-            && value.as_ref().and_then(Value::as_f64).is_some_and(|number| !self.in_range(number))
-        {
+        if quality.is_good() && value.as_ref().is_some_and(|value| !self.in_range(value)) {
             quality = Quality::uncertain(Reason::OutOfRange);
         }
         if quality.is_good() && !time.is_plausible() {
@@ -98,8 +97,13 @@ impl PointRules {
         }
     }
 
-    fn in_range(&self, number: f64) -> bool {
-        self.min.is_none_or(|min| number >= min) && self.max.is_none_or(|max| number <= max)
+    /// A NaN is outside; what is no number has no range.
+    fn in_range(&self, value: &Value) -> bool {
+        let is_number = value.as_f64().is_some();
+        let keeps = |limit: Option<f64>, outside: Ordering| {
+            limit.is_none_or(|limit| value.compared_to(limit).is_some_and(|order| order != outside))
+        };
+        !is_number || (keeps(self.min, Ordering::Less) && keeps(self.max, Ordering::Greater))
     }
 
     /// The raw value that a command for `value` writes, or the rule that forbids it.
@@ -119,20 +123,23 @@ impl PointRules {
             if !number.is_finite() {
                 return Err("range: not a finite number".into());
             }
-            if let Some(min) = self.min.filter(|min| number < *min) {
+            let beyond = |limit: Option<f64>, side| limit.filter(|at| value.compared_to(*at) == Some(side));
+            if let Some(min) = beyond(self.min, Ordering::Less) {
                 return Err(format!("range: {number} is below {min}"));
             }
-            if let Some(max) = self.max.filter(|max| number > *max) {
+            if let Some(max) = beyond(self.max, Ordering::Greater) {
                 return Err(format!("range: {number} is above {max}"));
             }
         }
         let (Some(number), true) = (number, self.scale.is_some() || self.offset.is_some()) else {
             return Ok(value.clone());
         };
-        let exact = (number - self.offset.unwrap_or(0.0)) / self.scale.unwrap_or(1.0);
+        let (offset, scale) = (self.offset.unwrap_or(0.0), self.scale.unwrap_or(1.0));
+        let exact = (number - offset) / scale;
         let whole = exact.round();
-        // 12.3 / 0.1 is not 123 in binary: a rest far below the point's resolution is rounding, more is a mistake.
-        let is_rounding = (exact - whole).abs() <= 1e-9 * exact.abs().max(1.0);
+        // 12.3 / 0.1 is not 123 in binary: a rest as small as these numbers' own is rounding, more is a mistake.
+        let own_rest = 8.0 * f64::EPSILON * (number.abs() + offset.abs()) / scale.abs();
+        let is_rounding = (exact - whole).abs() <= own_rest.clamp(1e-9, 0.01);
         let is_float = matches!(self.raw_type, DataType::Float | DataType::Double);
         let raw = if is_rounding && !is_float { whole } else { exact };
         Value::from_f64(raw, self.raw_type).ok_or_else(|| {

@@ -1,5 +1,7 @@
 //! What a point can hold: the data types of Sparkplug B that plants use, and their values.
 
+use std::cmp::Ordering;
+
 use crate::Timestamp;
 
 /// Type of a point's value. Numbers are Sparkplug 3.0 data type codes (§6.4.16).
@@ -155,6 +157,22 @@ impl Value {
         })
     }
 
+    /// How a number stands to a limit, without rounding: integers beyond 2^53 keep their last digits, and a Float is
+    /// compared with the Float nearest to the limit, so that a limit of 0.1 admits 0.1. `None`: a NaN, or no number.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "to the nearest Float; floor and range make it an integer"
+    )]
+    pub fn compared_to(&self, limit: f64) -> Option<Ordering> {
+        match *self {
+            Self::Float(v) => v.partial_cmp(&(limit as f32)),
+            Self::Int64(v) => whole_to(i128::from(v), limit),
+            Self::UInt64(v) => whole_to(i128::from(v), limit),
+            _ => self.as_f64()?.partial_cmp(&limit),
+        }
+    }
+
     /// A number as a value of `data_type`; `None` where it does not fit (range, fraction, not a number type).
     ///
     /// Integers take a number only when it is one of theirs; Float rounds to the nearest.
@@ -223,6 +241,17 @@ impl PartialEq for Value {
 
 impl Eq for Value {}
 
+/// An integer of at most 65 bits against any limit.
+#[expect(clippy::cast_possible_truncation, reason = "beyond i128 it saturates, which compares the same")]
+fn whole_to(value: i128, limit: f64) -> Option<Ordering> {
+    if limit.is_nan() {
+        return None;
+    }
+    let below = limit.floor();
+    let order = value.cmp(&(below as i128));
+    Some(if order == Ordering::Equal && limit > below { Ordering::Less } else { order })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,5 +284,28 @@ mod tests {
         assert_eq!(Value::Double(f64::NAN), Value::Double(-f64::NAN));
         assert_ne!(Value::Double(0.0), Value::Double(-0.0));
         assert_ne!(Value::Float(1.0), Value::Double(1.0));
+    }
+
+    #[test]
+    fn limits_are_compared_without_rounding() {
+        use Ordering::{Equal, Greater, Less};
+        for (value, limit, order) in [
+            (Value::Float(0.1), 0.1, Some(Equal)),
+            (Value::Float(0.7), 0.7, Some(Equal)),
+            (Value::Float(0.100_000_01), 0.1, Some(Greater)),
+            (Value::Double(0.1), 0.1, Some(Equal)),
+            (Value::UInt64((1 << 53) + 1), 9_007_199_254_740_992.0, Some(Greater)),
+            (Value::Int64(-(1 << 53) - 1), -9_007_199_254_740_992.0, Some(Less)),
+            (Value::UInt64(u64::MAX), 18_446_744_073_709_551_616.0, Some(Less)),
+            (Value::Int64(5), 5.5, Some(Less)),
+            (Value::Int64(-5), -5.5, Some(Greater)),
+            (Value::Int64(i64::MIN), f64::NEG_INFINITY, Some(Greater)),
+            (Value::Int16(7), f64::NAN, None),
+            (Value::UInt64(7), f64::NAN, None),
+            (Value::Float(f32::NAN), 1.0, None),
+            (Value::String("7".into()), 1.0, None),
+        ] {
+            assert_eq!(value.compared_to(limit), order, "{value:?} to {limit}");
+        }
     }
 }

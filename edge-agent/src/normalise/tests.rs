@@ -115,4 +115,20 @@ fn a_command_becomes_a_raw_value_or_a_refusal() {
     assert!(tenths.raw_for_write(&Value::Int16(1)).unwrap_err().contains("double"));
     assert_eq!(rules("bool,,,,,").raw_for_write(&Value::Boolean(true)), Ok(Value::Boolean(true)));
     assert_eq!(rules("f32,2,,,,").raw_for_write(&Value::Float(3.0)), Ok(Value::Float(1.5)));
+    // A third of a count is no rounding, however large the number; the last digit of a double is.
+    let thousandths = rules("u32,0.001,,,0,4294967.295");
+    assert!(thousandths.raw_for_write(&Value::Double(4_000_000.000_4)).unwrap_err().contains("cannot hold"));
+    assert_eq!(thousandths.raw_for_write(&Value::Double(4_000_000.001)), Ok(Value::UInt32(4_000_000_001)));
+    assert_eq!(thousandths.raw_for_write(&Value::Double(4_294_967.295)), Ok(Value::UInt32(u32::MAX)));
+    assert_eq!(rules("i16,0.1,-40,,,").raw_for_write(&Value::Double(-39.9)), Ok(Value::Int16(1)));
+    // A limit that a Float cannot hold admits the nearest Float, and a reading of it is Good.
+    let share = rules("f32,,,,0.1,0.7");
+    for limit in [0.1f32, 0.7] {
+        assert_eq!(share.raw_for_write(&Value::Float(limit)), Ok(Value::Float(limit)));
+        let read = Reading { point: 0, time: None, value: Some(Value::Float(limit)), quality: Quality::GOOD };
+        assert_eq!(share.apply(read, NOW).quality, Quality::GOOD);
+    }
+    assert!(share.raw_for_write(&Value::Float(0.700_000_1)).unwrap_err().contains("above"));
+    let exact = rules("u64,,,,,9007199254740992");
+    assert!(exact.raw_for_write(&Value::UInt64((1 << 53) + 1)).unwrap_err().contains("above"));
 }

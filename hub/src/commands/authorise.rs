@@ -1,5 +1,6 @@
 //! Whether a write may be sent, and as which value. Pure; every refusal names its rule first.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -62,8 +63,8 @@ fn in_range(value: &Value, definition: &PointDefinition) -> Result<(), String> {
         Err(format!("range: {number} is {side} {limit} {}", definition.unit).trim_end().to_owned())
     };
     match (definition.min, definition.max) {
-        (Some(min), _) if number < min => outside("below", min),
-        (_, Some(max)) if number > max => outside("above", max),
+        (Some(min), _) if value.compared_to(min) == Some(Ordering::Less) => outside("below", min),
+        (_, Some(max)) if value.compared_to(max) == Some(Ordering::Greater) => outside("above", max),
         _ => Ok(()),
     }
 }
@@ -193,6 +194,14 @@ mod tests {
         for value in ["NaN", "inf", "1e39", "x", ""] {
             assert_eq!(refusal(true, &record(value), EXPIRY, Some(&good)), "value", "{value}");
         }
+        let share = change(|target| (target.definition.min, target.definition.max) = (Some(0.1), Some(0.7)));
+        for value in ["0.1", "0.7"] {
+            assert!(
+                authorise(true, &record(value), EXPIRY, Some(&share)).is_ok(),
+                "the Float nearest to a limit"
+            );
+        }
+        assert_eq!(refusal(true, &record("0.7000001"), EXPIRY, Some(&share)), "range");
         assert!(is_oversized(&record(&"9".repeat(VALUE_BYTES_MAX + 1))) && !is_oversized(&one));
     }
 
