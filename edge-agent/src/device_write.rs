@@ -60,12 +60,19 @@ pub(crate) async fn execute(
     keeper: &mut Keeper,
     write: DeviceWrite,
 ) -> Result<Option<DriverError>, OutboxError> {
-    if Instant::now() >= write.not_after {
+    let left = write.not_after.saturating_duration_since(Instant::now());
+    if left.is_zero() {
         write.end(CommandOutcome::Expired, None);
         return Ok(None);
     }
-    match keeper.attend(WRITE_DEADLINE, driver.write(write.point, &write.raw)).await? {
+    // What the device has not taken by then is withdrawn: the driver is cut off and closed.
+    let deadline = WRITE_DEADLINE.min(left);
+    match keeper.attend(deadline, driver.write(write.point, &write.raw)).await? {
         Attended::Answered(Ok(())) => {}
+        Attended::Answered(Err(error @ DriverError::InDoubt { .. })) => {
+            write.end(CommandOutcome::Unknown(error.to_string()), None);
+            return Ok(None);
+        }
         Attended::Answered(Err(error @ (DriverError::Refused { .. } | DriverError::Config(_)))) => {
             write.end(CommandOutcome::Refused(error.to_string()), None);
             return Ok(None);
@@ -76,7 +83,7 @@ pub(crate) async fn execute(
         }
         Attended::Cut | Attended::Shutdown => {
             write.end(CommandOutcome::Unknown("the device did not confirm the write".into()), None);
-            return Ok(Some(DriverError::Silent(WRITE_DEADLINE)));
+            return Ok(Some(DriverError::Silent(deadline)));
         }
     }
     read_back(driver, keeper, write).await

@@ -114,6 +114,14 @@ pub enum DriverError {
         /// The protocol's code.
         code: u16,
     },
+    /// The device answered, but not whether it did as asked.
+    #[error("in doubt: {reason}")]
+    InDoubt {
+        /// In the protocol's words.
+        reason: String,
+        /// The protocol's code.
+        code: u16,
+    },
     /// The configuration cannot work with what is there.
     #[error("configuration: {0}")]
     Config(String),
@@ -136,7 +144,7 @@ impl DriverError {
     pub const fn remedy(&self) -> Remedy {
         match self {
             Self::Silent(_) | Self::NotConnected(_) | Self::Malformed(_) => Remedy::Reconnect,
-            Self::Refused { .. } => Remedy::RetryLater,
+            Self::Refused { .. } | Self::InDoubt { .. } => Remedy::RetryLater,
             Self::Config(_) => Remedy::FixConfig,
         }
     }
@@ -148,7 +156,7 @@ impl DriverError {
             Self::NotConnected(_) => Quality::stale(Reason::NotConnected),
             Self::Silent(_) => Quality::stale(Reason::Timeout),
             Self::Malformed(_) => Quality::stale(Reason::Undecodable),
-            Self::Refused { code, .. } => {
+            Self::Refused { code, .. } | Self::InDoubt { code, .. } => {
                 Quality::with_detail(model::QualityClass::Bad, Reason::DeviceException, *code)
             }
             Self::Config(_) => Quality::stale(Reason::TypeMismatch),
@@ -166,7 +174,8 @@ pub trait Driver: Send {
     async fn read(&mut self, into: &mut Readings) -> Result<NextRead, DriverError>;
 
     /// Writes a raw value to a point. An error means that it was certainly not written, except `Silent`,
-    /// `NotConnected` and `Malformed`, after which nobody can say.
+    /// `NotConnected`, `Malformed` and `InDoubt`, after which nobody can say. Cut off and closed, it lets nothing reach
+    /// the device any more that had not left this machine: a write that arrives later is worse than none.
     async fn write(&mut self, point: usize, value: &Value) -> Result<(), DriverError>;
 
     /// Reads one point now, to see what a write did.

@@ -336,8 +336,13 @@ async fn writes_are_read_back_and_never_late() {
     assert!(matches!(other.outcome, model::CommandOutcome::Unknown(_)), "{other:?}");
     assert_eq!(other.read_back, Some(Value::String("old".into())));
     device.set(|script| script.hang_write = true);
-    let hung = plant.write("hung", Duration::from_secs(60)).await;
+    let began = Instant::now();
+    let hung = plant.write("hung", Duration::from_millis(300)).await;
     assert!(matches!(hung.outcome, model::CommandOutcome::Unknown(_)), "{hung:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "given up when it expires, not by the driver's own time"
+    );
     until("a new connection", || device.get(|script| script.opened_with.len() == 2)).await;
     plant.stop().await;
 }

@@ -247,7 +247,16 @@ fn refusal(exception: ExceptionCode, written: &Written) -> DriverError {
         }
         _ => format!("the device answered exception {code} ({exception})"),
     };
-    DriverError::Refused { reason, code }
+    // Busy, or a gateway without a way: it was not begun. A failure while it was done, a long-running acknowledge, or
+    // a device behind a gateway that took the request and said nothing may all have written.
+    match exception {
+        ExceptionCode::IllegalFunction
+        | ExceptionCode::IllegalDataAddress
+        | ExceptionCode::IllegalDataValue
+        | ExceptionCode::ServerDeviceBusy
+        | ExceptionCode::GatewayPathUnavailable => DriverError::Refused { reason, code },
+        _ => DriverError::InDoubt { reason, code },
+    }
 }
 
 fn no_such_point() -> DriverError {

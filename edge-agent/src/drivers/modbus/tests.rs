@@ -205,6 +205,49 @@ async fn a_bit_is_not_written_without_mask_write() {
     task.abort();
 }
 
+/// A cut line mended after the command's expiry must not deliver it: the connection is reset, not wound up.
+#[tokio::test]
+async fn an_unanswered_write_dies_with_its_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut driver = driver(&address, &[("hr:0", DataType::UInt16)]);
+    let (opened, accepted) = tokio::join!(driver.open(None), listener.accept());
+    opened.unwrap();
+    let mut peer = accepted.unwrap().0;
+    let error = driver.write(0, &Value::UInt16(7)).await.unwrap_err();
+    assert!(matches!(error, DriverError::Silent(_)), "{error}");
+    driver.close().await;
+    let mut request = [0; 300];
+    let ended = loop {
+        match peer.read(&mut request).await {
+            Ok(0) => break None,
+            Ok(_) => {}
+            Err(error) => break Some(error.kind()),
+        }
+    };
+    assert_eq!(ended, Some(std::io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn an_exception_that_leaves_doubt_is_no_refusal() {
+    let scripts: [(Script, bool); 5] = [
+        (|r| Some(answer(r, r[7] | 0x80, &[3])), true),
+        (|r| Some(answer(r, r[7] | 0x80, &[6])), true),
+        (|r| Some(answer(r, r[7] | 0x80, &[4])), false),
+        (|r| Some(answer(r, r[7] | 0x80, &[5])), false),
+        (|r| Some(answer(r, r[7] | 0x80, &[11])), false),
+    ];
+    for (script, certain) in scripts {
+        let (address, task) = device(script).await;
+        let mut driver = driver(&address, &[("hr:0", DataType::UInt16)]);
+        driver.open(None).await.unwrap();
+        let error = driver.write(0, &Value::UInt16(7)).await.unwrap_err();
+        assert_eq!(matches!(error, DriverError::Refused { .. }), certain, "{error}");
+        assert_eq!(matches!(error, DriverError::InDoubt { .. }), !certain, "{error}");
+        task.abort();
+    }
+}
+
 #[tokio::test]
 async fn no_listener_is_no_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -38,7 +38,11 @@ impl Connection {
             Ok(Err(error)) => return Err(DriverError::NotConnected(format!("{target}: {error}"))),
             Ok(Ok(stream)) => stream,
         };
-        stream.set_nodelay(true).map_err(|error| DriverError::NotConnected(format!("{target}: {error}")))?;
+        let failed = |error: io::Error| DriverError::NotConnected(format!("{target}: {error}"));
+        stream.set_nodelay(true).map_err(failed)?;
+        // A write that waits in the socket for a broken line must die with the connection, not arrive when the line is
+        // mended: closing resets.
+        stream.set_zero_linger().map_err(failed)?;
         Ok(Connection { context: tokio_modbus::client::tcp::attach_slave(stream, Slave(unit)), deadline })
     }
 
