@@ -1,8 +1,9 @@
 //! Commands from the hub: checked against this agent's own rules, executed at most once, reported through the outbox.
 //!
 //! The order of the checks is that of docs/specs/receipts.md §6; the first that fails is the outcome. A command without id cannot
-//! be reported: it is counted and said in the log. The id is on disk before the device is touched, so neither a
-//! repeated message nor a restart writes twice.
+//! be reported: it is counted and said in the log. The id is on disk before anything is answered or written, so a
+//! repeated message, before or after a restart, is neither executed nor answered a second time: what was reported as
+//! refused is never written afterwards.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,30 +39,34 @@ pub const WAITING_MAX: usize = 32;
 pub const DEVICE_WRITES_MAX: usize = 4;
 /// A device's task answers within its own deadlines; this is for one that hangs.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(40);
-/// An expiry further away is as good as this one.
-const EXPIRY_MAX: Duration = Duration::from_secs(86_400);
+/// An expiry further away is refused: ids are remembered until then, and nobody waits so long.
+const EXPIRY_MAX: Duration = Duration::from_secs(3600);
 /// A full outbox is asked again so often for a report.
 const FULL_WAIT: Duration = Duration::from_millis(500);
 
-/// How far the hub's clock is ahead, known from receipts. Cheap to clone.
+/// The hub's clock, known from receipts. Cheap to clone.
+///
+/// It goes on by the time that passes, not by this machine's clock: a step of that is a skew, not time.
 #[derive(Clone, Debug, Default)]
 pub struct ClockSkew {
-    known: Arc<Mutex<Option<(i64, Instant)>>>,
+    known: Arc<Mutex<Option<(Timestamp, Instant)>>>,
 }
 
 impl ClockSkew {
     /// A receipt said the hub's time.
-    pub fn learn(&self, hub_time: Timestamp, now: Timestamp) {
-        let skew = hub_time.micros_since(now);
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((skew, Instant::now()));
+    pub fn learn(&self, hub_time: Timestamp) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((hub_time, Instant::now()));
     }
 
-    /// Microseconds that the hub is ahead, if that is known and small enough to judge an expiry.
-    fn usable(&self) -> Option<i64> {
+    /// The hub's time, if it is known and this machine's is near enough to it to judge an expiry.
+    fn hub_now(&self, now: Timestamp, instant: Instant) -> Option<Timestamp> {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (skew, at) = known?;
-        (at.elapsed() <= SKEW_KNOWN && u128::from(skew.unsigned_abs()) <= SKEW_MAX.as_micros())
-            .then_some(skew)
+        let (hub_time, at) = known?;
+        let passed = instant.saturating_duration_since(at);
+        let hub_now =
+            Timestamp(hub_time.0.saturating_add(i64::try_from(passed.as_micros()).unwrap_or(i64::MAX)));
+        let skew = u128::from(hub_now.0.abs_diff(now.0));
+        (passed <= SKEW_KNOWN && skew <= SKEW_MAX.as_micros()).then_some(hub_now)
     }
 }
 
@@ -126,13 +131,6 @@ struct Allowed<'a> {
     not_after: Instant,
 }
 
-/// What the rules say.
-enum Checked<'a> {
-    Allowed(Allowed<'a>),
-    Ends(CommandOutcome),
-    Repeated,
-}
-
 /// Executes commands; one task.
 pub struct Executor {
     /// Whether the configuration allows commands.
@@ -145,7 +143,7 @@ pub struct Executor {
     pub outbox: Outbox,
     /// The clock.
     pub clock: Clock,
-    /// How far the hub's clock is ahead.
+    /// The hub's clock.
     pub skew: ClockSkew,
     /// Counts.
     pub meters: CommandMeters,
@@ -206,27 +204,28 @@ impl Executor {
     }
 
     async fn execute(&self, request: Request, shutdown: &CancellationToken) -> Result<(), OutboxError> {
-        let (id, expires_at) = (request.head.id, request.head.expires_at);
+        let id = request.head.id;
+        let latest = self.clock.now().0.saturating_add_unsigned(micros(EXPIRY_MAX));
+        let expires_at = request.head.expires_at.min(Timestamp(latest));
         let mut read_back = String::new();
-        let outcome = match self.check(&request) {
-            Checked::Ends(outcome) => outcome,
-            Checked::Repeated => {
-                self.repeated(&request);
+        let outcome = match self.outbox.command_seen(id, expires_at).await {
+            Ok(false) => {
+                self.meters.repeated.increment();
+                tracing::info!(%id, "a command came again; the first one answers");
                 return Ok(());
             }
-            Checked::Allowed(allowed) => match self.outbox.command_seen(id, expires_at).await {
-                Err(OutboxError::Full) => CommandOutcome::Refused("the agent's disk is full".into()),
-                Err(error) => return Err(error),
-                Ok(false) => {
-                    self.repeated(&request);
-                    return Ok(());
-                }
-                Ok(true) => {
+            Ok(true) => match self.check(&request) {
+                Err(outcome) => outcome,
+                Ok(allowed) => {
                     let outcome = write(&allowed).await;
                     read_back = outcome.read_back.map_or_else(String::new, |raw| shown(allowed.target, raw));
                     outcome.outcome
                 }
             },
+            Err(why @ (OutboxError::Full | OutboxError::TooManyCommands)) => {
+                CommandOutcome::Refused(format!("its id cannot be noted: {why}"))
+            }
+            Err(error) => return Err(error),
         };
         self.count(&outcome);
         let path =
@@ -236,15 +235,9 @@ impl Executor {
         self.report(CommandReport { id, outcome, path, read_back }, shutdown).await
     }
 
-    /// The first one answers.
-    fn repeated(&self, request: &Request) {
-        self.meters.repeated.increment();
-        tracing::info!(id = %request.head.id, "a command came again; it is executed at most once");
-    }
-
     /// Every rule of design §6, in the order of docs/specs/receipts.md.
-    fn check(&self, request: &Request) -> Checked<'_> {
-        let refused = |why: &str| Checked::Ends(CommandOutcome::Refused(why.to_owned()));
+    fn check(&self, request: &Request) -> Result<Allowed<'_>, CommandOutcome> {
+        let refused = |why: &str| Err(CommandOutcome::Refused(why.to_owned()));
         if request.is_stored {
             return refused("retained or historical");
         }
@@ -265,17 +258,18 @@ impl Executor {
             Ok(raw) => raw,
             Err(why) => return refused(&why),
         };
-        if self.outbox.has_seen(request.head.id) {
-            return Checked::Repeated;
-        }
-        let Some(skew) = self.skew.usable() else { return refused("clock") };
-        let hub_now = self.clock.now().0.saturating_add(skew);
-        let left = request.head.expires_at.0.saturating_sub(hub_now);
+        let Some(hub_now) = self.skew.hub_now(self.clock.now(), Instant::now()) else {
+            return refused("clock");
+        };
+        let left = request.head.expires_at.0.saturating_sub(hub_now.0);
         if left <= 0 {
-            return Checked::Ends(CommandOutcome::Expired);
+            return Err(CommandOutcome::Expired);
         }
-        let left = Duration::from_micros(left.unsigned_abs()).min(EXPIRY_MAX);
-        Checked::Allowed(Allowed { target, raw, not_after: Instant::now() + left })
+        let left = Duration::from_micros(left.unsigned_abs());
+        if left > EXPIRY_MAX {
+            return refused("expiry: more than an hour away");
+        }
+        Ok(Allowed { target, raw, not_after: Instant::now() + left })
     }
 
     fn count(&self, outcome: &CommandOutcome) {
@@ -301,6 +295,10 @@ impl Executor {
             }
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 async fn write(allowed: &Allowed<'_>) -> WriteOutcome {
@@ -335,5 +333,31 @@ fn shown(target: &Target, raw: Value) -> String {
         Some(Value::Float(v)) => v.to_string(),
         Some(value) => value.as_f64().map_or_else(String::new, |number| number.to_string()),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hubs_clock_goes_on_by_time_that_passes() {
+        let second = |n: i64| Timestamp(n * 1_000_000);
+        let skew = ClockSkew::default();
+        assert_eq!(skew.hub_now(second(100), Instant::now()), None, "no receipt yet");
+        skew.learn(second(100));
+        let (_, learnt) = skew.known.lock().unwrap().unwrap();
+        let later = learnt + Duration::from_secs(5);
+        assert_eq!(skew.hub_now(Timestamp(104_100_000), later), Some(second(105)));
+        // Somebody sets this machine's clock, either way: commands that have expired must not look young.
+        assert_eq!(skew.hub_now(second(95), later), None);
+        assert_eq!(skew.hub_now(second(107), later), None);
+        assert_eq!(
+            skew.hub_now(second(131), learnt + Duration::from_secs(31)),
+            None,
+            "no receipt for too long"
+        );
+        skew.learn(Timestamp(i64::MAX));
+        assert_eq!(skew.hub_now(Timestamp(i64::MIN), later), None);
     }
 }

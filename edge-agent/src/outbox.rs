@@ -21,7 +21,7 @@ mod present;
 mod split;
 mod writer;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -92,6 +92,9 @@ pub enum OutboxError {
     /// The bound is reached.
     #[error("the outbox is full: nothing is accepted until the hub takes something")]
     Full,
+    /// Too many ids of commands that have not expired.
+    #[error("too many commands within an hour")]
+    TooManyCommands,
     /// The writer has ended.
     #[error("the outbox is closed")]
     Closed,
@@ -169,8 +172,6 @@ pub(crate) struct Shared {
     dropped: Mutex<Dropped>,
     /// When the durable end passed an offset, for the last [`MARKS_MAX`] tenths of a second.
     marks: Mutex<VecDeque<(Instant, u64)>>,
-    /// Ids of commands that are on disk, and when they may be forgotten.
-    commands: Mutex<HashMap<CommandId, Timestamp>>,
     is_full: std::sync::atomic::AtomicBool,
 }
 
@@ -194,10 +195,6 @@ impl Shared {
         self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn commands(&self) -> MutexGuard<'_, HashMap<CommandId, Timestamp>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn dropped(&self) -> MutexGuard<'_, Dropped> {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,12 +213,6 @@ impl Outbox {
         let (done, answer) = oneshot::channel();
         self.items.send(Item::CommandSeen { id, expires_at, done }).await.map_err(|_| OutboxError::Closed)?;
         answer.await.map_err(|_| OutboxError::Closed)?
-    }
-
-    /// Whether a command's id was made durable before.
-    #[must_use]
-    pub fn has_seen(&self, id: CommandId) -> bool {
-        self.shared.commands().contains_key(&id)
     }
 
     /// Takes a receipt: what it covers is settled at once and trimmed by the writer. Returns what was refused.

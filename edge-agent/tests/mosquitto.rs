@@ -479,6 +479,7 @@ async fn commands_are_executed_at_most_once_and_reported() {
             "refused: type: the value is not one of the point's type",
         ),
         ("setpoint", command(6, 1.0, Duration::ZERO), "expired"),
+        ("setpoint", command(8, 1.0, Duration::from_secs(3700)), "refused: expiry: more than an hour away"),
     ];
     for (nth, (metric, command, expected)) in refusals.iter().enumerate() {
         send_command(&host, metric, command, false).await;
@@ -487,23 +488,28 @@ async fn commands_are_executed_at_most_once_and_reported() {
     }
     // The same command again, also after a restart, and one without an id: nothing is written, nothing reported.
     send_command(&host, "setpoint", &command(7, 50.0, long), false).await;
-    host.until("a report", |plant| plant.reports.len() == 7).await;
+    host.until("a report", |plant| plant.reports.len() == 8).await;
     send_command(&host, "setpoint", &first, false).await;
+    // Nor is anything written under an id that was refused, now that it would be right.
+    send_command(&host, "setpoint", &command(2, 33.0, long), false).await;
+    send_command(&host, "setpoint", &command(6, 34.0, long), false).await;
     host.for_a_while(Duration::from_millis(500)).await;
+    assert_eq!((host.plant.reports.len(), &host.plant.last["line/setpoint"]), (8, &Value::Double(50.0)));
     agent.stop(&mut host).await;
     let agent = start_agent(&config).await;
     let births = host.plant.births;
     host.until("the next session", |plant| plant.births > births).await;
     host.for_a_while(Duration::from_millis(500)).await;
     send_command(&host, "setpoint", &first, false).await;
+    send_command(&host, "setpoint", &command(6, 34.0, long), false).await;
     host.for_a_while(Duration::from_millis(500)).await;
-    assert_eq!(host.plant.reports.len(), 7);
+    assert_eq!(host.plant.reports.len(), 8);
     assert_eq!(
         host.plant.last["line/setpoint"],
         Value::Double(20.0),
         "the simulated register after a restart"
     );
-    assert!(agent.metrics.render().contains("outcome=\"repeated\"} 1"), "{}", agent.metrics.render());
+    assert!(agent.metrics.render().contains("outcome=\"repeated\"} 2"), "{}", agent.metrics.render());
     agent.stop(&mut host).await;
 }
 

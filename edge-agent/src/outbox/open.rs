@@ -85,7 +85,6 @@ pub(super) fn open_with(
         epochs: Mutex::new(scan.epochs),
         dropped: Mutex::default(),
         marks: Mutex::default(),
-        commands: Mutex::new(scan.held.command_ids()),
         is_full: std::sync::atomic::AtomicBool::new(false),
     });
     let present = Present::new(points.clone());

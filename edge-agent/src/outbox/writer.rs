@@ -23,6 +23,9 @@ const GATHER: Duration = Duration::from_millis(5);
 /// A command's id is kept this long after its expiry: clocks differ, and brokers hold messages back.
 const COMMAND_MARGIN_MICROS: i64 = 3_600_000_000;
 
+/// Ids kept at most: nobody gives a plant so many commands in an hour, and each costs memory and disk.
+const COMMANDS_MAX: usize = 50_000;
+
 /// How often a closed intake is looked at while the disk has no room.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -47,10 +50,6 @@ impl Held {
 
     pub(super) fn keep_command(&mut self, id: CommandId, expires_at: Timestamp, at: Position) {
         self.commands.insert(id, (expires_at, at));
-    }
-
-    pub(super) fn command_ids(&self) -> HashMap<CommandId, Timestamp> {
-        self.commands.iter().map(|(id, (expires_at, _))| (*id, *expires_at)).collect()
     }
 
     /// What lies below `keep_from` and is still needed, as records.
@@ -374,12 +373,19 @@ impl Commits {
             done.send(Ok(false)).ok();
             return 0;
         }
+        if self.held.commands.len() >= COMMANDS_MAX {
+            let now = self.around.clock.now();
+            self.held.commands.retain(|_, (forget_at, _)| *forget_at > now);
+            if self.held.commands.len() >= COMMANDS_MAX {
+                done.send(Err(OutboxError::TooManyCommands)).ok();
+                return 0;
+            }
+        }
         let forget_at = Timestamp(expires_at.0.saturating_add(COMMAND_MARGIN_MICROS));
         let record = LogRecord::CommandSeen { id: id.0, expires_at: forget_at };
         match append(log, std::slice::from_ref(&record)) {
             Ok((at, bytes)) => {
                 self.held.keep_command(id, forget_at, at);
-                self.around.shared.commands().insert(id, forget_at);
                 self.waiting.seen.push(done);
                 bytes
             }
@@ -461,7 +467,6 @@ impl Commits {
     /// Removes whole segments below a position, after writing again what must survive them.
     fn remove_below(&mut self, log: &mut Log, keep_from: Position, settled: bool) -> Result<(), OutboxError> {
         let now = self.around.clock.now();
-        self.around.shared.commands().retain(|_, expires_at| *expires_at > now);
         let survivors = self.held.below(keep_from, now);
         for group in survivors.chunks(64) {
             let (first, _) = append(log, group)?;

@@ -88,7 +88,7 @@ impl Session<'_> {
     async fn take_receipt(&mut self, receipt: Receipt) -> Result<(), SessionError> {
         let setup = &self.uplink.setup;
         let now = setup.clock.now();
-        setup.skew.learn(receipt.hub_time, now);
+        setup.skew.learn(receipt.hub_time);
         let refused = setup.outbox.receive(&receipt).await?;
         if refused.unknown_epochs + refused.beyond_end > 0 {
             self.refuse_receipt(&format!(
