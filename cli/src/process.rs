@@ -128,7 +128,10 @@ fn failed(file: &std::path::Path, role: &str, error: &dyn std::error::Error) -> 
     let mut text = format!("{}: the {role} did not start: {error}", file.display());
     let mut cause = error.source();
     while let Some(deeper) = cause {
-        text += &format!(": {deeper}");
+        let deeper_text = deeper.to_string();
+        if !text.contains(&deeper_text) {
+            text += &format!(": {deeper_text}");
+        }
         cause = deeper.source();
     }
     text

@@ -1,5 +1,6 @@
 //! `forebay demo`: a whole plant in one process, over real sockets and files.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// Exit 0 after a graceful end; with `--for` only if the balance is right.
 #[must_use]
 pub fn run(options: &Demo) -> u8 {
-    ::runtime::telemetry::start_log_lines("warn");
+    ::runtime::telemetry::start_log_lines("warn,mqtt5=error");
     let ended = runtime().and_then(|runtime| {
         let ended = runtime.block_on(whole_plant(options));
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -40,6 +41,9 @@ pub fn run(options: &Demo) -> u8 {
         Ok(None) => USAGE,
         Ok(Some(complaints)) => {
             complaints.iter().for_each(|complaint| complain!("not graceful: {complaint}"));
+            if options.run_for.is_none() && complaints.is_empty() {
+                say!("stopped; the same command goes on from here");
+            }
             let balanced = options.run_for.is_none() || reconciled(&options.dir);
             if complaints.is_empty() && balanced { DONE } else { FAILED }
         }
@@ -56,8 +60,6 @@ async fn whole_plant(options: &Demo) -> Result<Option<Vec<String>>, String> {
     let addresses = Addresses { mqtt: options.mqtt, http: options.http, plc: plc.address };
     let site = site::write(&options.dir, addresses)?;
     let Some(plants) = plant::load_all(&site.configs) else { return Ok(None) };
-    let writer = csv_writer::start(&site.machine_files, spacing(MACHINE_ROW), Clock::machine(), &sources);
-    writer.await.map_err(|error| error.to_string())?;
     let process = match Process::start(plants).await {
         Ok(process) => process,
         Err(error) => {
@@ -65,6 +67,13 @@ async fn whole_plant(options: &Demo) -> Result<Option<Vec<String>>, String> {
             return Err(hint(error));
         }
     };
+    // Only now: until its logs are locked, the folder may be another demo's.
+    let writer = csv_writer::start(&site.machine_files, spacing(MACHINE_ROW), Clock::machine(), &sources);
+    if let Err(error) = writer.await {
+        process.drain().await;
+        sources.drain().await;
+        return Err(error.to_string());
+    }
     greet(options, &site);
     let end = tokio::select! {
         end = process.wait(options.run_for) => end,
@@ -80,19 +89,33 @@ async fn whole_plant(options: &Demo) -> Result<Option<Vec<String>>, String> {
 }
 
 fn hint(error: String) -> String {
-    if error.contains("in use") || error.contains("os error 98") {
+    if error.contains("Address already in use") {
         return format!(
             "{error}\nAnother program listens there (another demo?). Choose others with --mqtt and --http."
         );
     }
+    if error.contains("in use by another process") {
+        return format!("{error}\nA demo runs in this folder already. Choose another with --dir.");
+    }
     error
+}
+
+/// Where to find what listens on `listen`: an address that means all of them is no place to go to.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 fn greet(options: &Demo, site: &Site) {
     let token = std::fs::read_to_string(&site.token_file).unwrap_or_default();
+    let http = reachable(options.http);
     say!("A chemical plant and a machine are running in {}", options.dir.display());
     say!("");
-    say!("  page      http://{}/?token={}", options.http, token.trim());
+    say!("  page      http://{http}/?token={}", token.trim());
     say!(
         "  MQTT      mosquitto_sub -h {} -p {} -t 'forebay/demo/#' -v",
         options.mqtt.ip(),
@@ -101,9 +124,8 @@ fn greet(options: &Demo, site: &Site) {
     say!("  table     {}  (Delta; DuckDB, pandas, Spark read it)", site.lake.display());
     say!(
         "  command   forebay command write {SET_POINT} 71 --reason \"trying it out\" \\\n\
-         {:12}--hub http://{} --token-file {}",
+         {:12}--hub http://{http} --token-file {}",
         "",
-        options.http,
         site.token_file.display()
     );
     say!("  proof     forebay reconcile --dir {}", options.dir.display());

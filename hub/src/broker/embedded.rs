@@ -85,6 +85,11 @@ pub(super) async fn start(
         let why = "only loopback is served without TLS; use a broker with TLS, named by url".to_owned();
         return Err(BrokerError::Listen { listen, why });
     }
+    // The crate's own message hides the machine's reason in advice of its own.
+    std::net::TcpListener::bind(listen).map_err(|error| {
+        let why = format!("{error}; choose another [hub.broker] listen, or stop what uses it");
+        BrokerError::Listen { listen, why }
+    })?;
     let guard = Arc::new(Guard::new(anonymous_read, users, &wiring)?);
     let options = Mqtt5Config {
         max_clients: CLIENTS_MAX,
