@@ -15,9 +15,9 @@ use runtime::config_file::parse_duration;
     about = "A plant data hub: what an agent accepts is delivered, once, and you can check it.",
     after_help = "First steps:\n  \
         forebay demo                     a whole plant in one process, page at http://127.0.0.1:8080\n  \
-        forebay init edge > agent.toml   a commented configuration to start from\n  \
-        forebay check agent.toml         every mistake in it, with line and rule\n  \
-        forebay run agent.toml           run the roles that the file names\n\n\
+        forebay init edge --dir plant    a commented configuration to start from\n  \
+        forebay check plant/edge.toml    every mistake in it, with line and rule\n  \
+        forebay run plant/edge.toml      run the roles that the file names\n\n\
         Exit codes: 0 done, 1 failed or mismatch, 2 usage or configuration."
 )]
 pub struct Arguments {
@@ -41,7 +41,7 @@ pub enum Command {
     Command(CommandOptions),
     /// Look into a log directory: an agent's outbox, a hub's plant log, a catalogue.
     Log(Log),
-    /// Print a commented configuration to start from.
+    /// Print or write a commented configuration to start from.
     Init(Init),
     /// Install forebay as a hardened systemd service.
     Service(Service),
@@ -223,6 +223,9 @@ pub struct Init {
     /// For which role.
     #[arg(value_enum)]
     pub role: Role,
+    /// Write it into this folder, as ROLE.toml, instead of printing it; never over a file that is there.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
 }
 
 /// A role of a process.

@@ -7,6 +7,7 @@ mod command_round_trip;
 mod csv_to_table;
 mod demo;
 mod faults;
+mod first_steps;
 mod foreign_nodes;
 mod http_api;
 mod outside_broker;
