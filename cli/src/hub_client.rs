@@ -85,7 +85,8 @@ impl HubClient {
 
     fn refused(&self, status: reqwest::StatusCode, body: &[u8]) -> String {
         let answer: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let message = answer["error"]["message"].as_str().unwrap_or("no reason given").to_owned();
+        let message = answer["error"]["message"].as_str().unwrap_or("no reason given");
+        let message = message.trim_end_matches('.');
         match answer["error"]["remedy"].as_str() {
             Some(remedy) if !remedy.is_empty() => format!("the hub refused ({status}): {message}. {remedy}"),
             _ => format!("the hub refused ({status}): {message}"),

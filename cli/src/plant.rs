@@ -82,6 +82,7 @@ pub fn load_all(paths: &[PathBuf]) -> Option<Vec<Plant>> {
         return Some(plants);
     }
     print_problems(&problems);
+    crate::complain!("nothing was started");
     None
 }
 
@@ -93,5 +94,5 @@ pub fn print_problems(problems: &Problems) {
         crate::complain!("{problem}");
     }
     let count = problems.list.len();
-    crate::complain!("{count} mistake{} found; nothing was started", if count == 1 { "" } else { "s" });
+    crate::complain!("{count} mistake{} found", if count == 1 { "" } else { "s" });
 }

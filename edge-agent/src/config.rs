@@ -16,7 +16,7 @@ use runtime::mqtt_client::{TlsOptions, parse_url};
 
 use crate::drivers::{DeviceSetup, Driver, KINDS};
 use crate::outbox::{OutboxOptions, WhenFull};
-use crate::points::{PointConfig, read_list};
+use crate::points::{PointConfig, parse_list};
 
 /// The host application that the agent works for; hubs have the same default.
 const HOST_ID: &str = "forebay";
@@ -283,9 +283,17 @@ fn points(
         problems.push(section.problem("points", "is missing; write the name of a CSV file"));
         return None;
     }
-    let path = section.path("points", problems)?.value;
-    let points = read_list(&path, device, problems);
-    Some((path, points))
+    let path = section.path("points", problems)?;
+    match std::fs::read(&path.value) {
+        Ok(bytes) => {
+            let points = parse_list(&path.value, &bytes, device, problems);
+            Some((path.value, points))
+        }
+        Err(error) => {
+            problems.push(path.problem(format!("cannot be read: {error}")));
+            None
+        }
+    }
 }
 
 /// Rules between devices: paths are unique, the numbers are bounded, a birth fits one packet.
@@ -394,7 +402,7 @@ mod tests {
             "plant.toml:11: edge.devices[1].driver = \"modbsu\": there is no such driver; known: ",
             "plant.toml:14: edge.devices[2].name = \"d\": is already the name of the device in line 9",
             "plant.toml:17: edge.devices[2].poll = \"5\": must be a duration",
-            "missing.csv:0: points: cannot be read",
+            "points = \"missing.csv\": cannot be read",
             "plant.toml:22: edge.devices[3].stale_after = \"1s\": must not be shorter than poll",
             "e.csv:3: type = i128: must be one of",
             "e.csv:2: address = circle()",

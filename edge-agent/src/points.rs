@@ -60,23 +60,6 @@ const UNIT_BYTES_MAX: usize = 64;
 /// Room for a sentence in an operator's language.
 const DESCRIPTION_BYTES_MAX: usize = 1024;
 
-/// Reads the list of `device` from a file.
-pub fn read_list(file: &Path, device: &str, problems: &mut Problems) -> Vec<PointConfig> {
-    match std::fs::read(file) {
-        Ok(bytes) => parse_list(file, &bytes, device, problems),
-        Err(error) => {
-            problems.push(Problem {
-                file: file.to_owned(),
-                line: 0,
-                key: "points".into(),
-                value: String::new(),
-                rule: format!("cannot be read: {error}"),
-            });
-            Vec::new()
-        }
-    }
-}
-
 /// Reads the list of `device` from bytes; `file` is for messages.
 pub fn parse_list(file: &Path, bytes: &[u8], device: &str, problems: &mut Problems) -> Vec<PointConfig> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);

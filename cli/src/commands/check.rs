@@ -31,15 +31,24 @@ fn summary(plant: &plant::Plant) -> String {
     let mut roles = Vec::new();
     if let Some(edge) = &plant.edge {
         let points: usize = edge.devices.iter().map(|device| device.points.len()).sum();
-        roles.push(format!("edge agent {} with {} devices, {points} points", edge.node, edge.devices.len()));
+        roles.push(format!(
+            "edge agent {} with {} and {}",
+            edge.node,
+            counted(edge.devices.len(), "device"),
+            counted(points, "point")
+        ));
     }
     if let Some(hub) = &plant.hub {
         roles.push(format!("hub {}", hub.id));
     }
     if let Some(bridge) = &plant.bridge {
-        roles.push(format!("bridge with {} sinks", bridge.sinks.len()));
+        roles.push(format!("bridge with {}", counted(bridge.sinks.len(), "sink")));
     }
     format!("good: {}", roles.join("; "))
+}
+
+fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn json(problem: &Problem) -> serde_json::Value {

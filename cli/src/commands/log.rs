@@ -18,20 +18,51 @@ pub fn run(options: &Log) -> u8 {
         LogAction::Inspect { dir, records, from, json } => {
             inspect(dir, *from, *records, *json).map(|()| true)
         }
-        LogAction::Verify { dir, json } => durable_log::verify(dir).map(|report| verified(&report, *json)),
+        LogAction::Verify { dir, json } => verify(dir, *json),
     };
     match done {
         Ok(true) => DONE,
         Ok(false) => FAILED,
         Err(error) => {
-            complain!("{error}");
+            complain!("{}", chain(&error));
             FAILED
         }
     }
 }
 
+/// An error with what caused it.
+fn chain(error: &LogError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(deeper) = cause {
+        text += &format!(": {deeper}");
+        cause = deeper.source();
+    }
+    text
+}
+
+/// A folder without a segment is a wrong path, not a whole log: every log has one from its first opening on.
+fn no_log(dir: &Path) -> LogError {
+    let source = std::io::Error::new(
+        std::io::ErrorKind::NotFound,
+        "there is no log in it; logs are folders such as hub/plant-log or an agent's outbox",
+    );
+    LogError::Io { doing: "opening", path: dir.to_owned(), source }
+}
+
+fn verify(dir: &Path, as_json: bool) -> Result<bool, LogError> {
+    let report = durable_log::verify(dir)?;
+    if report.segments.is_empty() && report.is_whole() {
+        return Err(no_log(dir));
+    }
+    Ok(verified(&report, as_json))
+}
+
 fn inspect(dir: &Path, from: u64, records: u64, as_json: bool) -> Result<(), LogError> {
     let report = durable_log::inspect(dir)?;
+    if report.segments.is_empty() {
+        return Err(no_log(dir));
+    }
     if as_json {
         say!("{}", outline_json(&report));
     } else {

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use crate::arguments::Reconcile;
 use crate::hub_client::HubClient;
-use crate::output::{DONE, FAILED, USAGE};
+use crate::output::{DONE, FAILED};
 use crate::reconcile::{Findings, balance, cold, live, report};
 use crate::{complain, say};
 
-/// Exit 0 if nothing is missing, double or different, else 1; 2 if it cannot be asked that way.
+/// Exit 0 if nothing is missing, double or different, else 1, also if it cannot be found out.
 #[must_use]
 pub fn run(options: &Reconcile) -> u8 {
     match gather(options) {
@@ -23,7 +23,7 @@ pub fn run(options: &Reconcile) -> u8 {
         }
         Err(message) => {
             complain!("{message}");
-            USAGE
+            FAILED
         }
     }
 }

@@ -15,7 +15,8 @@ pub fn run(options: &Service) -> u8 {
         complain!("the paths of the configuration and of this program cannot be resolved");
         return FAILED;
     };
-    let unit = unit(&program, &file, name, user, &writable_paths(&plants));
+    let writable = writable_paths(&plants);
+    let unit = unit(&program, &file, name, user, &writable);
     if *print {
         say!("{}", unit.trim_end());
         return DONE;
@@ -27,6 +28,8 @@ pub fn run(options: &Service) -> u8 {
     }
     say!("written: {}", path.display());
     say!("now run: useradd --system --no-create-home {user}   (once)");
+    let folders: Vec<String> = writable.iter().map(|path| format!("\"{}\"", path.display())).collect();
+    say!("         install -d -o {user} {}", folders.join(" "));
     say!("         systemctl daemon-reload && systemctl enable --now {name}");
     say!("         journalctl -u {name} -f");
     DONE
@@ -60,6 +63,8 @@ fn unit(program: &Path, file: &Path, name: &str, user: &str, writable: &[PathBuf
          User={user}\n\
          Restart=always\n\
          RestartSec=2\n\
+         # A mistake in the configuration does not go away by itself.\n\
+         RestartPreventExitStatus=2\n\
          # Draining may take 20 s; killing it earlier loses nothing, it only replays more.\n\
          TimeoutStopSec=40\n\
          LimitNOFILE=65536\n\

@@ -15,6 +15,12 @@ use crate::hub_client::HubClient;
 
 /// Asks the hub for the sink's cursor, reads the table, asks for the accounts, then for the log from the cursor on.
 pub fn gather(hub: &HubClient, table: &Path, sink: &str) -> Result<Findings, String> {
+    if !table.exists() {
+        return Err(format!(
+            "there is no table at {}: give the folder that the bridge's sink `{sink}` writes to",
+            table.display()
+        ));
+    }
     let from = cursor_of(&hub.get("/api/v1/reconcile")?, sink);
     let mut found = Findings::default();
     add_table(&mut found, &scan_table(table)?)?;
