@@ -9,6 +9,9 @@ use super::CommandRecord;
 /// Commands remembered; older ones are in the ledger only, and a report for them comes too late to be noted.
 const KEPT_MAX: usize = 10_000;
 
+/// How long an unknown end is looked for in the plant log at the next start: bounds how much is read.
+const DOUBT_MICROS: i64 = 3_600_000_000;
+
 /// One entry of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
@@ -65,22 +68,16 @@ impl Entry {
 impl Book {
     /// Takes an entry; `Err` says which illegal transition it would be. Entries of forgotten commands change nothing.
     pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), String> {
+        self.check(entry)?;
         let id = entry.id();
         if let Entry::Recorded(record) = entry {
-            if self.kept.contains_key(&id) {
-                return Err(format!("command {id} is recorded twice"));
-            }
             self.forget_oldest();
             self.order.push_back(id);
             self.kept.insert(id, Kept { record: record.clone(), asked: None });
             return Ok(());
         }
         let Some(kept) = self.kept.get_mut(&id) else { return Ok(()) };
-        let (from, to) = (kept.record.state, entry.becomes());
-        if !from.may_become(to) {
-            return Err(format!("command {id} cannot go from {from:?} to {to:?}"));
-        }
-        kept.record.state = to;
+        kept.record.state = entry.becomes();
         match entry {
             Entry::Recorded(_) => {}
             Entry::Sent { node, log_end, .. } => kept.asked = Some((node.clone(), *log_end)),
@@ -95,6 +92,18 @@ impl Book {
             }
         }
         Ok(())
+    }
+
+    /// Whether [`Book::apply`] would take the entry: asked before it goes into the ledger, which keeps it for ever.
+    pub(super) fn check(&self, entry: &Entry) -> Result<(), String> {
+        let (id, to) = (entry.id(), entry.becomes());
+        match (self.kept.get(&id), entry) {
+            (Some(_), Entry::Recorded(_)) => Err(format!("command {id} is recorded twice")),
+            (Some(kept), _) if !kept.record.state.may_become(to) => {
+                Err(format!("command {id} cannot go from {:?} to {to:?}", kept.record.state))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn forget_oldest(&mut self) {
@@ -126,6 +135,17 @@ impl Book {
             |kept: &&Kept| matches!(kept.record.state, CommandState::Recorded | CommandState::Sent);
         let kept = self.order.iter().filter_map(|id| self.kept.get(id));
         kept.filter(under_way).map(|kept| Open { id: kept.record.id, asked: kept.asked.clone() }).collect()
+    }
+
+    /// What nobody could say shortly before the newest entry: a report may have become durable that was not noted.
+    pub(super) fn in_doubt(&self) -> Vec<Open> {
+        let newest = self.kept.values().map(|kept| kept.record.ended_at.unwrap_or(kept.record.at)).max();
+        let since = newest.map_or(i64::MAX, |newest| newest.0.saturating_sub(DOUBT_MICROS));
+        let is_recent = |kept: &&Kept| {
+            kept.record.state == CommandState::Unknown && kept.record.ended_at.is_some_and(|at| at.0 >= since)
+        };
+        let kept = self.order.iter().filter_map(|id| self.kept.get(id));
+        kept.filter(is_recent).map(|kept| Open { id: kept.record.id, asked: kept.asked.clone() }).collect()
     }
 }
 
@@ -194,6 +214,20 @@ mod tests {
         assert!(book.open().is_empty());
         book.apply(&closed(1)).unwrap();
         assert!(!book.awaits(id, &asked));
+    }
+
+    #[test]
+    fn an_unknown_end_is_looked_for_only_while_it_is_recent() {
+        let mut book = Book::default();
+        for entry in [recorded(1), sent(1), unknown(1)] {
+            book.apply(&entry).unwrap();
+        }
+        let asked = Some((NodeId::new("g", "n").unwrap(), 7));
+        assert_eq!(book.in_doubt(), [Open { id: CommandId([1; 16]), asked }]);
+        let Entry::Recorded(mut later) = recorded(2) else { unreachable!() };
+        later.at = Timestamp(4 + DOUBT_MICROS);
+        book.apply(&Entry::Recorded(later)).unwrap();
+        assert_eq!(book.in_doubt(), []);
     }
 
     #[test]

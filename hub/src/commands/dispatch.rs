@@ -204,6 +204,11 @@ impl Dispatcher {
     /// Notes an end and tells whoever waits. If the ledger fails, the end holds until the next start settles it again.
     async fn end(&mut self, entry: Entry, outcome: &CommandOutcome) {
         let id = entry.id();
+        if let Err(illegal) = lock(&self.shared.book).check(&entry) {
+            // An agent that reports twice: a ledger that held it could not be opened again.
+            tracing::warn!(command = %id, illegal, "an end that cannot be was left out");
+            return;
+        }
         if let Err(error) = self.note(entry.clone()).await {
             tracing::error!(command = %id, %outcome, %error, "the end of a command is not in the ledger");
             self.book(&entry);

@@ -77,23 +77,26 @@ pub(super) fn open_on(
 }
 
 fn settle(book: &Book, plant: &dyn Plant, at: Timestamp) -> Vec<Entry> {
-    let open = book.open();
-    let from = open.iter().filter_map(|command| Some(command.asked.as_ref()?.1)).min();
+    let (open, doubtful) = (book.open(), book.in_doubt());
+    let from = open.iter().chain(&doubtful).filter_map(|command| Some(command.asked.as_ref()?.1)).min();
     let reports = from.map(|from| plant.reports_since(from)).unwrap_or_default();
-    let end = |Open { id, asked }: &Open| {
-        let Some((node, _)) = asked else {
-            return Entry::Closed { id: *id, at, outcome: CommandOutcome::Expired, read_back: String::new() };
-        };
-        let report = reports.iter().find(|(from, report)| from == node && report.id == *id);
-        report.map_or_else(
-            || {
-                let why = "the hub stopped before a report came; it is never sent again".to_owned();
-                Entry::Unknown { id: *id, at, why }
-            },
-            |(_, report)| reported(report, at),
-        )
+    let report = |Open { id, asked }: &Open| {
+        let (node, _) = asked.as_ref()?;
+        let (_, report) = reports.iter().find(|(from, report)| from == node && report.id == *id)?;
+        Some(reported(report, at))
     };
-    open.iter().map(end).collect()
+    let end = |open: &Open| {
+        report(open).unwrap_or_else(|| {
+            let id = open.id;
+            if open.asked.is_none() {
+                return Entry::Closed { id, at, outcome: CommandOutcome::Expired, read_back: String::new() };
+            }
+            let why = "the hub stopped before a report came; it is never sent again".to_owned();
+            Entry::Unknown { id, at, why }
+        })
+    };
+    let amended = doubtful.iter().filter_map(report).filter(|entry| matches!(entry, Entry::Closed { .. }));
+    open.iter().map(end).chain(amended).collect()
 }
 
 /// The entry that a report makes: an agent that does not know either leaves the command open for a later word.

@@ -229,6 +229,45 @@ async fn after_a_restart_nothing_is_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_babbling_agent_does_not_spoil_the_ledger() {
+    let Setup { hub, plant, commands, agent: (_sender, mut receiver) } = start(true).await;
+    let (record, ()) = tokio::join!(commands.write(request("1", 5)), async {
+        let (id, ..) = received(&mut receiver).await;
+        let commands = commands.clone();
+        tokio::task::spawn_blocking(move || {
+            // Said again and again while the first one is being written down.
+            while commands.get(id).unwrap().state != CommandState::Closed {
+                commands.report(&node(), report(id, CommandOutcome::Done, "1"));
+            }
+        })
+        .await
+        .unwrap();
+    });
+    assert_eq!(record.outcome, Some(CommandOutcome::Done));
+    hub.tasks.drain().await;
+    drop(commands);
+    let tasks = Tasks::new(runtime::tasks::CancellationToken::new());
+    let commands = open(&hub, true, &plant, tasks.clone()).await;
+    assert_eq!(commands.blocked(), None);
+    tasks.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_was_durable_but_not_noted_amends_at_the_next_start() {
+    let Setup { hub, plant, commands, agent: (_sender, mut receiver) } = start(true).await;
+    let (record, (id, ..)) = tokio::join!(commands.write(request("2", 1)), received(&mut receiver));
+    assert!(matches!(record.outcome, Some(CommandOutcome::Unknown(_))), "{record:?}");
+    hub.tasks.drain().await;
+    drop(commands);
+    lock(&plant.reports).push((node(), report(id, CommandOutcome::Done, "2")));
+    let tasks = Tasks::new(runtime::tasks::CancellationToken::new());
+    let commands = open(&hub, true, &plant, tasks.clone()).await;
+    let record = commands.get(id).unwrap();
+    assert_eq!((record.outcome, record.read_back.as_str()), (Some(CommandOutcome::Done), "2"));
+    tasks.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_ledger_refuses_commands_and_says_so() {
     let Setup { hub, plant, commands, .. } = start(true).await;
     commands.write(request("9", 5)).await; // refused, on record
