@@ -12,6 +12,7 @@ pub(crate) mod accounts;
 pub(crate) mod checkpoint;
 pub mod cold;
 pub(crate) mod history;
+mod ingest;
 mod quarantine;
 mod recovery;
 mod retention;

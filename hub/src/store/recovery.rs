@@ -13,9 +13,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::accounts::{Accounts, Change};
 use super::checkpoint::{self, Checkpoint};
+use super::ingest::accounts_of;
 use super::quarantine::Quarantine;
 use super::retention::Retention;
-use super::writer::{Counts, Group, QUARANTINED, Writer, accounts_of};
+use super::writer::{Counts, Group, QUARANTINED, Writer};
 use super::{
     Disks, DurableGroup, Generations, LastValue, QUEUE_ITEMS_MAX, QUEUE_KIB_MAX, Shared, Store, StoreError,
     StoreHealth, random_epoch,

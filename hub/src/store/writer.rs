@@ -11,10 +11,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use durable_log::{Log, LogError, Position, Remedy};
-use model::limits::{RECORD_BYTES_MAX, RECORD_DAYS_MAX, RECORD_SAMPLES_MAX};
-use model::{Epoch, Offset, PointId, RecordId, Sample, SampleBatch, Value};
-use proto::account::{Account, sample_hash};
+use durable_log::{Log, LogError, Remedy};
+use model::{Epoch, PointId, RecordId};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
 use runtime::tasks::CancellationToken;
@@ -24,11 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use super::accounts::{Change, Mismatch};
 use super::quarantine::Quarantine;
 use super::retention::Retention;
-use super::{
-    DurableBatch, DurableGroup, Identity, QuarantineEntry, ReceivedBatch, SAMPLE_BYTES, Shared, StoreHealth,
-    Told,
-};
-use crate::catalogue::PathHashes;
+use super::{DurableGroup, QuarantineEntry, ReceivedBatch, Shared, StoreHealth, Told};
 use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
 
 /// Memory of the records of one commit: a few milliseconds of disk time.
@@ -63,10 +57,10 @@ pub(super) struct Queued {
 /// What is counted.
 #[derive(Debug)]
 pub(super) struct Counts {
-    records: Counter,
-    samples: Counter,
-    duplicates: Counter,
-    unbelieved: Counter,
+    pub(super) records: Counter,
+    pub(super) samples: Counter,
+    pub(super) duplicates: Counter,
+    pub(super) unbelieved: Counter,
     refused: Counter,
     quarantined: Counter,
     quarantine_dropped: Counter,
@@ -126,18 +120,18 @@ pub(crate) struct Writer {
 /// What one commit covers.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    told: DurableGroup,
-    changes: Vec<Change>,
+    pub(super) told: DurableGroup,
+    pub(super) changes: Vec<Change>,
     /// Own records appended and not yet counted.
-    pending: HashSet<(AgentId, RecordId)>,
+    pub(super) pending: HashSet<(AgentId, RecordId)>,
     /// Offsets to settle once the quarantine is durable.
-    settle: Vec<(AgentId, RecordId, String)>,
-    bytes: usize,
+    pub(super) settle: Vec<(AgentId, RecordId, String)>,
+    pub(super) bytes: usize,
 }
 
 /// The log takes nothing more; the reason is in the health.
 #[derive(Debug)]
-struct Stopped;
+pub(super) struct Stopped;
 
 impl Writer {
     /// Until [`super::Store::close`], or until every handle is gone.
@@ -171,108 +165,6 @@ impl Writer {
             Item::Tick => self.tick(),
         }
         None
-    }
-
-    fn batch(&mut self, batch: ReceivedBatch) {
-        let catalogue = self.shared.catalogue.clone();
-        if batch.samples.is_empty() || self.attempt(|_writer| catalogue.persist()).is_err() {
-            return;
-        }
-        match batch.identity {
-            Identity::Own { id, accepted_at, running } => {
-                if self.is_new(batch.agent, id) {
-                    let one = SampleBatch {
-                        id,
-                        accepted_at,
-                        is_historical: batch.is_historical,
-                        samples: batch.samples,
-                    };
-                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, running);
-                }
-            }
-            Identity::Foreign => {
-                let mut next = self.log.end().0;
-                let mut number = |samples| {
-                    let id = RecordId { epoch: self.shared.epoch, offset: Offset(next) };
-                    next += 1;
-                    let (accepted_at, is_historical) = (batch.arrival, batch.is_historical);
-                    SampleBatch { id, accepted_at, is_historical, samples }
-                };
-                let parts: Vec<SampleBatch> = split(batch.samples).into_iter().map(&mut number).collect();
-                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, None);
-            }
-        }
-    }
-
-    /// Whether the record is neither here nor beyond what is believed.
-    fn is_new(&self, agent: AgentId, id: RecordId) -> bool {
-        let accounts = self.shared.accounts();
-        if accounts.has(agent, id) || self.group.pending.contains(&(agent, id)) {
-            self.count.duplicates.increment();
-            return false;
-        }
-        if let Some(why) = accounts.refuses(agent, id) {
-            self.count.unbelieved.increment();
-            tracing::warn!(agent = agent.0, record = %id, why, "record not believed");
-            return false;
-        }
-        true
-    }
-
-    /// Appends records that belong together.
-    fn append(
-        &mut self,
-        agent: AgentId,
-        batches: Vec<SampleBatch>,
-        arrival: model::Timestamp,
-        has_command_report: bool,
-        running: Option<Account>,
-    ) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        let (mut ends, mut records) = (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()));
-        {
-            let hashes = self.shared.catalogue.hashes();
-            for batch in batches {
-                let (account, agent_account) = accounts_of(&batch, &hashes);
-                let record = LogRecord::Received { agent, batch, account };
-                record.encode(&mut buffer);
-                ends.push(buffer.len());
-                records.push((record, agent_account));
-            }
-        }
-        let mut start = 0;
-        let slices: Vec<&[u8]> = ends
-            .iter()
-            .map(|end| buffer.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default())
-            .collect();
-        let first = self.attempt(|writer| writer.log.append_group(&slices));
-        drop(slices);
-        self.buffer = buffer;
-        let Ok(first) = first else { return };
-        for ((record, agent_account), n) in records.into_iter().zip(0..) {
-            let LogRecord::Received { batch, account, .. } = record else { continue };
-            self.group.bytes += batch.samples.len() * SAMPLE_BYTES;
-            self.group.bytes +=
-                batch.samples.iter().filter_map(|s| s.value.as_ref()).map(Value::heap_bytes).sum::<usize>();
-            self.count.records.increment();
-            self.count.samples.add(batch.samples.len() as u64);
-            let id = batch.id;
-            self.group.changes.push(if id.epoch == self.shared.epoch {
-                Change::Foreign { agent, id, account }
-            } else {
-                self.group.pending.insert((agent, id));
-                Change::Received { agent, id, account, agent_account, running }
-            });
-            let position = Position(first.0 + n);
-            self.group.told.push(Told::Record(Arc::new(DurableBatch {
-                position,
-                agent,
-                arrival,
-                has_command_report,
-                batch,
-            })));
-        }
     }
 
     fn put_aside(&mut self, entry: &QuarantineEntry, settles: Option<(AgentId, RecordId)>) {
@@ -424,7 +316,10 @@ impl Writer {
     }
 
     /// Does it, waiting for room as long as it takes; any other failure stops the writer.
-    fn attempt<T>(&mut self, mut work: impl FnMut(&mut Self) -> Result<T, LogError>) -> Result<T, Stopped> {
+    pub(super) fn attempt<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Self) -> Result<T, LogError>,
+    ) -> Result<T, Stopped> {
         if self.stopped {
             return Err(Stopped);
         }
@@ -506,46 +401,4 @@ fn touched(changes: &[Change]) -> BTreeSet<(AgentId, Epoch)> {
         }
     }
     touched
-}
-
-/// Accounts of a record: over the hub's paths, and over the agent's.
-pub(super) fn accounts_of(batch: &SampleBatch, hashes: &[PathHashes]) -> (Account, Account) {
-    let (mut hub, mut agent) = (Account::default(), Account::default());
-    for (sample, index) in batch.samples.iter().zip(0..) {
-        let Some(path) = hashes.get(sample.point.0 as usize) else { continue };
-        let hash = |path| {
-            let Sample { time, value, quality, .. } = sample;
-            sample_hash(batch.id.offset, index, path, *time, value.as_ref(), *quality)
-        };
-        let ours = hash(path.hub);
-        hub.add(ours);
-        agent.add(if path.agent == path.hub { ours } else { hash(path.agent) });
-    }
-    (hub, agent)
-}
-
-/// A foreign payload as records within the bounds of one, in order.
-fn split(samples: Vec<Sample>) -> Vec<Vec<Sample>> {
-    const SAMPLE_ENCODED_MAX: usize = 64;
-    let (mut parts, mut part) = (Vec::new(), Vec::new());
-    let (mut bytes, mut first_day, mut last_day) = (0, i64::MAX, i64::MIN);
-    for sample in samples {
-        let size = SAMPLE_ENCODED_MAX + sample.value.as_ref().map_or(0, Value::heap_bytes);
-        let day = sample.time.day();
-        let (low, high) = (first_day.min(day), last_day.max(day));
-        let fits = part.len() < RECORD_SAMPLES_MAX
-            && bytes + size <= RECORD_BYTES_MAX
-            && high.saturating_sub(low) < RECORD_DAYS_MAX;
-        if fits || part.is_empty() {
-            (bytes, first_day, last_day) = (bytes + size, low, high);
-        } else {
-            parts.push(std::mem::take(&mut part));
-            (bytes, first_day, last_day) = (size, day, day);
-        }
-        part.push(sample);
-    }
-    if !part.is_empty() {
-        parts.push(part);
-    }
-    parts
 }

@@ -1,13 +1,15 @@
 //! Sessions fed by hand: agents of ours through our encoder, foreign nodes through prost.
 
 use durable_log::FaultyStorage;
-use model::{PointPath, Quality, Reason, Value};
+use model::{DataType, Offset, PointDefinition, PointPath, Quality, Reason, Sample, Value};
 use proto::account::Account;
 use proto::generated::sparkplug::{Metric as WireMetric, Payload, metric};
-use proto::receipt::RECEIPT_METRIC;
+use proto::receipt::{COMMAND_REPORT_METRIC, RECEIPT_METRIC};
 use proto::sparkplug::encode::{self, BirthMetric};
+use proto::sparkplug::{BirthHead, RecordHead};
 
 use super::*;
+use crate::store::Identity;
 
 const EPOCH: Epoch = Epoch(0x1234);
 const LOG_EPOCH: Epoch = Epoch(0x7777);
