@@ -1,6 +1,6 @@
 //! `forebay demo`: a whole plant in one process, over real sockets and files.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,7 +57,8 @@ async fn whole_plant(options: &Demo) -> Result<Option<Vec<String>>, String> {
     let anywhere = ([127, 0, 0, 1], 0).into();
     let plc =
         plc::start(anywhere, spacing(REACTOR_ROW), &sources).await.map_err(|error| error.to_string())?;
-    let addresses = Addresses { mqtt: options.mqtt, http: options.http, plc: plc.address };
+    let (mqtt, http) = (chosen(options.mqtt)?, chosen(options.http)?);
+    let addresses = Addresses { mqtt, http, plc: plc.address };
     let site = site::write(&options.dir, addresses)?;
     let Some(plants) = plant::load_all(&site.configs) else { return Ok(None) };
     let process = match Process::start(plants).await {
@@ -74,7 +75,7 @@ async fn whole_plant(options: &Demo) -> Result<Option<Vec<String>>, String> {
         sources.drain().await;
         return Err(error.to_string());
     }
-    greet(options, &site);
+    greet(options, addresses, &site);
     let end = tokio::select! {
         end = process.wait(options.run_for) => end,
         () = progress(&process) => End::Failure,
@@ -86,6 +87,15 @@ async fn whole_plant(options: &Demo) -> Result<Option<Vec<String>>, String> {
         complaints.push("a task failed; see the lines above".into());
     }
     Ok(Some(complaints))
+}
+
+/// Port 0 stands for any free one; agents and bridge have to know it before the hub listens.
+fn chosen(address: SocketAddr) -> Result<SocketAddr, String> {
+    if address.port() != 0 {
+        return Ok(address);
+    }
+    let listener = TcpListener::bind(address).and_then(|listener| listener.local_addr());
+    listener.map_err(|error| format!("no free port on {}: {error}", address.ip()))
 }
 
 fn hint(error: String) -> String {
@@ -110,16 +120,16 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn greet(options: &Demo, site: &Site) {
+fn greet(options: &Demo, addresses: Addresses, site: &Site) {
     let token = std::fs::read_to_string(&site.token_file).unwrap_or_default();
-    let http = reachable(options.http);
+    let http = reachable(addresses.http);
     say!("A chemical plant and a machine are running in {}", options.dir.display());
     say!("");
     say!("  page      http://{http}/?token={}", token.trim());
     say!(
         "  MQTT      mosquitto_sub -h {} -p {} -t 'forebay/demo/#' -v",
-        options.mqtt.ip(),
-        options.mqtt.port()
+        addresses.mqtt.ip(),
+        addresses.mqtt.port()
     );
     say!("  table     {}  (Delta; DuckDB, pandas, Spark read it)", site.lake.display());
     say!(

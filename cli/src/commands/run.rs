@@ -3,7 +3,7 @@
 use crate::arguments::Run;
 use crate::output::{DONE, FAILED, USAGE};
 use crate::process::{End, Process, runtime};
-use crate::{complain, plant};
+use crate::{complain, plant, say};
 
 /// Exit 0 after a graceful end, 1 after a failure or an end that was not, 2 for a configuration that cannot work.
 #[must_use]
@@ -28,6 +28,9 @@ pub fn run(options: &Run) -> u8 {
 
 async fn until_signal(plants: Vec<plant::Plant>) -> Result<Vec<String>, String> {
     let process = Process::start(plants).await?;
+    for (hub, _) in &process.hubs {
+        tell_token(hub);
+    }
     tracing::info!("running; stop with Ctrl-C or SIGTERM");
     let end = process.wait(None).await;
     tracing::info!(?end, "draining");
@@ -37,4 +40,13 @@ async fn until_signal(plants: Vec<plant::Plant>) -> Result<Vec<String>, String> 
     }
     tracing::info!(graceful = complaints.is_empty(), "ended");
     Ok(complaints)
+}
+
+/// The page's password, once: at the first start, to the person who started it.
+fn tell_token(hub: &hub::Handle) {
+    tracing::info!(page = %format!("http://{}/", hub.http), password = %hub.token.path().display(), "hub");
+    if hub.token.is_new() {
+        say!("The hub's password (user admin, also the API's token), told this once: {}", hub.token.text());
+        say!("It is kept in {}", hub.token.path().display());
+    }
 }
