@@ -215,6 +215,11 @@ impl Outbox {
         answer.await.map_err(|_| OutboxError::Closed)?
     }
 
+    /// A session begins: only its own receipts are believed from its first one on.
+    pub fn begin_session(&self) {
+        self.shared.epochs().begin_session();
+    }
+
     /// Takes a receipt: what it covers is settled at once and trimmed by the writer. Returns what was refused.
     pub async fn receive(&self, receipt: &Receipt) -> Result<Refused, OutboxError> {
         let (news, refused) = self.shared.epochs().receive(receipt);

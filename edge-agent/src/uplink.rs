@@ -226,6 +226,7 @@ impl Uplink {
         self.meters.sessions.increment();
         self.setup.health.session(|session| session.sessions += 1);
         self.delivery.begin_session();
+        self.setup.outbox.begin_session();
         let (sender, receiver) = connected;
         Session::new(self, node, sender, receiver).run().await
     }

@@ -11,5 +11,6 @@ mod first_steps;
 mod foreign_nodes;
 mod http_api;
 mod outside_broker;
+mod restored;
 mod subscribers;
 mod tidy;

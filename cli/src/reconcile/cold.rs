@@ -214,7 +214,12 @@ fn add_accounts(found: &mut Findings, accounts: &[AgentAccount]) {
             }
             // Numbered by the hub: offsets are positions of the plant log, among which other agents' records are.
             let end = if state.foreign { 0 } else { state.ranges.end() };
-            let accepted = found.accepted.entry(key).or_insert(Accepted { end, total: state.agent_account });
+            let received = Accepted { end, total: state.agent_account };
+            let accepted = found.accepted.entry(key).or_insert(received);
+            // An agent that was restored from an older copy has forgotten what it delivered.
+            if end > accepted.end && state.ranges.contains_range(&(0..end)) {
+                *accepted = received;
+            }
             accepted.total = accepted.total.minus(state.agent_account).plus(state.account);
         }
     }

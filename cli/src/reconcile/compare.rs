@@ -118,7 +118,8 @@ pub fn balance(found: &Findings) -> Balance {
 fn line(found: &Findings, key: &Key) -> Line {
     let held = |map: &BTreeMap<Key, Held>| map.get(key).cloned().unwrap_or_default();
     let (table, hub_only, agent_only) = (held(&found.table), held(&found.hub_only), held(&found.agent_only));
-    let (lost, why_lost) = found.lost.get(key).cloned().unwrap_or_default();
+    let (mut lost, why_lost) = found.lost.get(key).cloned().unwrap_or_default();
+    table.offsets.iter().for_each(|range| lost.remove(range)); // lost to a new hub, while the table has it
     let accepted = found.accepted.get(key).copied();
     let verdict = mismatch(found, key, &table, &hub_only, &agent_only, &lost).map_or_else(
         || {

@@ -89,6 +89,8 @@ pub struct Refused {
 pub struct Epochs {
     list: Vec<EpochState>,
     forgotten: BTreeSet<Epoch>,
+    /// The next receipt is the first one of a session.
+    is_new_session: bool,
 }
 
 /// A durable sample record, as far as epochs care.
@@ -110,7 +112,7 @@ impl Epochs {
     /// Nothing held but the current epoch.
     #[must_use]
     pub fn new(current: Epoch) -> Self {
-        Epochs { list: vec![EpochState::new(current)], forgotten: BTreeSet::new() }
+        Epochs { list: vec![EpochState::new(current)], forgotten: BTreeSet::new(), is_new_session: false }
     }
 
     /// Every epoch, oldest first.
@@ -165,18 +167,35 @@ impl Epochs {
         state.total = record.after;
     }
 
+    /// A session begins: its first receipt counts instead of all before it, because the hub may have been restored from
+    /// an older copy since, and what is still here has to be sent again.
+    pub fn begin_session(&mut self) {
+        self.is_new_session = true;
+    }
+
     /// Takes a receipt; what cannot be true is left out and counted. Returns whether anything new is covered.
+    ///
+    /// Of an earlier start's epoch it may name more than there is: then this log was restored from an older copy, and
+    /// what there is of it is what the hub has.
     pub fn receive(&mut self, receipt: &Receipt) -> (bool, Refused) {
+        if std::mem::take(&mut self.is_new_session) {
+            self.list.iter_mut().for_each(|state| state.receipted = RangeSet::new());
+        }
         let mut refused = Refused::default();
         let mut news = false;
+        let current = self.list.last().map(|state| state.epoch);
         for (epoch, ranges) in &receipt.durable {
             match self.list.iter_mut().find(|state| state.epoch == *epoch) {
-                Some(state) if ranges.end() <= state.end => {
-                    for range in ranges.iter() {
-                        news |= state.receipted.insert(range) > 0;
+                Some(state) => {
+                    let is_beyond = ranges.end() > state.end;
+                    refused.beyond_end += usize::from(is_beyond);
+                    if is_beyond && Some(*epoch) == current {
+                        continue;
+                    }
+                    for range in ranges.iter().filter(|range| range.start < state.end) {
+                        news |= state.receipted.insert(range.start..range.end.min(state.end)) > 0;
                     }
                 }
-                Some(_) => refused.beyond_end += 1,
                 None if self.forgotten.contains(epoch) => {}
                 None => refused.unknown_epochs += 1,
             }
@@ -257,6 +276,23 @@ mod tests {
         let unknown = Refused { unknown_epochs: 1, beyond_end: 0 };
         assert_eq!(epochs.receive(&receipt(Epoch(9), 0..1)), (false, unknown));
         assert_eq!(epochs.get(A).unwrap().unreceipted(), vec![100..1003]);
+        // The log was restored from an older copy: what is left of A is at the hub, and more.
+        assert_eq!(epochs.receive(&receipt(A, 50..2000)), (true, beyond));
+        assert_eq!(epochs.get(A).unwrap().unreceipted(), vec![]);
+    }
+
+    #[test]
+    fn a_new_session_believes_only_its_own_receipts() {
+        let mut epochs = filled();
+        epochs.receive(&receipt(A, 3..500));
+        epochs.receive(&receipt(B, 0..10));
+        epochs.begin_session();
+        assert_eq!(epochs.backlog(), 503, "until the hub has spoken");
+        epochs.receive(&receipt(A, 3..400));
+        assert_eq!(epochs.get(A).unwrap().unreceipted(), vec![400..1003]);
+        assert_eq!(epochs.get(B).unwrap().unreceipted(), vec![0..10]);
+        epochs.receive(&receipt(B, 0..10));
+        assert_eq!(epochs.backlog(), 603);
     }
 
     #[test]

@@ -113,8 +113,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn refuse_receipt(&self, why: &str) {
-        tracing::error!(node = %self.uplink.setup.node, %why, "a receipt cannot be true and was refused");
+    /// Alarms once per session and reason, counts always.
+    fn refuse_receipt(&mut self, why: &str) {
+        if self.last_refusal != why {
+            tracing::error!(node = %self.uplink.setup.node, %why, "a receipt cannot be true and was refused");
+            why.clone_into(&mut self.last_refusal);
+        }
         self.uplink.meters.receipts_refused.increment();
         self.uplink.setup.health.session(|session| session.receipts_refused += 1);
     }
