@@ -24,12 +24,42 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("arrow", "bridge"),
     ("parquet", "bridge"),
     ("delta_kernel", "bridge"),
+    ("delta_kernel_default_engine", "bridge"),
     ("object_store", "bridge"),
     ("mqtt5", "hub"),
 ];
 
 /// Names that hide what a file owns.
 const REFUSED_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "manager", "misc", "mod"];
+
+/// What the code of a folder must not name (invariants 10, 11, 15 and 16).
+const NEVER_NAMED: &[(&str, &[&str])] = &[
+    ("edge-agent/src/drivers", &["proto::", "durable_log::", "crate::outbox", "crate::uplink"]),
+    ("hub/src/broker", &["crate::host", "crate::store", "crate::api"]),
+    ("hub/src/host", &["crate::broker::embedded", "crate::api"]),
+    ("hub/src/store", &["crate::api"]),
+    ("hub/src/live", &["crate::api"]),
+    ("hub/src/commands", &["crate::api"]),
+];
+
+#[test]
+fn what_a_folder_knows_nothing_of_it_does_not_name() {
+    for file in rust_files() {
+        let Some((_, never)) = NEVER_NAMED.iter().find(|(folder, _)| {
+            let folder = repository().join(folder);
+            file.starts_with(&folder) || file == folder.with_extension("rs")
+        }) else {
+            continue;
+        };
+        let text = std::fs::read_to_string(&file).unwrap();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for name in *never {
+                assert!(!line.contains(name), "{} names {name}: {line}", file.display());
+            }
+        }
+    }
+    assert!(manifests()["model"].is_empty(), "model is std only");
+}
 
 #[test]
 fn layers_point_one_way() {
