@@ -111,3 +111,33 @@ fn plc_down_for_ten_seconds() {
     wait_for("line/n", "good");
     plant.settle_some(50);
 }
+
+#[test]
+fn a_device_that_does_not_exist_disturbs_no_other() {
+    let plant = Plant::new(&["a"]);
+    let nobody = forebay_tests::process::free_address();
+    plant.write("sim.csv", SIMULATED_POINTS);
+    plant.write("plc.csv", "name,address,type,path\nn,hr:0,u16,line/nobody\n");
+    plant.agent(
+        "a",
+        &format!(
+            "[[edge.devices]]\nname = \"plc\"\ndriver = \"modbus-tcp\"\naddress = \"{nobody}\"\n\
+             poll = \"100ms\"\nstale_after = \"2s\"\npoints = \"plc.csv\"\n{SIMULATED}"
+        ),
+    );
+    let _hub = plant.start_hub();
+    let _bridge = plant.start("bridge");
+    let agent = plant.start("a");
+    plant.settle_some(200);
+    let good = plant.last("line/parts").unwrap();
+    assert_eq!(good["q"], "good", "{good}");
+    let never = plant.last("line/nobody").map(|last| last["q"].to_string());
+    assert!(never.as_deref().is_none_or(|q| !q.contains("good")), "{never:?}");
+    let agents = plant.try_get("/api/v1/agents").unwrap();
+    let online = |name: &str| {
+        let devices = agents["agents"][0]["devices"].as_array().unwrap();
+        devices.iter().any(|device| device["name"] == name && device["online"] == true)
+    };
+    assert!(online("sim") && !online("plc"), "{agents:#}");
+    assert!(agent.output().contains(&nobody.to_string()), "the device is named:\n{}", agent.output());
+}

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use forebay_tests::peers::{program, python, run, script};
+use forebay_tests::peers::{program, python, script};
 use forebay_tests::plant::Plant;
 use forebay_tests::process::eventually;
 
@@ -142,5 +142,4 @@ fn pysparkplug_reads_our_agent() {
     let _agent = plant.start("a");
     let output = reader.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    run(&mut Command::new("true"));
 }

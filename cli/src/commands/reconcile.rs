@@ -36,5 +36,5 @@ fn gather(options: &Reconcile) -> Result<Findings, String> {
         return Err("give --dir DIR, or --hub URL and --table FOLDER".into());
     };
     let client = HubClient::new(hub, options.token_file.as_deref())?;
-    live::gather(&client, Path::new(table), &options.sink)
+    live::gather(&client, Path::new(table.strip_prefix("file://").unwrap_or(table)), &options.sink)
 }
