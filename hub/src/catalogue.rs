@@ -131,7 +131,15 @@ struct Inner {
     /// Points by agent, in the order of `agents`.
     agent_points: Vec<usize>,
     agent_ids: HashMap<NodeId, AgentId>,
-    pending: Vec<CatalogueEntry>,
+    /// Not durable yet, in order; written as they stand by then.
+    pending: Vec<Pending>,
+}
+
+/// An entry that is not durable yet.
+#[derive(Clone, Copy, Debug)]
+enum Pending {
+    Agent(AgentId),
+    Point(PointId),
 }
 
 impl Catalogue {
@@ -229,11 +237,14 @@ impl Catalogue {
             return Ok(*id);
         }
         let mut inner = self.write();
+        if let Some(id) = inner.agent_ids.get(node) {
+            return Ok(*id);
+        }
         if inner.agents.len() >= AGENTS_MAX {
             return Err(CatalogueFull { what: "edge nodes", limit: AGENTS_MAX });
         }
         let id = inner.add_agent(node.clone());
-        inner.pending.push(CatalogueEntry::Agent { id, node: node.clone() });
+        inner.pending.push(Pending::Agent(id));
         self.shared.dirty.store(true, Ordering::Release);
         Ok(id)
     }
@@ -267,19 +278,28 @@ impl Catalogue {
 
     /// Makes every entry durable. Blocking; called by the store before it appends a record.
     pub(crate) fn persist(&self) -> Result<(), LogError> {
+        let mut guard = lock(&self.shared.log); // first, so that nobody returns while another one still writes
+        let Some(log) = guard.as_mut() else { return Ok(()) };
         if !self.shared.dirty.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let mut guard = lock(&self.shared.log);
-        let Some(log) = guard.as_mut() else { return Ok(()) };
-        let entries = std::mem::take(&mut self.write().pending);
-        append(log, &entries).inspect_err(|_| {
+        let pending = std::mem::take(&mut self.write().pending);
+        self.append(log, &pending).inspect_err(|_| {
             // Entries may be written twice: later ones of one number replace earlier ones.
             let mut inner = self.write();
-            let newer = std::mem::replace(&mut inner.pending, entries);
+            let newer = std::mem::replace(&mut inner.pending, pending);
             inner.pending.extend(newer);
             self.shared.dirty.store(true, Ordering::Release);
         })
+    }
+
+    fn append(&self, log: &mut Log, pending: &[Pending]) -> Result<(), LogError> {
+        for group in pending.chunks(GROUP_ENTRIES) {
+            let encoded: Vec<Vec<u8>> = group.iter().map(|entry| self.read().encode(*entry)).collect();
+            let records: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
+            log.append_group(&records)?;
+        }
+        log.sync().map(|_end| ())
     }
 
     /// Ends writing and lets go of the folder, whoever still holds a handle. After the store has closed.
@@ -309,22 +329,6 @@ impl Catalogue {
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.shared.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn append(log: &mut Log, entries: &[CatalogueEntry]) -> Result<(), LogError> {
-    for group in entries.chunks(GROUP_ENTRIES) {
-        let encoded: Vec<Vec<u8>> = group
-            .iter()
-            .map(|entry| {
-                let mut bytes = Vec::new();
-                entry.encode(&mut bytes);
-                bytes
-            })
-            .collect();
-        let records: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
-        log.append_group(&records)?;
-    }
-    log.sync().map(|_end| ())
 }
 
 /// What a path's points say about a claim.
@@ -360,6 +364,25 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// An entry's bytes as it stands now.
+    fn encode(&self, pending: Pending) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match pending {
+            Pending::Agent(id) => {
+                if let Some(node) = (id.0 as usize).checked_sub(1).and_then(|at| self.agents.get(at)) {
+                    CatalogueEntry::Agent { id, node: node.clone() }.encode(&mut bytes);
+                }
+            }
+            Pending::Point(id) => {
+                if let Some(entry) = self.points.get(id.0 as usize) {
+                    let PointEntry { agent, definition, .. } = PointEntry::clone(entry);
+                    CatalogueEntry::Point { id, agent, definition }.encode(&mut bytes);
+                }
+            }
+        }
+        bytes
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "AGENTS_MAX fits")]
@@ -422,8 +445,8 @@ impl Inner {
         if of_agent.unwrap_or(0) >= AGENT_POINTS_EVER_MAX {
             return Err(CatalogueFull { what: "points of one agent", limit: AGENT_POINTS_EVER_MAX });
         }
-        let id = self.add_point(agent, claim.clone());
-        self.pending.push(CatalogueEntry::Point { id, agent, definition: claim });
+        let id = self.add_point(agent, claim);
+        self.pending.push(Pending::Point(id));
         Ok(Assigned { id, is_new: true, taken_by })
     }
 
@@ -456,9 +479,8 @@ impl Inner {
         if entry.definition == definition {
             return;
         }
-        let agent = entry.agent;
-        *entry = Arc::new(PointEntry { definition: definition.clone(), ..PointEntry::clone(entry) });
-        self.pending.push(CatalogueEntry::Point { id, agent, definition });
+        *entry = Arc::new(PointEntry { definition, ..PointEntry::clone(entry) });
+        self.pending.push(Pending::Point(id));
     }
 
     /// `{group}/{node}/{path}`; where that is taken too, with a hash of the metric behind it.

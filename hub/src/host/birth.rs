@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use model::limits::{PATH_BYTES_MAX, VALUE_BYTES_MAX};
 use model::{DataType, NodeId, PointDefinition, Quality, Reason, Timestamp, Value};
-use proto::receipt::RECEIPT_METRIC;
+use proto::receipt::{COMMAND_REPORT_METRIC, RECEIPT_METRIC};
 use proto::sparkplug::{MetricView, PayloadView, WireValue};
 
 use super::problem::Problem;
@@ -28,8 +28,8 @@ pub(super) struct Claim {
 /// What a metric is to the hub.
 #[derive(Debug)]
 pub(super) enum ClaimKind {
-    /// A point with its present state.
-    Point(Box<PointDefinition>, Present),
+    /// A point, the next of the definitions, with its present state.
+    Point { data_type: DataType, reports_commands: bool, present: Present },
     /// Sparkplug's or Forebay's own.
     Control,
     /// Nothing that a table can hold.
@@ -48,6 +48,8 @@ pub(super) struct Present {
 #[derive(Debug, Default)]
 pub(super) struct Birth {
     pub(super) claims: Vec<Claim>,
+    /// Of the claims that are points, in order.
+    pub(super) definitions: Vec<PointDefinition>,
     /// Aliases with the number of their claim.
     pub(super) aliases: Vec<(u64, u32)>,
     pub(super) bd_seq: Option<u64>,
@@ -84,7 +86,10 @@ pub(super) fn read(
         }
         names.insert(name, number);
         let kind = match kind(view, index, metric, (node, device, name), own, arrival) {
-            Ok(kind) => kind,
+            Ok((kind, definition)) => {
+                birth.definitions.extend(definition);
+                kind
+            }
             Err(problem) => {
                 birth.problems.push((problem, name.chars().take(200).collect()));
                 ClaimKind::Unsupported
@@ -103,13 +108,13 @@ fn kind(
     (node, device, name): (&NodeId, Option<&str>, &str),
     own: bool,
     arrival: Timestamp,
-) -> Result<ClaimKind, Problem> {
+) -> Result<(ClaimKind, Option<PointDefinition>), Problem> {
     let control = match device {
         None => name == BD_SEQ || name.starts_with("Node Control/") || name == RECEIPT_METRIC,
         Some(_) => name.starts_with("Device Control/"),
     };
     if control {
-        return Ok(ClaimKind::Control);
+        return Ok((ClaimKind::Control, None));
     }
     if name.len() > PATH_BYTES_MAX {
         return Err(Problem::TooLong);
@@ -122,7 +127,9 @@ fn kind(
         (_, quality) => quality,
     };
     let time = view.time(index).unwrap_or(arrival);
-    Ok(ClaimKind::Point(Box::new(definition), Present { time, value, quality }))
+    let reports_commands = own && device.is_none() && name == COMMAND_REPORT_METRIC;
+    let present = Present { time, value, quality };
+    Ok((ClaimKind::Point { data_type, reports_commands, present }, Some(definition)))
 }
 
 fn definition(

@@ -3,9 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use model::limits::AGENT_POINTS_MAX;
-use model::{DataType, Epoch, Offset, PointDefinition, PointId, QualityClass, RecordId, Sample, SampleBatch};
+use model::{DataType, Epoch, Offset, PointId, QualityClass, RecordId, Sample, SampleBatch};
 use proto::log_record::AgentId;
-use proto::receipt::COMMAND_REPORT_METRIC;
 use proto::sparkplug::PayloadView;
 
 use super::node::newest;
@@ -94,17 +93,10 @@ impl EdgeNodes {
         if let Err(why) = self.room_for(message, birth.claims.len()) {
             return self.problem(Problem::TooMany, message, now, why, None, out);
         }
-        let Birth { claims, aliases, problems, .. } = birth;
+        let Birth { claims, definitions, aliases, problems, .. } = birth;
         for (problem, _) in &problems {
             self.problems.add(*problem);
         }
-        let definitions: Vec<PointDefinition> = claims
-            .iter()
-            .filter_map(|claim| match &claim.kind {
-                ClaimKind::Point(definition, _) => Some((**definition).clone()),
-                _ => None,
-            })
-            .collect();
         let assigned = match self.catalogue.assign(agent, definitions, own) {
             Ok(assigned) => assigned,
             Err(full) => return self.problem(Problem::TooMany, message, now, full.to_string(), None, out),
@@ -160,13 +152,13 @@ impl EdgeNodes {
             let (kind, data_type) = match claim.kind {
                 ClaimKind::Control => (MetricKind::Control, DataType::Int64),
                 ClaimKind::Unsupported => (MetricKind::Unsupported, DataType::Bytes),
-                ClaimKind::Point(definition, state) => {
+                ClaimKind::Point { data_type, reports_commands, present: state } => {
                     let Some(point) = points.next() else { continue };
-                    if own && definition.device.is_none() && definition.metric == COMMAND_REPORT_METRIC {
+                    if reports_commands {
                         device.report = Some(number);
                     }
                     present.push((point, number, state));
-                    (MetricKind::Point(point), definition.data_type)
+                    (MetricKind::Point(point), data_type)
                 }
             };
             if !own || claim.alias.is_none() {
