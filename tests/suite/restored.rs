@@ -31,7 +31,7 @@ fn a_restored_hub_gets_again_what_agents_hold_and_a_newer_table_refuses_it() {
     simulated(&plant);
     let mut hub = plant.start_hub();
     let mut bridge = plant.start("bridge");
-    let mut agent = plant.start("a");
+    let agent = plant.start("a");
     plant.settle_some(40);
     hub.kill();
     bridge.kill();
