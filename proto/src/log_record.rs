@@ -10,6 +10,7 @@
 //! kind 2 Received        agent varint · account · batch
 //! kind 3 SourcePosition  source text · position bytes
 //! kind 4 CommandSeen     id 16 bytes · expires_at signed µs
+//! kind 6 EpochGone       epoch u64 · end varint · account
 //! kind 5 Lost            agent varint · epoch u64 · start varint · length varint (> 0) · reason text
 //! kind 16 Agent          agent varint · group text · node text
 //! kind 17 Point          point varint · agent varint · path text · flags u8 · [device text] · metric text
@@ -42,6 +43,7 @@ const RECEIVED: u8 = 2;
 const SOURCE_POSITION: u8 = 3;
 const COMMAND_SEEN: u8 = 4;
 const LOST: u8 = 5;
+const EPOCH_GONE: u8 = 6;
 const AGENT: u8 = 16;
 const POINT: u8 = 17;
 
@@ -103,6 +105,16 @@ pub enum LogRecord {
         id: [u8; 16],
         /// When it can be forgotten: its expiry plus a margin.
         expires_at: Timestamp,
+    },
+    /// In an agent's log: nothing of the epoch is held any more, and no receipt covered all of it. Births go on naming it
+    /// until the hub has counted what it never got as lost.
+    EpochGone {
+        /// Which.
+        epoch: Epoch,
+        /// One past its last record.
+        end: u64,
+        /// Its account at `end`.
+        account: Account,
     },
     /// In a plant log: offsets that will never come, counted as settled (design §4.9).
     Lost {
@@ -179,6 +191,12 @@ impl LogRecord {
                 out.extend_from_slice(id);
                 put_signed(expires_at.0, out);
             }
+            Self::EpochGone { epoch, end, account } => {
+                out.extend_from_slice(&[VERSION, EPOCH_GONE]);
+                out.extend_from_slice(&epoch.0.to_le_bytes());
+                varint::put(*end, out);
+                put_account(account, out);
+            }
             Self::Lost { agent, epoch, start, end, reason } => {
                 debug_assert!(start < end, "an empty range is not lost");
                 out.extend_from_slice(&[VERSION, LOST]);
@@ -212,6 +230,11 @@ impl LogRecord {
                 Self::SourcePosition { source, position: reader.bytes()?.to_vec() }
             }
             COMMAND_SEEN => Self::CommandSeen { id: reader.array()?, expires_at: reader.timestamp()? },
+            EPOCH_GONE => Self::EpochGone {
+                epoch: reader.epoch()?,
+                end: reader.varint()?,
+                account: read_account(&mut reader)?,
+            },
             LOST => {
                 let (agent, epoch) = (AgentId(reader.number32()?), reader.epoch()?);
                 let (start, length) = (reader.varint()?, reader.varint()?);

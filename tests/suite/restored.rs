@@ -61,7 +61,12 @@ fn a_restored_hub_gets_again_what_agents_hold_and_a_newer_table_refuses_it() {
     });
     agent.terminate();
     plant.settle(250);
+
+    // Without its table nothing is on its way: the hub has it all, and its cursor has passed it.
     hub.kill();
+    std::fs::remove_dir_all(plant.dir().join("lake")).unwrap();
+    let (code, report) = plant.reconcile();
+    assert_eq!(code, 1, "{report:#}");
 }
 
 #[test]

@@ -169,6 +169,12 @@ fn describe(bytes: &[u8]) -> String {
         Ok(LogRecord::SourcePosition { source, position }) => {
             format!("source position of {source}  {}", String::from_utf8_lossy(&position))
         }
+        Ok(LogRecord::EpochGone { epoch, end, account }) => {
+            format!(
+                "epoch gone       epoch {epoch}, {end} records, {} samples, not all at the hub",
+                account.count
+            )
+        }
         Ok(LogRecord::CommandSeen { id, expires_at }) => {
             format!("command {}  expires {expires_at}", model::CommandId(id))
         }

@@ -46,10 +46,15 @@ pub fn gather(dir: &Path) -> Result<Findings, String> {
         let from = cursors.get(&hub.data_dir).copied().unwrap_or(Position(0));
         accounts.extend(add_hub(&mut found, &hub.data_dir, from)?);
     }
-    for (agent, outbox) in outboxes {
-        add_outbox(&mut found, &agent, &outbox);
+    for (agent, outbox) in &outboxes {
+        let book = accounts.iter().find(|account| account.agent.to_string() == *agent);
+        add_outbox(&mut found, agent, outbox, book);
     }
     add_accounts(&mut found, &accounts);
+    for (agent, outbox) in &outboxes {
+        let book = accounts.iter().find(|account| account.agent.to_string() == *agent);
+        add_dropped(&mut found, agent, outbox, book);
+    }
     Ok(found)
 }
 
@@ -114,6 +119,8 @@ pub fn add_table(found: &mut Findings, scan: &TableScan) -> Result<(), String> {
 /// What an outbox says of one epoch.
 #[derive(Clone, Debug, Default)]
 struct OutboxEpoch {
+    /// Offsets below are no longer on disk.
+    first: u64,
     end: u64,
     total: Account,
     /// Account of each record that is on disk; unknown for the first after trimmed ones, whose running account
@@ -125,9 +132,14 @@ fn read_outbox(folder: &Path) -> Result<BTreeMap<Epoch, OutboxEpoch>, String> {
     let (view, _) = LogView::open_read_only(folder).map_err(|error| error.to_string())?;
     let mut epochs: BTreeMap<Epoch, OutboxEpoch> = BTreeMap::new();
     for_each_record(&view, view.first(), |_, record| {
-        if let LogRecord::Accepted { batch, account, .. } = record {
-            let epoch = epochs.entry(batch.id.epoch).or_default();
+        if let LogRecord::EpochGone { epoch, end, account } = record {
+            let gone = OutboxEpoch { first: end, end, total: account, held: BTreeMap::new() };
+            epochs.entry(epoch).or_insert(gone);
+        } else if let LogRecord::Accepted { batch, account, .. } = record {
             let offset = batch.id.offset.0;
+            let epoch = epochs
+                .entry(batch.id.epoch)
+                .or_insert_with(|| OutboxEpoch { first: offset, ..OutboxEpoch::default() });
             let own = (offset == epoch.end).then(|| account.minus(epoch.total));
             epoch.held.insert(offset, own);
             (epoch.end, epoch.total) = (offset + 1, account);
@@ -148,13 +160,23 @@ fn for_each_record(
     Ok(())
 }
 
-fn add_outbox(found: &mut Findings, agent: &str, outbox: &BTreeMap<Epoch, OutboxEpoch>) {
+/// Enters what only the agent has. What the hub has received is on no way any more: it stands in the table or behind the
+/// sink's cursor in the hub's log, or it is missing, also while the agent still holds it.
+fn add_outbox(
+    found: &mut Findings,
+    agent: &str,
+    outbox: &BTreeMap<Epoch, OutboxEpoch>,
+    book: Option<&AgentAccount>,
+) {
     for (epoch, state) in outbox {
         let key: Key = (agent.to_owned(), *epoch);
+        let received = epoch_of(book, *epoch).map(|known| &known.ranges);
         let elsewhere = |offset: u64| {
             let within =
                 |map: &BTreeMap<Key, Held>| map.get(&key).is_some_and(|held| held.offsets.contains(offset));
-            within(&found.table) || within(&found.hub_only)
+            within(&found.table)
+                || within(&found.hub_only)
+                || received.is_some_and(|ranges| ranges.contains(offset))
         };
         let mut only = Held { offsets: RangeSet::new(), account: Some(Account::default()) };
         for (offset, account) in state.held.iter().filter(|(offset, _)| !elsewhere(**offset)) {
@@ -223,6 +245,34 @@ fn add_accounts(found: &mut Findings, accounts: &[AgentAccount]) {
             accepted.total = accepted.total.minus(state.agent_account).plus(state.account);
         }
     }
+}
+
+/// What an agent dropped by policy and has not told the hub yet; what the hub had received is not of this kind.
+fn add_dropped(
+    found: &mut Findings,
+    agent: &str,
+    outbox: &BTreeMap<Epoch, OutboxEpoch>,
+    book: Option<&AgentAccount>,
+) {
+    for (epoch, state) in outbox {
+        let known = epoch_of(book, *epoch);
+        let mut there = known.map(|known| known.ranges.clone()).unwrap_or_default();
+        known.iter().for_each(|known| there.extend(&settled(known).0));
+        let dropped = there.missing(0..state.first);
+        if dropped.is_empty() {
+            continue;
+        }
+        let (lost, _) = found.lost.entry((agent.to_owned(), *epoch)).or_insert_with(|| {
+            (RangeSet::new(), "dropped by the agent's full outbox before the hub had them".into())
+        });
+        dropped.into_iter().for_each(|range| {
+            lost.insert(range);
+        });
+    }
+}
+
+fn epoch_of(book: Option<&AgentAccount>, epoch: Epoch) -> Option<&EpochState> {
+    book?.epochs.iter().find(|known| known.epoch == epoch)
 }
 
 fn settled(state: &EpochState) -> (RangeSet, &'static str) {

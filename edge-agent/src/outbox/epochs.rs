@@ -1,7 +1,8 @@
 //! What the outbox holds, per epoch: offsets, accounts, receipts and where to find a record.
 //!
 //! Only durable records are in here. `first_held ≤ receipted or not ≤ end`; an epoch that holds nothing more and is
-//! not the current one is forgotten (but remembered by name, so that late receipts for it raise no alarm).
+//! not the current one is forgotten (but remembered by name, so that late receipts for it raise no alarm), unless policy
+//! dropped of it what no receipt covered: then it stays, empty, until the hub has counted that as lost.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -17,6 +18,9 @@ const MARK_RECORDS: u64 = 256;
 
 /// Epochs forgotten in this process, for late receipts; older ones are unknown again.
 const FORGOTTEN_MAX: usize = 1024;
+
+/// Epochs that are named although nothing of them is held; of more the oldest are forgotten.
+const GONE_MAX: usize = 1024;
 
 /// One epoch.
 #[derive(Clone, Debug)]
@@ -62,6 +66,17 @@ impl EpochState {
     #[must_use]
     pub fn unreceipted(&self) -> Vec<Range<u64>> {
         self.receipted.missing(self.first_held..self.end)
+    }
+
+    /// Whether a receipt has covered all that there ever was.
+    fn is_settled(&self) -> bool {
+        self.receipted.contains_range(&(0..self.end))
+    }
+
+    /// Nothing of it is held any more.
+    fn hollow(&mut self) {
+        (self.first_held, self.before) = (self.end, self.total);
+        self.marks.clear();
     }
 
     fn account(&self) -> EpochAccount {
@@ -145,6 +160,31 @@ impl Epochs {
         self.list.len() > 1
     }
 
+    /// An epoch of which nothing is held any more, found while opening.
+    pub fn add_gone(&mut self, epoch: Epoch, end: u64, total: Account) {
+        if self.get(epoch).is_none() {
+            let mut state = EpochState::new(epoch);
+            (state.end, state.total) = (end, total);
+            state.hollow();
+            self.list.insert(self.list.len() - 1, state);
+        }
+    }
+
+    /// What goes with everything before a record (`None`: with everything), without the hub knowing all of it.
+    #[must_use]
+    pub fn going_before(&self, next: Option<Epoch>) -> Vec<(Epoch, u64, Account)> {
+        let going: Vec<&EpochState> =
+            self.list.iter().take(self.stays(next)).filter(|state| !state.is_settled()).collect();
+        let newest = going.len().saturating_sub(GONE_MAX);
+        going.iter().skip(newest).map(|state| (state.epoch, state.end, state.total)).collect()
+    }
+
+    /// Index of the first epoch that stays when the log begins with a record of this one.
+    fn stays(&self, next: Option<Epoch>) -> usize {
+        let last = self.list.len() - 1;
+        self.list.iter().position(|state| Some(state.epoch) == next).unwrap_or(last)
+    }
+
     /// Takes a durable record into account. Records come in log order.
     pub fn add(&mut self, record: RecordPlace) {
         let at = match self.list.iter().rposition(|state| state.epoch == record.epoch) {
@@ -200,20 +240,31 @@ impl Epochs {
                 None => refused.unknown_epochs += 1,
             }
         }
+        for state in self.list.extract_if(.., |state| {
+            state.first_held == state.end && Some(state.epoch) != current && state.is_settled()
+        }) {
+            forget(&mut self.forgotten, state.epoch);
+        }
         (news, refused)
     }
 
-    /// The log now begins at `first`, whose first sample record is `next` (`None`: there is none).
-    pub fn trimmed(&mut self, first: Position, next: Option<RecordPlace>) {
-        let keep = next.map(|record| record.epoch);
-        let last = self.list.len() - 1;
-        let stays = self.list.iter().position(|state| Some(state.epoch) == keep).unwrap_or(last);
-        for gone in self.list.drain(..stays) {
-            if self.forgotten.len() < FORGOTTEN_MAX {
-                self.forgotten.insert(gone.epoch);
+    /// The log now begins at `first`, whose first sample record is `next` (`None`: there is none). With `keep_gone`, what
+    /// [`Epochs::going_before`] told goes on being named.
+    pub fn trimmed(&mut self, first: Position, next: Option<RecordPlace>, keep_gone: bool) {
+        let stays = self.stays(next.map(|record| record.epoch));
+        let mut dropped = Vec::new();
+        for mut gone in self.list.drain(..stays) {
+            if !keep_gone || gone.is_settled() {
+                forget(&mut self.forgotten, gone.epoch);
+            } else {
+                gone.hollow();
+                dropped.push(gone);
             }
         }
-        let Some(state) = self.list.first_mut() else { return };
+        dropped.drain(..dropped.len().saturating_sub(GONE_MAX));
+        let kept = dropped.len();
+        self.list.splice(0..0, dropped);
+        let Some(state) = self.list.get_mut(kept) else { return };
         match next {
             Some(record) if record.epoch == state.epoch => {
                 (state.first_held, state.before) = (record.offset, record.before);
@@ -223,11 +274,14 @@ impl Epochs {
                     state.marks.insert(0, (record.offset, record.position));
                 }
             }
-            _ => {
-                (state.first_held, state.before) = (state.end, state.total);
-                state.marks.clear();
-            }
+            _ => state.hollow(),
         }
+    }
+}
+
+fn forget(forgotten: &mut BTreeSet<Epoch>, epoch: Epoch) {
+    if forgotten.len() < FORGOTTEN_MAX {
+        forgotten.insert(epoch);
     }
 }
 
@@ -298,18 +352,23 @@ mod tests {
     #[test]
     fn trimming_moves_the_first_and_forgets_epochs() {
         let mut epochs = filled();
-        epochs.trimmed(Position(1400), Some(place(A, 700, 1400)));
+        epochs.trimmed(Position(1400), Some(place(A, 700, 1400)), true);
         let a = epochs.get(A).unwrap();
         assert_eq!((a.first_held, a.before.count), (700, 700));
         assert!(a.locate(701).unwrap() >= Position(1400));
-        epochs.trimmed(Position(3000), Some(place(B, 0, 3000)));
+        assert_eq!(epochs.going_before(Some(B)), [(A, 1003, place(A, 1002, 0).after)]);
+        epochs.trimmed(Position(3000), Some(place(B, 0, 3000)), true);
+        let a = epochs.get(A).unwrap();
+        assert_eq!((a.first_held, a.end, a.before.count), (1003, 1003, 1003), "named until the hub knows");
+        assert_eq!((epochs.backlog(), epochs.get(B).unwrap().first_held), (10, 0));
+        epochs.receive(&receipt(A, 0..1003));
         assert!(epochs.get(A).is_none());
         assert_eq!(
             epochs.receive(&receipt(A, 3..1003)),
             (false, Refused::default()),
             "forgotten, not unknown"
         );
-        epochs.trimmed(Position(3010), None);
+        epochs.trimmed(Position(3010), None, true);
         let b = epochs.get(B).unwrap();
         assert_eq!((b.first_held, b.end, b.before.count), (10, 10, 10));
         epochs.add(place(B, 10, 3010));

@@ -158,6 +158,10 @@ impl Scan {
                     self.held.keep_command(CommandId(id), expires_at, position);
                 }
             }
+            LogRecord::EpochGone { epoch, end, account } => {
+                self.epochs.add_gone(epoch, end, account);
+                self.held.keep_gone(epoch, position);
+            }
             LogRecord::Received { .. } | LogRecord::Lost { .. } => {
                 let source = proto::log_record::RecordError::Damaged("a record of a plant log");
                 return Err(OutboxError::Record { position: position.0, source });

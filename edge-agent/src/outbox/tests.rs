@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use durable_log::LogError;
 use model::{DataType, PointDefinition, PointId, PointPath, Quality, RangeSet, Value};
 use proto::log_record::LogRecord;
+use proto::sparkplug::EpochAccount;
 use runtime::clock::Clock;
 use runtime::telemetry::Metrics;
 
@@ -201,6 +202,29 @@ async fn dropping_the_oldest_is_counted_and_moves_first_held() {
     let again = start(dir.path(), 16 * MIB, WhenFull::DropOldest);
     assert_eq!(again.positions["d"], b"p");
     again.stop().await;
+}
+
+#[tokio::test]
+async fn an_epoch_dropped_whole_is_named_until_the_hub_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = start(dir.path(), 16 * MIB, WhenFull::DropOldest);
+    let old = first.outbox.current();
+    first.outbox.accept(group(0, 250_000)).await.unwrap();
+    first.outbox.accept(group(1, 250_000)).await.unwrap();
+    let account = first.outbox.epochs(Epochs::accounts)[0];
+    first.stop().await;
+    let second = start(dir.path(), 16 * MIB, WhenFull::DropOldest);
+    for number in 0..200 {
+        second.outbox.accept(group(number, 250_000)).await.unwrap();
+    }
+    let gone = EpochAccount { first_held: 2, before: account.total, ..account };
+    assert_eq!(second.outbox.epochs(Epochs::accounts)[0], gone);
+    second.stop().await;
+    let third = start(dir.path(), 16 * MIB, WhenFull::DropOldest);
+    assert_eq!(third.outbox.epochs(|epochs| epochs.get(old).map(|state| state.end)), Some(2));
+    third.outbox.receive(&receipt(old, 2)).await.unwrap();
+    assert!(third.outbox.epochs(|epochs| epochs.get(old).is_none()));
+    third.stop().await;
 }
 
 #[tokio::test]

@@ -41,6 +41,8 @@ pub(super) struct HeldPosition {
 pub(super) struct Held {
     pub(super) positions: Positions,
     commands: HashMap<CommandId, (Timestamp, Position)>,
+    /// Where it stands that an epoch is gone.
+    gone: HashMap<Epoch, Position>,
 }
 
 impl Held {
@@ -50,6 +52,10 @@ impl Held {
 
     pub(super) fn keep_command(&mut self, id: CommandId, expires_at: Timestamp, at: Position) {
         self.commands.insert(id, (expires_at, at));
+    }
+
+    pub(super) fn keep_gone(&mut self, epoch: Epoch, at: Position) {
+        self.gone.insert(epoch, at);
     }
 
     /// What lies below `keep_from` and is still needed, as records.
@@ -79,8 +85,18 @@ impl Held {
                     held.1 = at;
                 }
             }
+            LogRecord::EpochGone { epoch, .. } => self.keep_gone(*epoch, at),
             _ => {}
         }
+    }
+
+    /// Those of `going` that the log does not name behind `keep_from`, as records; forgets all others.
+    fn gone_below(&mut self, keep_from: Position, going: Vec<(Epoch, u64, Account)>) -> Vec<LogRecord> {
+        let named = std::mem::take(&mut self.gone);
+        let stands = |epoch| named.get(&epoch).copied().filter(|at| *at >= keep_from);
+        self.gone = going.iter().filter_map(|(epoch, ..)| Some((*epoch, stands(*epoch)?))).collect();
+        let unnamed = going.into_iter().filter(|(epoch, ..)| stands(*epoch).is_none());
+        unnamed.map(|(epoch, end, account)| LogRecord::EpochGone { epoch, end, account }).collect()
     }
 }
 
@@ -467,7 +483,12 @@ impl Commits {
     /// Removes whole segments below a position, after writing again what must survive them.
     fn remove_below(&mut self, log: &mut Log, keep_from: Position, settled: bool) -> Result<(), OutboxError> {
         let now = self.around.clock.now();
-        let survivors = self.held.below(keep_from, now);
+        let mut survivors = self.held.below(keep_from, now);
+        let next = first_record(&log.view(), keep_from, &self.around.points)?.map(|record| record.epoch);
+        // A foreign host never says what it has, so nothing could ever end the naming.
+        let keep_gone = self.handed == Position(0);
+        let going = if keep_gone { self.around.shared.epochs().going_before(next) } else { Vec::new() };
+        survivors.extend(self.held.gone_below(keep_from, going));
         for group in survivors.chunks(64) {
             let (first, _) = append(log, group)?;
             for (at, record) in (first.0..).zip(group) {
@@ -481,7 +502,7 @@ impl Commits {
         let next = first_record(&log.view(), first, &self.around.points)?;
         let mut epochs = self.around.shared.epochs();
         let before = epochs.backlog();
-        epochs.trimmed(first, next);
+        epochs.trimmed(first, next, keep_gone);
         let lost = before.saturating_sub(epochs.backlog());
         drop(epochs);
         self.boundaries = self.boundaries.split_off(&first);

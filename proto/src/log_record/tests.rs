@@ -80,6 +80,8 @@ fn record() -> impl Strategy<Value = LogRecord> {
             .prop_map(|(source, position)| LogRecord::SourcePosition { source, position }),
         1 => (any::<[u8; 16]>(), any::<i64>())
             .prop_map(|(id, at)| LogRecord::CommandSeen { id, expires_at: Timestamp(at) }),
+        1 => (1..=i64::MAX as u64, any::<u64>(), account())
+            .prop_map(|(epoch, end, account)| LogRecord::EpochGone { epoch: Epoch(epoch), end, account }),
         1 => (any::<u32>(), 1..=i64::MAX as u64, 0..1000u64, 1..=u64::MAX - 1000, ".{0,20}").prop_map(
             |(agent, epoch, start, length, reason)| LogRecord::Lost {
                 agent: AgentId(agent), epoch: Epoch(epoch), start, end: start + length, reason,
