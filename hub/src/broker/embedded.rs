@@ -391,11 +391,10 @@ impl AuthProvider for Guard {
         filter: &'a str,
     ) -> Answer<'a, bool> {
         let allowed = self.access.recall(user).is_some_and(|who| self.access.may_subscribe(&who, filter));
-        if !allowed {
+        if !allowed || !self.interest.add(client, filter, user.is_some()) {
             self.count.subscriptions_refused.increment();
             return Box::pin(std::future::ready(false));
         }
-        self.interest.add(client, filter);
         Box::pin(async move {
             for view in self.views_of(filter) {
                 view.prepare(filter).await;

@@ -1,7 +1,7 @@
 //! Who subscribes to what at the embedded broker, so that views are rendered only for somebody.
 //!
 //! Errs on the safe side: a filter may be remembered longer than its subscription lives, never shorter. Beyond
-//! [`FILTERS_MAX`] it answers "everything".
+//! [`FILTERS_MAX`] it answers "everything", and beyond [`FILTER_BYTES_MAX`] in all it takes no more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,15 @@ use super::topic_filter::{matches, unshared};
 
 /// Filters remembered one by one.
 const FILTERS_MAX: usize = 10_000;
+
+/// Longest filter: the longest path, percent-encoded, below enterprise and site.
+const ONE_FILTER_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of all filters; those of clients without a login leave half of it for the others.
+const FILTER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What a remembered filter costs beside its text, about.
+const FILTER_OVERHEAD: usize = 128;
 
 /// Filters of the present subscribers.
 #[derive(Debug, Default)]
@@ -21,7 +30,12 @@ pub struct Interest {
 struct State {
     clients: HashMap<String, Client>,
     filters: usize,
+    bytes: usize,
     version: u64,
+}
+
+fn cost(filter: &str) -> usize {
+    filter.len() + FILTER_OVERHEAD
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +82,9 @@ impl Interest {
     #[must_use]
     pub fn filters(&self, within: &str) -> Filters {
         let state = self.lock();
+        if state.filters >= FILTERS_MAX {
+            return Filters::everything();
+        }
         let list: HashSet<&str> = state
             .clients
             .values()
@@ -75,10 +92,7 @@ impl Interest {
             .map(|filter| unshared(filter))
             .filter(|filter| super::topic_filter::overlap(filter, within))
             .collect();
-        Filters {
-            list: list.into_iter().map(str::to_owned).collect(),
-            everything: state.filters >= FILTERS_MAX,
-        }
+        Filters { list: list.into_iter().map(str::to_owned).collect(), everything: false }
     }
 
     pub(super) fn connected(&self, client: &str) {
@@ -91,28 +105,35 @@ impl Interest {
         let Some(entry) = state.clients.get_mut(client) else { return };
         entry.connections = entry.connections.saturating_sub(1);
         if entry.connections == 0 {
+            let bytes: usize = entry.filters.iter().map(|filter| cost(filter)).sum();
             let filters = entry.filters.len();
             state.clients.remove(client);
             state.filters -= filters;
+            state.bytes -= bytes;
             state.version += 1;
         }
     }
 
-    pub(super) fn add(&self, client: &str, filter: &str) {
+    /// Whether there is room for the filter; then it is remembered.
+    pub(super) fn add(&self, client: &str, filter: &str, has_login: bool) -> bool {
         let mut state = self.lock();
-        if state.filters >= FILTERS_MAX {
-            return;
+        let room = if has_login { FILTER_BYTES_MAX } else { FILTER_BYTES_MAX / 2 };
+        if filter.len() > ONE_FILTER_BYTES_MAX || state.bytes + cost(filter) > room {
+            return false;
         }
         if state.clients.entry(client.to_owned()).or_default().filters.insert(filter.to_owned()) {
             state.filters += 1;
+            state.bytes += cost(filter);
             state.version += 1;
         }
+        true
     }
 
     pub(super) fn remove(&self, client: &str, filter: &str) {
         let mut state = self.lock();
         if state.clients.get_mut(client).is_some_and(|entry| entry.filters.remove(filter)) {
             state.filters -= 1;
+            state.bytes -= cost(filter);
             state.version += 1;
         }
     }
@@ -135,9 +156,9 @@ mod tests {
     fn follows_subscriptions_and_take_overs() {
         let interest = Interest::default();
         interest.connected("a");
-        interest.add("a", "acme/#");
-        interest.add("a", "acme/#");
-        interest.add("a", "$share/g/acme/x");
+        interest.add("a", "acme/#", false);
+        interest.add("a", "acme/#", false);
+        interest.add("a", "$share/g/acme/x", false);
         assert!(interest.filters("acme/#").want("acme/y"));
         assert!(interest.filters("other/#").is_empty());
         interest.connected("a"); // takes over
@@ -154,8 +175,24 @@ mod tests {
     fn too_many_filters_mean_everything() {
         let interest = Interest::default();
         for n in 0..=FILTERS_MAX {
-            interest.add("a", &n.to_string());
+            interest.add("a", &n.to_string(), false);
         }
         assert!(interest.filters("acme/#").want("acme/never/asked"));
+    }
+
+    #[test]
+    fn filters_have_bounded_bytes() {
+        let interest = Interest::default();
+        assert!(!interest.add("a", &"x".repeat(ONE_FILTER_BYTES_MAX + 1), true));
+        let filter = |n: usize| format!("{n:0ONE_FILTER_BYTES_MAX$}");
+        let taken = (0..).take_while(|n| interest.add("a", &filter(*n), true)).count();
+        assert_eq!(taken, FILTER_BYTES_MAX / (ONE_FILTER_BYTES_MAX + FILTER_OVERHEAD));
+        interest.remove("a", &filter(0));
+        assert!(interest.add("b", &filter(0), true));
+        assert!(!interest.add("b", &filter(taken), true));
+        assert!(!interest.add("c", "acme/#", false));
+        interest.connected("a");
+        interest.disconnected("a");
+        assert!(interest.add("b", &filter(taken), true));
     }
 }

@@ -378,6 +378,7 @@ async fn a_broker_full_of_retained_messages_is_no_obstacle() {
         let topic = format!("spBv1.0/g/NBIRTH/n{node}");
         sender.publish(topic, QoS::AtLeastOnce, true, vec![0; 2048]).await.unwrap();
     }
+    sender.subscribe(&[("all/taken".into(), QoS::AtMostOnce)]).await.unwrap(); // answered after the publishes
     let mut hub = Running::start(BrokerConfig::Outside(outside_config(mosquitto.port)), dir, 4).await;
     for _ in 0..RETAINED {
         assert!(hub.next().await.retain);
