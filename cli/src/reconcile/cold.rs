@@ -41,10 +41,16 @@ pub fn gather(dir: &Path) -> Result<Findings, String> {
             outboxes.push((edge.node.to_string(), read_outbox(&folder)?));
         }
     }
-    let mut accounts = Vec::new();
+    let (mut accounts, mut waiting) = (Vec::new(), Vec::new());
     for hub in plants.iter().filter_map(|plant| plant.hub.as_ref()) {
         let from = cursors.get(&hub.data_dir).copied().unwrap_or(Position(0));
-        accounts.extend(add_hub(&mut found, &hub.data_dir, from)?);
+        accounts.extend(read_hub(&hub.data_dir, from, &mut waiting)?);
+    }
+    let ends = ends(&outboxes, &accounts);
+    for Waiting { key, offset, account } in waiting {
+        if ends.get(&key).is_none_or(|end| offset < *end) {
+            add_waiting(&mut found, key, offset, account);
+        }
     }
     for (agent, outbox) in &outboxes {
         let book = accounts.iter().find(|account| account.agent.to_string() == *agent);
@@ -190,8 +196,19 @@ fn add_outbox(
     }
 }
 
-/// Enters what the hub's log holds from the sink's cursor on; returns its accounts.
-fn add_hub(found: &mut Findings, data_dir: &Path, from: Position) -> Result<Vec<AgentAccount>, String> {
+/// A record of the hub's log from the sink's cursor on.
+struct Waiting {
+    key: Key,
+    offset: u64,
+    account: Account,
+}
+
+/// Reads the hub's log from the sink's cursor on into `waiting`; returns its accounts.
+fn read_hub(
+    data_dir: &Path,
+    from: Position,
+    waiting: &mut Vec<Waiting>,
+) -> Result<Vec<AgentAccount>, String> {
     let Some(hub) = hub::store::cold::read(data_dir).map_err(|error| in_one_line(&error))? else {
         return Ok(Vec::new());
     };
@@ -201,10 +218,35 @@ fn add_hub(found: &mut Findings, data_dir: &Path, from: Position) -> Result<Vec<
         if let LogRecord::Received { agent, batch, account } = record
             && let Some(name) = names.get(&agent.0)
         {
-            add_waiting(found, (name.clone(), batch.id.epoch), batch.id.offset.0, account);
+            waiting.push(Waiting { key: (name.clone(), batch.id.epoch), offset: batch.id.offset.0, account });
         }
     })?;
     Ok(hub.accounts)
+}
+
+/// The agents' ends as they were read: what the hub received after that is not looked at. An epoch has none here if the
+/// hub holds all of it and more (see [`add_accounts`]).
+fn ends(
+    outboxes: &[(String, BTreeMap<Epoch, OutboxEpoch>)],
+    accounts: &[AgentAccount],
+) -> BTreeMap<Key, u64> {
+    let mut ends = BTreeMap::new();
+    for (agent, outbox) in outboxes {
+        let known = accounts.iter().find(|account| account.agent.to_string() == *agent);
+        for (epoch, state) in outbox {
+            let received = known.and_then(|account| account.epochs.iter().find(|held| held.epoch == *epoch));
+            if !received.is_some_and(|received| is_ahead(received, state.end)) {
+                ends.insert((agent.clone(), *epoch), state.end);
+            }
+        }
+    }
+    ends
+}
+
+/// Whether the hub holds every record of an epoch beyond its agent's end: the agent went on while we read, or was
+/// restored from an older copy and has forgotten what it delivered. Then the hub's account is the one to compare.
+fn is_ahead(received: &EpochState, end: u64) -> bool {
+    received.ranges.end() > end && received.ranges.contains_range(&(0..received.ranges.end()))
 }
 
 /// Enters one record of the hub's log that may not be in the table yet.
@@ -238,8 +280,7 @@ fn add_accounts(found: &mut Findings, accounts: &[AgentAccount]) {
             let end = if state.foreign { 0 } else { state.ranges.end() };
             let received = Accepted { end, total: state.agent_account };
             let accepted = found.accepted.entry(key).or_insert(received);
-            // An agent that was restored from an older copy has forgotten what it delivered.
-            if end > accepted.end && state.ranges.contains_range(&(0..end)) {
+            if !state.foreign && is_ahead(state, accepted.end) {
                 *accepted = received;
             }
             accepted.total = accepted.total.minus(state.agent_account).plus(state.account);
