@@ -54,14 +54,6 @@ pub enum UplinkError {
     /// The outbox.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
-    /// The session file.
-    #[error("{}: {source}", path.display())]
-    SessionFile {
-        /// The data folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 /// Why one session ended.
@@ -214,7 +206,7 @@ impl Uplink {
     /// One session from connecting to its end.
     async fn session(&mut self) -> Result<Ended, SessionError> {
         self.state.bd_seq = Some(self.state.next_bd_seq());
-        self.store_state().await?;
+        self.store_state().await;
         let bd_seq = self.state.bd_seq.unwrap_or(0);
         let node = EdgeNode::new(self.setup.node.clone(), self.setup.points.clone(), bd_seq);
         let options = self.mqtt_options(&node).await?;
@@ -231,12 +223,15 @@ impl Uplink {
         Session::new(self, node, sender, receiver).run().await
     }
 
-    pub(crate) async fn store_state(&self) -> Result<(), UplinkError> {
+    /// Writes the session file. A full disk must not end the one way by which it gets room: without the file a restart
+    /// only repeats a `bdSeq`.
+    pub(crate) async fn store_state(&self) {
         let (path, state) = (self.setup.data_dir.clone(), self.state);
-        let joined = tokio::task::spawn_blocking(move || {
-            session_file::store(&path, state).map_err(|source| UplinkError::SessionFile { path, source })
-        });
-        joined.await.unwrap_or(Ok(())) // the runtime is ending
+        let stored = tokio::task::spawn_blocking(move || session_file::store(&path, state)).await;
+        if let Ok(Err(error)) = stored {
+            let path = self.setup.data_dir.display();
+            tracing::warn!(node = %self.setup.node, %path, %error, "the session file cannot be written");
+        }
     }
 
     async fn mqtt_options(&self, node: &EdgeNode) -> Result<MqttOptions, SessionError> {

@@ -46,6 +46,18 @@ fn hub_down_for_thirty_seconds() {
 }
 
 #[test]
+fn a_session_file_that_cannot_be_written_stops_nothing() {
+    let plant = Plant::new(&["a"]);
+    simulated(&plant);
+    plant.write("a/session.new/in-the-way", ""); // as on a full disk: nothing can be written under this name
+    let _hub = plant.start_hub();
+    let _bridge = plant.start("bridge");
+    let mut agent = plant.start("a");
+    agent.wait_for_line("the session file cannot be written", Duration::from_secs(20));
+    plant.settle_some(40);
+}
+
+#[test]
 fn lake_unwritable_for_thirty_seconds() {
     let plant = Plant::new(&["a"]);
     simulated(&plant);

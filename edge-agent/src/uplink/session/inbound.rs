@@ -108,7 +108,7 @@ impl Session<'_> {
         });
         if !self.uplink.state.has_receipts {
             self.uplink.state.has_receipts = true;
-            self.uplink.store_state().await?;
+            self.uplink.store_state().await;
         }
         Ok(())
     }
