@@ -27,7 +27,7 @@ lint: ## format and clippy, as CI runs them
 
 test: peers $(DIST) lint ## every test, with real peers
 	cargo build --locked
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 
 bench: ## the figures of docs/performance.md
 	cargo build --release --locked

@@ -53,6 +53,7 @@ fn it_balances_shows_live_values_and_stays_small() {
     assert!(status.success(), "{status}: {output}");
     assert!(output.contains("balanced:"), "{output}");
     println!("memory {} MB\n{output}", memory / 1_000_000);
+    assert!(memory <= 100_000_000, "the whole demo in 100 MB: {memory}");
 }
 
 #[test]
