@@ -186,7 +186,7 @@ mod tests {
                 "hub.retention",
                 "hub.retention_bytes",
                 "hub.broker.listen",
-                "hub.broker.users",
+                "hub.broker.users[1]",
                 "hub.http.listen",
                 "hub.commands.enabled",
                 "hub.colour",

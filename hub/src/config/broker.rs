@@ -216,9 +216,9 @@ fn embedded(section: &mut Section<'_>, data_dir: &Path, problems: &mut Problems)
         own.access_file = path.value;
     }
     own.sparkplug_aware = section.boolean("sparkplug_aware", problems).is_some_and(|l| l.value);
-    if section.has("users") {
-        problems.push(section.problem(
-            "users",
+    if let Some(user) = section.sections("users", problems).first() {
+        problems.push(user.problem(
+            "",
             "logins are kept in the access file now: `forebay user add NAME --node GROUP/NODE --role agent` for an \
              agent, `forebay user add NAME --role reader` for a reader; then delete these lines",
         ));
