@@ -1,5 +1,7 @@
 //! The arguments of every command, and the help that teaches them.
 
+pub mod user;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,6 +41,8 @@ pub enum Command {
     Reconcile(Reconcile),
     /// Write a set-point, or show the latest commands.
     Command(CommandOptions),
+    /// Say who may log in at the hub's broker, and what they may do.
+    User(user::User),
     /// Look into a log directory: an agent's outbox, a hub's plant log, a catalogue.
     Log(Log),
     /// Print or write a commented configuration to start from.
