@@ -100,9 +100,8 @@ impl Authority {
     fn from_parts(der: CertificateDer<'static>, key: &PrivateKey) -> Result<Self, PkiError> {
         let pair = KeyPair::try_from(key.pair().serialized_der()).map_err(made)?;
         let issuer = Issuer::from_ca_cert_der(&der, pair).map_err(made)?;
-        let pem = pem_text(&der);
         let certificate = Certificate::parse(der).map_err(PkiError::Make)?;
-        Ok(Authority { certificate, pem, issuer })
+        Ok(Authority { pem: certificate.to_pem(), certificate, issuer })
     }
 
     /// Its certificate.
@@ -202,10 +201,6 @@ fn blank(
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.distinguished_name = DistinguishedName::new();
     Ok(params)
-}
-
-fn pem_text(der: &CertificateDer<'_>) -> String {
-    super::files::pem_text("CERTIFICATE", der)
 }
 
 /// Whether a text can be the common name of a certificate, or the rule that it breaks.

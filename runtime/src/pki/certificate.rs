@@ -12,6 +12,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::X509Name;
 
+use super::files::pem_text;
+
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// SHA-256 over a certificate's DER bytes, as openssl and browsers show it.
@@ -146,6 +148,12 @@ impl Certificate {
     pub fn server_names(&self) -> Vec<String> {
         let addresses = self.addresses.iter().map(ToString::to_string);
         self.dns_names.iter().cloned().chain(addresses).collect()
+    }
+
+    /// In PEM form.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        pem_text("CERTIFICATE", &self.der)
     }
 
     /// Seconds until it ends; negative afterwards.
