@@ -10,7 +10,6 @@
 //! the hub, and agents' keys never come here. Who may have a certificate is decided by the access file alone, asked
 //! at each request; what was issued is noted for people ([`IssuedFolder`]).
 
-mod attempts;
 mod issued;
 mod joins;
 mod listener;
@@ -28,6 +27,10 @@ use runtime::tasks::{TaskKind, Tasks};
 use runtime::telemetry::Metrics;
 use runtime::tls_server::{ClientCertificate, TlsError, TlsFiles, TlsServer, TlsStatus};
 use tokio::net::TcpListener;
+
+use crate::broker::access_file;
+use crate::config::EmbeddedBroker;
+use crate::config::broker::Protocol;
 
 pub use issued::{IssuedFolder, IssuedTo};
 pub use joins::{JOIN_VALIDITY, JOIN_VALIDITY_MAX, Join, JoinError, Joins, Made};
@@ -53,6 +56,22 @@ pub trait Identities: Send + Sync {
     /// # Errors
     /// The file cannot be read, in words for the log.
     fn look_up(&self, name: &str) -> Result<Option<Allowed>, String>;
+}
+
+/// The access file as it is at each request: a change counts at once.
+#[derive(Clone, Debug)]
+pub struct AccessFile(pub PathBuf);
+
+impl Identities for AccessFile {
+    fn look_up(&self, name: &str) -> Result<Option<Allowed>, String> {
+        let listed = access_file::list(&self.0).map_err(|error| error.to_string())?;
+        Ok(listed.into_iter().find(|identity| identity.name == name).map(|identity| Allowed {
+            certificate: identity.certificate,
+            disabled: identity.disabled,
+            certificates_from: identity.certificates_from,
+            node: identity.node,
+        }))
+    }
 }
 
 /// What enrolment needs.
@@ -89,6 +108,19 @@ impl Setup {
         }
     }
 
+    /// Of a hub's configuration; `None`: enrolment is off.
+    #[must_use]
+    pub fn of(config: &EmbeddedBroker, data_dir: &Path) -> Option<Self> {
+        let identities = Arc::new(AccessFile(config.access_file.clone()));
+        let mut setup = Setup::new(config.enrol?, &tls_dir(data_dir), identities);
+        setup.cert_file = config.tls.cert_file.clone();
+        setup.key_file = config.tls.key_file.clone();
+        let mqtt =
+            config.listeners.iter().find(|listener| listener.tls && listener.protocol == Protocol::Mqtt);
+        setup.mqtt_port = mqtt.map(|listener| listener.listen.port()).filter(|port| *port != 0);
+        Some(setup)
+    }
+
     fn ca_file(&self) -> PathBuf {
         self.tls_dir.join("ca.crt")
     }
@@ -96,6 +128,12 @@ impl Setup {
     fn ca_key_file(&self) -> PathBuf {
         self.tls_dir.join("ca.key")
     }
+}
+
+/// Where a hub keeps its CA, promises and notes.
+#[must_use]
+pub fn tls_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("tls")
 }
 
 /// Why enrolment did not start.

@@ -12,9 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use runtime::enrolment::{
-    Granted, JOIN_PATH, RENEW_PATH, REQUEST_BYTES_MAX, Refused, RenewRequest,
-};
+use runtime::enrolment::{Granted, JOIN_PATH, RENEW_PATH, REQUEST_BYTES_MAX, Refused, RenewRequest};
 use runtime::pki::Certificate;
 use runtime::tasks::CancellationToken;
 use runtime::tls_server::TlsServer;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use model::Timestamp;
@@ -10,12 +10,18 @@ use runtime::clock::Clock;
 use runtime::enrolment::{Granted, JoinRequest, Reason, RenewRequest};
 use runtime::pki::{self, Authority, Certificate, Issued, PkiError};
 use runtime::telemetry::{Counter, Metrics};
-use tokio::time::Instant;
 
-use super::attempts::Attempts;
+use crate::guesses::{Guesses, neighbourhood};
+
 use super::{Allowed, IssuedFolder, JoinError, Joins, Setup};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
+/// Refused tokens in a row before an address has to wait. A token cannot be guessed: this is against noise and load.
+const GUESSES: u32 = 10;
+/// One more after so long.
+const GUESS_EVERY: Duration = Duration::from_secs(6);
+/// Addresses remembered for that.
+const ADDRESSES_MAX: usize = 1024;
 
 /// A refusal, as it is told.
 #[derive(Clone, Debug)]
@@ -44,7 +50,7 @@ pub(super) struct Service {
     joins: Joins,
     issued: IssuedFolder,
     clock: Clock,
-    attempts: Mutex<Attempts>,
+    guesses: Guesses<IpAddr>,
     joined: Counter,
     renewed: Counter,
     refused: Counter,
@@ -61,7 +67,7 @@ impl Service {
             issued: IssuedFolder::below(&setup.tls_dir),
             setup,
             clock,
-            attempts: Mutex::default(),
+            guesses: Guesses::new(GUESSES, GUESS_EVERY, ADDRESSES_MAX),
             joined: counter("joined"),
             renewed: counter("renewed"),
             refused: counter("refused"),
@@ -70,7 +76,8 @@ impl Service {
 
     /// A first certificate. Blocking: reads and writes files.
     pub(super) fn join(&self, request: &JoinRequest, peer: IpAddr) -> Result<Granted, Refusal> {
-        if let Some(seconds) = self.attempts(|attempts| attempts.waiting(peer, Instant::now())) {
+        if let Some(wait) = self.guesses.waiting(neighbourhood(peer), Instant::now()) {
+            let seconds = wait.as_secs();
             self.refused.increment();
             let mut refusal = Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -85,7 +92,7 @@ impl Service {
         if let Err(refusal) = &granted
             && refusal.status.is_client_error()
         {
-            self.attempts(|attempts| attempts.refused(peer, Instant::now()));
+            self.guesses.take(neighbourhood(peer), Instant::now()).ok(); // empty already: as good
             let reason = &refusal.reason.message;
             tracing::warn!(%peer, %reason, "a request to join was refused");
         }
@@ -213,10 +220,6 @@ impl Service {
 
     fn count<T>(&self, outcome: &Result<T, Refusal>, good: &Counter) {
         if outcome.is_ok() { good.increment() } else { self.refused.increment() }
-    }
-
-    fn attempts<T>(&self, with: impl FnOnce(&mut Attempts) -> T) -> T {
-        with(&mut self.attempts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
