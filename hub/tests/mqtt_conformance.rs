@@ -36,3 +36,5 @@ mod subscribe;
 mod topics;
 #[path = "mqtt_conformance/will.rs"]
 mod will;
+#[path = "mqtt_conformance/websocket.rs"]
+mod websocket;

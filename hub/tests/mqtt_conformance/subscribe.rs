@@ -2,7 +2,7 @@
 //! 3.3.4, 4.8).
 
 use super::broker::Broker;
-use super::client::{Client, connect, under_both, unique, with_login};
+use super::client::{Client, connect, each_ends_the_connection, under_both, unique, with_login};
 use super::wire::{self, Bytes, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Property, Publish, Version};
 
 /// Subscription option: not what this client publishes itself.
@@ -75,11 +75,7 @@ fn filters_are_texts_and_not_missing() {
             wrong.extend(bodies.map(|body| body.packet((kind << 4) | 2)));
         }
         wrong.push(head.clone().sized("no options").packet((wire::SUBSCRIBE << 4) | 2));
-        for bytes in wrong {
-            let mut client = connect(broker, version).open(broker);
-            client.send(&bytes);
-            client.closed(&[0x81, 0x82, 0x8f]);
-        }
+        each_ends_the_connection(broker, version, &wrong, &[0x81, 0x82, 0x8f]);
     });
 }
 
@@ -93,11 +89,9 @@ fn options_are_checked() {
             Version::V5 => &[0x03, 0x40, 0x80, 0x30, 0xc1],
             Version::V3 => &[0x03, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80],
         };
-        for options in wrong {
-            let mut client = connect(broker, version).open(broker);
-            client.send(&wire::subscribe(version, 1, &[], &[("options", *options)]));
-            client.closed(&[0x81, 0x82]);
-        }
+        let wrong: Vec<_> =
+            wrong.iter().map(|options| wire::subscribe(version, 1, &[], &[("options", *options)])).collect();
+        each_ends_the_connection(broker, version, &wrong, &[0x81, 0x82]);
     });
 }
 
@@ -126,9 +120,11 @@ fn no_local() {
 #[test]
 fn no_local_is_not_shared() {
     let broker = Broker::shared();
-    let mut client = connect(broker, Version::V5).open(broker);
-    client.send(&wire::subscribe(Version::V5, 1, &[], &[("$share/group/topic", NO_LOCAL)]));
-    client.closed(&[0x82]);
+    if broker.is_mosquitto_which("grants it") {
+        return;
+    }
+    let wrong = wire::subscribe(Version::V5, 1, &[], &[("$share/group/topic", NO_LOCAL)]);
+    each_ends_the_connection(broker, Version::V5, &[wrong], &[0x82]);
 }
 
 /// A second subscription to a filter replaces the first: one message, by the new options.
@@ -255,11 +251,9 @@ fn subscription_identifiers() {
     assert_eq!(identifiers, [1, highest]);
     publisher.say(&format!("{topic}/b/c"), "y", 1);
     assert_eq!(client.hear(&format!("{topic}/b/c"), "y", 1).properties, [Property::SubscriptionId(1)]);
-    for wrong in [vec![Property::SubscriptionId(0)], vec![Property::SubscriptionId(1), Property::SubscriptionId(2)]] {
-        let mut client = connect(broker, Version::V5).open(broker);
-        client.send(&wire::subscribe(Version::V5, 1, &wrong, &[("x", 0)]));
-        client.closed(&[0x82, 0x81]);
-    }
+    let wrong = [vec![Property::SubscriptionId(0)], vec![Property::SubscriptionId(1), Property::SubscriptionId(2)]];
+    let wrong = wrong.map(|properties| wire::subscribe(Version::V5, 1, &properties, &[("x", 0)]));
+    each_ends_the_connection(broker, Version::V5, &wrong, &[0x82, 0x81]);
 }
 
 /// UNSUBSCRIBE is answered by one UNSUBACK with its identifier, whether there was something to end or not; MQTT 5.0
@@ -388,6 +382,9 @@ fn shared_subscriptions() {
 #[test]
 fn a_share_has_name_and_filter() {
     let broker = Broker::shared();
+    if broker.is_mosquitto_which("takes most of these for plain filters") {
+        return;
+    }
     for filter in ["$share//a", "$share/a+/b", "$share/#/b", "$share/+/b", "$share/a", "$share/a/", "$share/", "$share/g/a#"] {
         let mut client = connect(broker, Version::V5).open(broker);
         client.send(&wire::subscribe(Version::V5, 1, &[], &[(filter, 1)]));

@@ -80,6 +80,9 @@ fn who_says_goodbye_has_no_will() {
 fn a_client_may_leave_with_its_will() {
     let broker = Broker::shared();
     for code in [0x04, 0x80, 0x81] {
+        if code != 0x04 && broker.is_mosquitto_which("drops the will unless the code is 4") {
+            continue;
+        }
         let topic = unique("will");
         let mut listener = listener(broker, Version::V5, &topic);
         connect(broker, Version::V5).will(Will::new(&topic, "gone")).open(broker).leave_with(code, &[]);
@@ -177,8 +180,10 @@ fn the_end_of_the_session_ends_the_delay() {
     let mut will = Will::new(&unique("will"), "gone");
     will.properties = vec![Property::WillDelay(60)];
     let mut listener = listener(broker, Version::V5, &will.topic);
-    connect(broker, Version::V5).will(will.clone()).open(broker).vanish();
-    listener.hear(&will.topic, "gone", 0);
+    if !broker.is_mosquitto_which("waits for the delay although the session is over") {
+        connect(broker, Version::V5).will(will.clone()).open(broker).vanish();
+        listener.hear(&will.topic, "gone", 0);
+    }
     let session = connect(broker, Version::V5).persistent().will(will.clone());
     session.open(broker).vanish();
     listener.quiet();
