@@ -11,6 +11,8 @@
 mod broker;
 #[path = "mqtt_conformance/client.rs"]
 mod client;
+#[path = "mqtt_conformance/strict_reader.rs"]
+mod strict_reader;
 #[path = "mqtt_conformance/wire.rs"]
 mod wire;
 
@@ -34,7 +36,7 @@ mod session;
 mod subscribe;
 #[path = "mqtt_conformance/topics.rs"]
 mod topics;
-#[path = "mqtt_conformance/will.rs"]
-mod will;
 #[path = "mqtt_conformance/websocket.rs"]
 mod websocket;
+#[path = "mqtt_conformance/will.rs"]
+mod will;

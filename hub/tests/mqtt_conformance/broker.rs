@@ -200,7 +200,9 @@ fn mosquitto_config(folder: &Path, tcp: SocketAddr, websocket: SocketAddr) -> Pa
     let file = |name: &str| folder.join(name);
     let passwords = file("passwords");
     if !passwords.exists() {
-        for (login, flags) in [(login("tester", TESTER), &["-c", "-b"][..]), (login("reader", READER), &["-b"])] {
+        for (login, flags) in
+            [(login("tester", TESTER), &["-c", "-b"][..]), (login("reader", READER), &["-b"])]
+        {
             let made = Command::new("mosquitto_passwd")
                 .args(flags)
                 .arg(&passwords)
@@ -265,7 +267,8 @@ mod ours {
             let (started, address) = sync_channel(1);
             let token = shutdown.clone();
             let thread = std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
                 runtime.unwrap().block_on(async move {
                     let tasks = Tasks::new(token.clone());
                     let hub = hub::start(config, Clock::machine(), Metrics::default(), tasks.clone());

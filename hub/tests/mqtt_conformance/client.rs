@@ -149,8 +149,7 @@ impl Client {
         // The server may have closed already; what it said before is what counts.
         match self.stream.write_all(bytes) {
             Ok(()) => {}
-            Err(error)
-                if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
             Err(error) => panic!("writing {} bytes: {error}", bytes.len()),
         }
     }
@@ -281,7 +280,8 @@ impl Client {
     #[track_caller]
     pub(crate) fn thrown_out(&mut self, code: u8) {
         let end = self.end();
-        if code == 0x8e && end.packets.is_empty() && Broker::shared().is_mosquitto_which("says nothing then") {
+        if code == 0x8e && end.packets.is_empty() && Broker::shared().is_mosquitto_which("says nothing then")
+        {
             return;
         }
         match self.version {
@@ -304,10 +304,12 @@ impl Client {
     fn is_closed(&mut self, codes: &[u8]) -> Result<(), String> {
         match self.next_or_end("the end of the connection") {
             None => Ok(()),
-            Some(Packet::Disconnect { code, .. }) if codes.contains(&code) => match self.end().packets.as_slice() {
-                [] => Ok(()),
-                more => Err(format!("{more:?} after DISCONNECT")),
-            },
+            Some(Packet::Disconnect { code, .. }) if codes.contains(&code) => {
+                match self.end().packets.as_slice() {
+                    [] => Ok(()),
+                    more => Err(format!("{more:?} after DISCONNECT")),
+                }
+            }
             Some(other) => Err(format!("{other:?}")),
         }
     }
@@ -408,7 +410,11 @@ impl Client {
     #[track_caller]
     pub(crate) fn hear(&mut self, topic: &str, payload: &str, qos: u8) -> Publish {
         let publish = self.publish();
-        assert_eq!((publish.topic.as_str(), publish.text(), publish.qos), (topic, payload, qos), "{publish:?}");
+        assert_eq!(
+            (publish.topic.as_str(), publish.text(), publish.qos),
+            (topic, payload, qos),
+            "{publish:?}"
+        );
         self.accept(&publish);
         publish
     }

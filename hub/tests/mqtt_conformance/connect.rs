@@ -35,8 +35,8 @@ fn refuses_version(answer: &[u8]) -> bool {
 }
 
 /// A connection that opens with anything but CONNECT is closed without a word.
-/// - 5.0: 3.1.0-1 3.14.0-1
-/// - 3.1.1: 3.1.0-1 3.2.0-1
+/// - 5.0: [MQTT-3.1.0-1] [MQTT-3.14.0-1]
+/// - 3.1.1: [MQTT-3.1.0-1] [MQTT-3.2.0-1]
 #[test]
 fn connect_comes_first() {
     under_both(|broker, version| {
@@ -51,8 +51,8 @@ fn connect_comes_first() {
 }
 
 /// A second CONNECT is a protocol error, and is not answered with a second CONNACK.
-/// - 5.0: 3.1.0-2 3.2.0-2
-/// - 3.1.1: 3.1.0-2
+/// - 5.0: [MQTT-3.1.0-2] [MQTT-3.2.0-2]
+/// - 3.1.1: [MQTT-3.1.0-2]
 #[test]
 fn connect_comes_once() {
     under_both(|broker, version| {
@@ -64,16 +64,19 @@ fn connect_comes_once() {
 }
 
 /// The answer to a good CONNECT is one CONNACK of success, first of all, and without properties that were not asked for.
-/// - 5.0: 3.1.4-5 3.2.0-1 3.2.0-2 3.2.2-1 3.2.2-3 3.2.2-8 3.1.2-28 4.12.0-6 2.2.2-1
-/// - 3.1.1: 3.1.4-4 3.2.0-1 3.2.2-3
+/// - 5.0: [MQTT-3.1.4-5] [MQTT-3.2.0-1] [MQTT-3.2.0-2] [MQTT-3.2.2-1] [MQTT-3.2.2-3] [MQTT-3.2.2-8]
+///   [MQTT-3.1.2-28] [MQTT-4.12.0-6] [MQTT-2.2.2-1]
+/// - 3.1.1: [MQTT-3.1.4-4] [MQTT-3.2.0-1] [MQTT-3.2.2-3]
 #[test]
 fn a_good_connect_is_acknowledged() {
     under_both(|broker, version| {
         let (mut client, connack) = connect(broker, version).resuming().open_with(broker);
         assert!(!connack.session_present);
         for property in &connack.properties {
-            let unasked =
-                matches!(property, Property::AuthMethod(_) | Property::AuthData(_) | Property::ResponseInformation(_));
+            let unasked = matches!(
+                property,
+                Property::AuthMethod(_) | Property::AuthData(_) | Property::ResponseInformation(_)
+            );
             assert!(!unasked, "{property:?}");
             assert!(!matches!(property, Property::AssignedClientId(_)), "{property:?}");
         }
@@ -82,8 +85,8 @@ fn a_good_connect_is_acknowledged() {
 }
 
 /// Another protocol's name is not taken for MQTT.
-/// - 5.0: 3.1.2-1
-/// - 3.1.1: 3.1.2-1
+/// - 5.0: [MQTT-3.1.2-1]
+/// - 3.1.1: [MQTT-3.1.2-1]
 #[test]
 fn the_protocol_name_is_checked() {
     under_both(|broker, version| {
@@ -97,8 +100,8 @@ fn the_protocol_name_is_checked() {
 }
 
 /// An unknown protocol version is refused with the code for that.
-/// - 5.0: 3.1.2-2
-/// - 3.1.1: 3.1.2-2
+/// - 5.0: [MQTT-3.1.2-2]
+/// - 3.1.1: [MQTT-3.1.2-2]
 #[test]
 fn an_unknown_version_is_refused() {
     let broker = Broker::shared();
@@ -110,8 +113,8 @@ fn an_unknown_version_is_refused() {
 }
 
 /// The reserved bit of the connect flags is 0.
-/// - 5.0: 3.1.2-3 3.1.4-1
-/// - 3.1.1: 3.1.2-3 3.1.4-1
+/// - 5.0: [MQTT-3.1.2-3] [MQTT-3.1.4-1]
+/// - 3.1.1: [MQTT-3.1.2-3] [MQTT-3.1.4-1]
 #[test]
 fn the_reserved_connect_flag_is_zero() {
     under_both(|broker, version| {
@@ -123,8 +126,8 @@ fn the_reserved_connect_flag_is_zero() {
 }
 
 /// Will QoS and will retain without a will, will QoS 3, and a will without topic or payload.
-/// - 5.0: 3.1.2-9 3.1.2-11 3.1.2-12 3.1.2-13 3.1.4-1 4.13.1-1
-/// - 3.1.1: 3.1.2-9 3.1.2-11 3.1.2-13 3.1.2-14 3.1.2-15 3.1.4-1
+/// - 5.0: [MQTT-3.1.2-9] [MQTT-3.1.2-11] [MQTT-3.1.2-12] [MQTT-3.1.2-13] [MQTT-3.1.4-1] [MQTT-4.13.1-1]
+/// - 3.1.1: [MQTT-3.1.2-9] [MQTT-3.1.2-11] [MQTT-3.1.2-13] [MQTT-3.1.2-14] [MQTT-3.1.2-15] [MQTT-3.1.4-1]
 #[test]
 fn will_flags_agree_with_the_payload() {
     under_both(|broker, version| {
@@ -148,8 +151,8 @@ fn will_flags_agree_with_the_payload() {
 }
 
 /// User name and password are in the payload if, and only if, their flags are set; under 3.1.1 no password stands alone.
-/// - 5.0: 3.1.2-16 3.1.2-17 3.1.2-18 3.1.2-19 3.1.4-1
-/// - 3.1.1: 3.1.2-18 3.1.2-19 3.1.2-20 3.1.2-21 3.1.2-22 3.1.4-1
+/// - 5.0: [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.2-18] [MQTT-3.1.2-19] [MQTT-3.1.4-1]
+/// - 3.1.1: [MQTT-3.1.2-18] [MQTT-3.1.2-19] [MQTT-3.1.2-20] [MQTT-3.1.2-21] [MQTT-3.1.2-22] [MQTT-3.1.4-1]
 #[test]
 fn login_flags_agree_with_the_payload() {
     under_both(|broker, version| {
@@ -174,8 +177,8 @@ fn login_flags_agree_with_the_payload() {
 }
 
 /// The fields of the payload have one order, the client identifier at its head; nothing follows the last one.
-/// - 5.0: 3.1.3-1 3.1.3-3 3.1.4-1
-/// - 3.1.1: 3.1.3-1 3.1.3-3 3.1.4-1
+/// - 5.0: [MQTT-3.1.3-1] [MQTT-3.1.3-3] [MQTT-3.1.4-1]
+/// - 3.1.1: [MQTT-3.1.3-1] [MQTT-3.1.3-3] [MQTT-3.1.4-1]
 #[test]
 fn the_payload_has_its_order() {
     under_both(|broker, version| {
@@ -192,8 +195,8 @@ fn the_payload_has_its_order() {
 }
 
 /// What is no text of the standard is refused in client identifier, will topic, user name and user property.
-/// - 5.0: 1.5.4-1 1.5.4-2 1.5.7-1 3.1.3-4 3.1.3-11 3.1.3-12
-/// - 3.1.1: 1.5.3-1 1.5.3-2 3.1.3-4 3.1.3-10 3.1.3-11
+/// - 5.0: [MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-1.5.7-1] [MQTT-3.1.3-4] [MQTT-3.1.3-11] [MQTT-3.1.3-12]
+/// - 3.1.1: [MQTT-1.5.3-1] [MQTT-1.5.3-2] [MQTT-3.1.3-4] [MQTT-3.1.3-10] [MQTT-3.1.3-11]
 #[test]
 fn texts_of_connect_are_texts() {
     let bad: [&[u8]; 5] = [b"a\xff", b"a\xed\xa0\x80", b"a\0b", b"a\xc0\x80", b"a\xf5\x80\x80\x80"];
@@ -211,8 +214,14 @@ fn texts_of_connect_are_texts() {
             let will = will.sized(text).sized("x").sized(&user).sized(&password);
             is_malformed(broker, version, &good.with("MQTT", level, 0xc6, &will));
             if version == Version::V5 {
-                for pair in [Bytes::default().sized("name").sized(text), Bytes::default().sized(text).sized("v")] {
-                    is_malformed(broker, version, &with_raw_properties(&good, &Bytes::default().byte(0x26).raw(&pair.0)));
+                for pair in
+                    [Bytes::default().sized("name").sized(text), Bytes::default().sized(text).sized("v")]
+                {
+                    is_malformed(
+                        broker,
+                        version,
+                        &with_raw_properties(&good, &Bytes::default().byte(0x26).raw(&pair.0)),
+                    );
                 }
             }
         }
@@ -233,7 +242,7 @@ fn with_raw_properties(connect: &wire::Connect, properties: &Bytes) -> Vec<u8> {
 }
 
 /// Properties that are double, out of range, of another packet, unknown, or cut off.
-/// - 5.0: 3.1.4-1 4.13.1-1 2.2.2-1
+/// - 5.0: [MQTT-3.1.4-1] [MQTT-4.13.1-1] [MQTT-2.2.2-1]
 #[test]
 fn properties_of_connect_are_checked() {
     let broker = Broker::shared();
@@ -266,7 +275,8 @@ fn properties_of_connect_are_checked() {
     // No property length at all: the packet ends after the keep-alive.
     let short = Bytes::default().sized("MQTT").byte(5).byte(2).two(0).packet(wire::CONNECT << 4);
     is_malformed(broker, Version::V5, &short);
-    let beyond = Bytes::default().sized("MQTT").byte(5).byte(2).two(0).variable(100).packet(wire::CONNECT << 4);
+    let beyond =
+        Bytes::default().sized("MQTT").byte(5).byte(2).two(0).variable(100).packet(wire::CONNECT << 4);
     is_malformed(broker, Version::V5, &beyond);
     for double in [Property::WillDelay(1), Property::MessageExpiry(1), Property::PayloadFormat(2)] {
         let mut will = Will::new("will/topic", "x");
@@ -276,8 +286,8 @@ fn properties_of_connect_are_checked() {
 }
 
 /// Client identifiers of 1 to 23 letters and digits are good, whatever they are.
-/// - 5.0: 3.1.3-5
-/// - 3.1.1: 3.1.3-5
+/// - 5.0: [MQTT-3.1.3-5]
+/// - 3.1.1: [MQTT-3.1.3-5]
 #[test]
 fn simple_client_identifiers_are_good() {
     let all = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -289,7 +299,7 @@ fn simple_client_identifiers_are_good() {
 }
 
 /// Without a client identifier the server makes one: a new one each time, told to the client, good to come back with.
-/// - 5.0: 3.1.3-6 3.1.3-7 3.2.2-16
+/// - 5.0: [MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.2.2-16]
 #[test]
 fn a_client_identifier_is_assigned() {
     let broker = Broker::shared();
@@ -314,7 +324,7 @@ fn a_client_identifier_is_assigned() {
 }
 
 /// Under 3.1.1 a client without an identifier is served if its session is clean, and refused with code 2 if not.
-/// - 3.1.1: 3.1.3-6 3.1.3-7 3.1.3-8 3.1.3-9 3.2.2-4 3.2.2-5
+/// - 3.1.1: [MQTT-3.1.3-6] [MQTT-3.1.3-7] [MQTT-3.1.3-8] [MQTT-3.1.3-9] [MQTT-3.2.2-4] [MQTT-3.2.2-5]
 #[test]
 fn a_client_without_identifier_has_a_clean_session() {
     let broker = Broker::shared();
@@ -326,8 +336,8 @@ fn a_client_without_identifier_has_a_clean_session() {
 }
 
 /// A wrong password is refused with a code for it, the connection is closed, and what came behind is not looked at.
-/// - 5.0: 3.1.4-2 3.1.4-6 3.2.2-6 3.2.2-7 4.13.2-1
-/// - 3.1.1: 3.1.4-5 3.2.2-4 3.2.2-5
+/// - 5.0: [MQTT-3.1.4-2] [MQTT-3.1.4-6] [MQTT-3.2.2-6] [MQTT-3.2.2-7] [MQTT-4.13.2-1]
+/// - 3.1.1: [MQTT-3.1.4-5] [MQTT-3.2.2-4] [MQTT-3.2.2-5]
 #[test]
 fn nothing_is_done_for_whom_is_refused() {
     let Some(broker) = Broker::alone() else { return };
@@ -350,8 +360,8 @@ fn nothing_is_done_for_whom_is_refused() {
 }
 
 /// An identifier that belongs to another identity is refused with the code for identifiers.
-/// - 5.0: 3.1.3-8 3.2.2-7
-/// - 3.1.1: 3.1.3-9 3.2.2-5
+/// - 5.0: [MQTT-3.1.3-8] [MQTT-3.2.2-7]
+/// - 3.1.1: [MQTT-3.1.3-9] [MQTT-3.2.2-5]
 #[test]
 fn somebody_elses_identifier_is_refused() {
     let Some(broker) = Broker::alone() else { return };
@@ -369,8 +379,8 @@ fn somebody_elses_identifier_is_refused() {
 }
 
 /// A client need not wait for CONNACK; packets may come glued together or byte by byte.
-/// - 5.0: 4.2-1 3.2.0-1
-/// - 3.1.1: 7.1.1-1 3.2.0-1
+/// - 5.0: [MQTT-4.2-1] [MQTT-3.2.0-1]
+/// - 3.1.1: [MQTT-7.1.1-1] [MQTT-3.2.0-1]
 #[test]
 fn packets_come_in_any_pieces() {
     under_both(|broker, version| {
@@ -383,7 +393,10 @@ fn packets_come_in_any_pieces() {
             assert!(matches!(client.next(), Packet::Suback { id: 9, codes, .. } if codes == [1]));
             // Acknowledgement and delivery, in any order.
             let both = [client.next(), client.next()];
-            assert!(both.iter().any(|packet| matches!(packet, Packet::Ack { id: 10, code: 0, .. })), "{both:?}");
+            assert!(
+                both.iter().any(|packet| matches!(packet, Packet::Ack { id: 10, code: 0, .. })),
+                "{both:?}"
+            );
             assert!(both.iter().any(|packet| matches!(packet, Packet::Publish(p) if p.text() == "glued")));
         };
         let mut glued = Client::raw(broker.address, version);
@@ -398,8 +411,8 @@ fn packets_come_in_any_pieces() {
 }
 
 /// A silent client is cut off after one and a half times its keep-alive, as if the network had failed; PINGREQ keeps it.
-/// - 5.0: 3.1.2-22 3.2.2-22 3.12.4-1
-/// - 3.1.1: 3.1.2-24 3.12.4-1
+/// - 5.0: [MQTT-3.1.2-22] [MQTT-3.2.2-22] [MQTT-3.12.4-1]
+/// - 3.1.1: [MQTT-3.1.2-24] [MQTT-3.12.4-1]
 #[test]
 fn a_silent_client_is_cut_off() {
     let broker = Broker::shared();

@@ -6,7 +6,7 @@ use super::wire::{self, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Property, Publi
 
 /// No more messages of QoS 1 and 2 are under way than the client's receive maximum; everything else goes on. Each
 /// acknowledgement, and each refusal, lets one more through.
-/// - 5.0: 3.3.4-9 3.3.4-10 4.9.0-1 4.9.0-2 4.9.0-3 2.2.1-4
+/// - 5.0: [MQTT-3.3.4-9] [MQTT-3.3.4-10] [MQTT-4.9.0-1] [MQTT-4.9.0-2] [MQTT-4.9.0-3] [MQTT-2.2.1-4]
 #[test]
 fn the_receive_maximum_is_kept() {
     let broker = Broker::shared();
@@ -54,8 +54,9 @@ fn the_receive_maximum_is_kept() {
 
 /// What was not acknowledged comes again after a reconnect: same identifiers, same order, with DUP; an exchange that is
 /// past PUBREC goes on with PUBREL. On a connection nothing comes twice.
-/// - 5.0: 3.3.1-1 3.3.1-3 4.3.2-3 4.3.3-3 4.3.3-4 4.3.3-5 4.3.3-6 4.4.0-1 3.6.2-1
-/// - 3.1.1: 3.3.1-1 3.3.1-3 2.3.1-4 4.3.2-1 4.3.3-1 4.4.0-1
+/// - 5.0: [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-4.3.2-3] [MQTT-4.3.3-3] [MQTT-4.3.3-4] [MQTT-4.3.3-5]
+///   [MQTT-4.3.3-6] [MQTT-4.4.0-1] [MQTT-3.6.2-1]
+/// - 3.1.1: [MQTT-3.3.1-1] [MQTT-3.3.1-3] [MQTT-2.3.1-4] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.4.0-1]
 #[test]
 fn unacknowledged_messages_come_again() {
     under_both(|broker, version| {
@@ -105,7 +106,7 @@ fn unacknowledged_messages_come_again() {
 }
 
 /// A refusal is an acknowledgement: the message does not come again.
-/// - 5.0: 4.4.0-2 4.3.3-4
+/// - 5.0: [MQTT-4.4.0-2] [MQTT-4.3.3-4]
 #[test]
 fn a_refused_message_does_not_come_again() {
     let broker = Broker::shared();
@@ -127,8 +128,8 @@ fn a_refused_message_does_not_come_again() {
 }
 
 /// An exchange of QoS 2 that a client has begun goes on after it was away: the message is not taken for a new one.
-/// - 5.0: 4.3.3-10 4.3.3-12 4.4.0-1 4.1.0-1
-/// - 3.1.1: 4.3.3-2 4.4.0-1 4.1.0-1
+/// - 5.0: [MQTT-4.3.3-10] [MQTT-4.3.3-12] [MQTT-4.4.0-1] [MQTT-4.1.0-1]
+/// - 3.1.1: [MQTT-4.3.3-2] [MQTT-4.4.0-1] [MQTT-4.1.0-1]
 #[test]
 fn a_begun_exchange_goes_on() {
     under_both(|broker, version| {
@@ -156,8 +157,8 @@ fn a_begun_exchange_goes_on() {
 }
 
 /// Messages of one client on one topic arrive in their order, at each QoS; acknowledgements keep it too.
-/// - 5.0: 4.6.0-5 4.6.0-6
-/// - 3.1.1: 4.6.0-2 4.6.0-3 4.6.0-4 4.6.0-5 4.6.0-6
+/// - 5.0: [MQTT-4.6.0-5] [MQTT-4.6.0-6]
+/// - 3.1.1: [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4] [MQTT-4.6.0-5] [MQTT-4.6.0-6]
 #[test]
 fn order_is_kept() {
     const COUNT: u16 = 300;
@@ -213,8 +214,8 @@ fn order_is_kept() {
 }
 
 /// Messages that waited for a session come in their order as well, and before newer ones.
-/// - 5.0: 4.6.0-5 4.6.0-6
-/// - 3.1.1: 4.6.0-5 4.6.0-6 3.1.2-5
+/// - 5.0: [MQTT-4.6.0-5] [MQTT-4.6.0-6]
+/// - 3.1.1: [MQTT-4.6.0-5] [MQTT-4.6.0-6] [MQTT-3.1.2-5]
 #[test]
 fn order_is_kept_for_who_was_away() {
     const COUNT: usize = 90;

@@ -5,8 +5,8 @@ use super::client::{connect, each_ends_the_connection, under_both, unique};
 use super::wire::{self, Bytes, Property, Publish, Version};
 
 /// Each PINGREQ has its PINGRESP.
-/// - 5.0: 3.12.4-1
-/// - 3.1.1: 3.12.4-1
+/// - 5.0: [MQTT-3.12.4-1]
+/// - 3.1.1: [MQTT-3.12.4-1]
 #[test]
 fn pings_are_answered() {
     under_both(|broker, version| {
@@ -20,8 +20,8 @@ fn pings_are_answered() {
 }
 
 /// After DISCONNECT the server closes without a word, and does not look at what follows.
-/// - 5.0: 3.14.4-1 3.14.4-2
-/// - 3.1.1: 3.14.4-1 3.14.4-2
+/// - 5.0: [MQTT-3.14.4-1] [MQTT-3.14.4-2]
+/// - 3.1.1: [MQTT-3.14.4-1] [MQTT-3.14.4-2]
 #[test]
 fn nothing_follows_disconnect() {
     under_both(|broker, version| {
@@ -37,8 +37,10 @@ fn nothing_follows_disconnect() {
 }
 
 /// The flags of a packet are those of its type.
-/// - 5.0: 2.1.3-1 3.6.1-1 3.8.1-1 3.10.1-1 3.14.1-1 3.15.1-1 4.13.1-1
-/// - 3.1.1: 2.2.2-1 2.2.2-2 3.6.1-1 3.8.1-1 3.10.1-1 3.14.1-1 4.8.0-1
+/// - 5.0: [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1]
+///   [MQTT-4.13.1-1]
+/// - 3.1.1: [MQTT-2.2.2-1] [MQTT-2.2.2-2] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1]
+///   [MQTT-4.8.0-1]
 #[test]
 fn flags_are_those_of_the_type() {
     under_both(|broker, version| {
@@ -55,7 +57,8 @@ fn flags_are_those_of_the_type() {
         ];
         let mut wrong = Vec::new();
         for packet in good {
-            let lenient = matches!(packet[0] >> 4, wire::PUBACK | wire::PUBREC | wire::PUBCOMP | wire::PINGREQ);
+            let lenient =
+                matches!(packet[0] >> 4, wire::PUBACK | wire::PUBREC | wire::PUBCOMP | wire::PINGREQ);
             if lenient && broker.is_mosquitto_which("does not look at the flags of these under 3.1.1") {
                 continue;
             }
@@ -75,8 +78,8 @@ fn flags_are_those_of_the_type() {
 }
 
 /// Packets that no client sends, types that do not exist, and packets with a part missing or too much.
-/// - 5.0: 4.13.1-1 4.13.2-1 1.5.5-1
-/// - 3.1.1: 4.8.0-1
+/// - 5.0: [MQTT-4.13.1-1] [MQTT-4.13.2-1] [MQTT-1.5.5-1]
+/// - 3.1.1: [MQTT-4.8.0-1]
 #[test]
 fn what_is_no_packet_ends_the_connection() {
     under_both(|broker, version| {
@@ -129,8 +132,8 @@ fn what_is_no_packet_ends_the_connection() {
 }
 
 /// Acknowledgements that nobody waits for do no harm.
-/// - 5.0: 2.2.1-5
-/// - 3.1.1: 2.3.1-6
+/// - 5.0: [MQTT-2.2.1-5]
+/// - 3.1.1: [MQTT-2.3.1-6]
 #[test]
 fn stray_acknowledgements_are_harmless() {
     under_both(|broker, version| {
@@ -141,14 +144,16 @@ fn stray_acknowledgements_are_harmless() {
         client.send(&wire::pingreq());
         match client.next() {
             // MQTT 5.0 may say that it does not know the identifier, as 3.1.1 may go on with the exchange.
-            wire::Packet::Ack { kind: wire::PUBREL, id: 1_002, .. } => assert_eq!(client.next(), wire::Packet::Pingresp),
+            wire::Packet::Ack { kind: wire::PUBREL, id: 1_002, .. } => {
+                assert_eq!(client.next(), wire::Packet::Pingresp)
+            }
             other => assert_eq!(other, wire::Packet::Pingresp),
         }
     });
 }
 
 /// An authentication method that the server does not have is refused with a code for it; AUTH without one is an error.
-/// - 5.0: 4.12.0-1 4.12.0-7 3.2.2-7 3.2.0-1
+/// - 5.0: [MQTT-4.12.0-1] [MQTT-4.12.0-7] [MQTT-3.2.2-7] [MQTT-3.2.0-1]
 #[test]
 fn extended_authentication_is_refused() {
     let broker = Broker::shared();
@@ -157,13 +162,14 @@ fn extended_authentication_is_refused() {
     assert!(matches!(code, Some(0x8c | 0x87)), "{code:?}");
     for code in [0x18, 0x19] {
         let mut client = connect(broker, Version::V5).open(broker);
-        client.send(&Bytes::default().byte(code).properties(&[Property::AuthMethod("x".into())]).packet(0xf0));
+        client
+            .send(&Bytes::default().byte(code).properties(&[Property::AuthMethod("x".into())]).packet(0xf0));
         client.closed(&[0x82, 0x81, 0x8c]);
     }
 }
 
 /// MQTT 5.0 says why it closes: malformed, protocol error, invalid alias are told apart.
-/// - 5.0: 4.13.1-1 4.13.2-1 3.14.2-1 3.14.2-2 3.14.4-1 3.14.4-2
+/// - 5.0: [MQTT-4.13.1-1] [MQTT-4.13.2-1] [MQTT-3.14.2-1] [MQTT-3.14.2-2] [MQTT-3.14.4-1] [MQTT-3.14.4-2]
 #[test]
 fn the_reason_for_closing_is_told() {
     let broker = Broker::shared();

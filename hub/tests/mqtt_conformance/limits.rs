@@ -5,7 +5,7 @@ use super::client::{connect, unique, with_login};
 use super::wire::{self, Bytes, PUBACK, Packet, Property, Publish, Version, Will};
 
 /// The server says of nothing that it cannot do it: all of QoS, retained messages, wildcards, identifiers, shares.
-/// - 5.0: 3.2.2-9 3.2.2-10 3.2.2-12 3.2.2-13
+/// - 5.0: [MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-12] [MQTT-3.2.2-13]
 #[test]
 fn everything_is_offered() {
     let broker = Broker::shared();
@@ -23,7 +23,7 @@ fn everything_is_offered() {
 }
 
 /// A message that is larger than the client takes is not sent to it, and counts as sent; others follow.
-/// - 5.0: 3.1.2-24 3.1.2-25
+/// - 5.0: [MQTT-3.1.2-24] [MQTT-3.1.2-25]
 #[test]
 fn what_is_too_large_is_not_sent() {
     let broker = Broker::shared();
@@ -57,7 +57,9 @@ fn what_is_too_large_is_not_sent() {
 }
 
 /// No packet of the server exceeds the client's maximum, whatever it could say in it.
-/// - 5.0: 3.1.2-24 3.2.2-19 3.2.2-20 3.4.2-2 3.4.2-3 3.5.2-2 3.5.2-3 3.6.2-2 3.6.2-3 3.7.2-2 3.7.2-3 3.9.2-1 3.9.2-2 3.11.2-1 3.11.2-2 3.14.2-3 3.14.2-4
+/// - 5.0: [MQTT-3.1.2-24] [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2]
+///   [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1]
+///   [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.14.2-3] [MQTT-3.14.2-4]
 #[test]
 fn the_server_is_brief_if_asked() {
     let Some(broker) = Broker::alone() else { return };
@@ -83,7 +85,7 @@ fn the_server_is_brief_if_asked() {
 }
 
 /// Without "request problem information" there are no reasons in words, except in CONNACK and DISCONNECT.
-/// - 5.0: 3.1.2-29
+/// - 5.0: [MQTT-3.1.2-29]
 #[test]
 fn problems_are_told_in_words_if_asked() {
     let Some(broker) = Broker::alone() else { return };
@@ -106,8 +108,8 @@ fn problems_are_told_in_words_if_asked() {
 }
 
 /// A packet larger than the server says it takes ends the connection before it is there; the code says why.
-/// - 5.0: 3.2.2-15 4.13.1-1
-/// - 3.1.1: 4.8.0-1
+/// - 5.0: [MQTT-3.2.2-15] [MQTT-4.13.1-1]
+/// - 3.1.1: [MQTT-4.8.0-1]
 #[test]
 fn the_server_has_a_maximum_packet_size() {
     let broker = Broker::shared();
@@ -142,7 +144,7 @@ fn the_server_has_a_maximum_packet_size() {
 }
 
 /// A client that has more messages under way than the server's receive maximum is thrown out.
-/// - 5.0: 3.3.4-7 4.13.1-1
+/// - 5.0: [MQTT-3.3.4-7] [MQTT-4.13.1-1]
 #[test]
 fn the_server_has_a_receive_maximum() {
     let broker = Broker::shared();

@@ -22,8 +22,9 @@ pub(crate) fn every_property() -> Vec<Property> {
 }
 
 /// The answer is that of the message's QoS, for its identifier; PUBREL is answered with PUBCOMP.
-/// - 5.0: 2.2.1-5 3.3.4-1 3.4.2-1 3.5.2-1 3.7.2-1 4.3.2-4 4.3.3-8 4.3.3-11
-/// - 3.1.1: 2.3.1-6 3.3.4-1 4.3.2-2 4.3.3-2
+/// - 5.0: [MQTT-2.2.1-5] [MQTT-3.3.4-1] [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.7.2-1] [MQTT-4.3.2-4]
+///   [MQTT-4.3.3-8] [MQTT-4.3.3-11]
+/// - 3.1.1: [MQTT-2.3.1-6] [MQTT-3.3.4-1] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
 #[test]
 fn a_message_is_answered_by_its_qos() {
     under_both(|broker, version| {
@@ -43,8 +44,9 @@ fn a_message_is_answered_by_its_qos() {
 }
 
 /// A message of each QoS arrives as it was, first of all without DUP; QoS 0 has no packet identifier.
-/// - 5.0: 2.2.1-2 2.2.1-4 3.3.1-2 4.3.1-1 4.3.2-1 4.3.2-2 4.3.3-1 4.3.3-2 4.3.3-4 3.6.2-1
-/// - 3.1.1: 2.3.1-4 2.3.1-5 3.3.1-2 4.3.1-1 4.3.2-1 4.3.3-1
+/// - 5.0: [MQTT-2.2.1-2] [MQTT-2.2.1-4] [MQTT-3.3.1-2] [MQTT-4.3.1-1] [MQTT-4.3.2-1] [MQTT-4.3.2-2]
+///   [MQTT-4.3.3-1] [MQTT-4.3.3-2] [MQTT-4.3.3-4] [MQTT-3.6.2-1]
+/// - 3.1.1: [MQTT-2.3.1-4] [MQTT-2.3.1-5] [MQTT-3.3.1-2] [MQTT-4.3.1-1] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
 #[test]
 fn a_message_arrives_as_it_was() {
     under_both(|broker, version| {
@@ -66,8 +68,8 @@ fn a_message_arrives_as_it_was() {
 }
 
 /// The identifier of a message of QoS 1 or 2, of SUBSCRIBE and of UNSUBSCRIBE is not 0.
-/// - 5.0: 2.2.1-3 4.13.1-1
-/// - 3.1.1: 2.3.1-1 4.8.0-1
+/// - 5.0: [MQTT-2.2.1-3] [MQTT-4.13.1-1]
+/// - 3.1.1: [MQTT-2.3.1-1] [MQTT-4.8.0-1]
 #[test]
 fn packet_identifier_zero_is_an_error() {
     under_both(|broker, version| {
@@ -82,8 +84,8 @@ fn packet_identifier_zero_is_an_error() {
 }
 
 /// QoS 3 does not exist, and QoS 0 is never a duplicate.
-/// - 5.0: 3.3.1-2 3.3.1-4 4.13.1-1
-/// - 3.1.1: 3.3.1-2 3.3.1-4 4.8.0-1
+/// - 5.0: [MQTT-3.3.1-2] [MQTT-3.3.1-4] [MQTT-4.13.1-1]
+/// - 3.1.1: [MQTT-3.3.1-2] [MQTT-3.3.1-4] [MQTT-4.8.0-1]
 #[test]
 fn impossible_flags_are_an_error() {
     under_both(|broker, version| {
@@ -97,8 +99,8 @@ fn impossible_flags_are_an_error() {
 }
 
 /// DUP says something about one connection only. After PUBACK the identifier is free, whatever DUP says.
-/// - 5.0: 3.3.1-3 4.3.2-5
-/// - 3.1.1: 3.3.1-3 4.3.2-2
+/// - 5.0: [MQTT-3.3.1-3] [MQTT-4.3.2-5]
+/// - 3.1.1: [MQTT-3.3.1-3] [MQTT-4.3.2-2]
 #[test]
 fn dup_is_not_passed_on() {
     under_both(|broker, version| {
@@ -117,8 +119,8 @@ fn dup_is_not_passed_on() {
 }
 
 /// Until PUBREL, a message of QoS 2 with the same identifier is the same message; after PUBCOMP it is a new one.
-/// - 5.0: 4.3.3-10 4.3.3-11 4.3.3-12
-/// - 3.1.1: 4.3.3-2
+/// - 5.0: [MQTT-4.3.3-10] [MQTT-4.3.3-11] [MQTT-4.3.3-12]
+/// - 3.1.1: [MQTT-4.3.3-2]
 #[test]
 fn qos_2_arrives_once() {
     under_both(|broker, version| {
@@ -130,7 +132,8 @@ fn qos_2_arrives_once() {
         let again = Publish { dup: true, ..message.clone() };
         publisher.send(&message.bytes(version));
         publisher.ack(PUBREC, 5);
-        let times = if broker.is_mosquitto_which("closes at the second repetition under 5.0") { 1 } else { 3 };
+        let times =
+            if broker.is_mosquitto_which("closes at the second repetition under 5.0") { 1 } else { 3 };
         for _ in 0..times {
             publisher.send(&again.bytes(version));
             publisher.ack(PUBREC, 5);
@@ -152,8 +155,8 @@ fn qos_2_arrives_once() {
 }
 
 /// PUBREL for what the server has never seen is answered all the same; MQTT 5.0 says so with a code.
-/// - 5.0: 4.3.3-11 3.7.2-1
-/// - 3.1.1: 4.3.3-2
+/// - 5.0: [MQTT-4.3.3-11] [MQTT-3.7.2-1]
+/// - 3.1.1: [MQTT-4.3.3-2]
 #[test]
 fn an_unknown_release_is_answered() {
     under_both(|broker, version| {
@@ -170,8 +173,8 @@ fn an_unknown_release_is_answered() {
 }
 
 /// A message goes out with the lower of its own QoS and the subscription's.
-/// - 5.0: 3.8.4-8
-/// - 3.1.1: 3.8.4-6
+/// - 5.0: [MQTT-3.8.4-8]
+/// - 3.1.1: [MQTT-3.8.4-6]
 #[test]
 fn the_lower_qos_counts() {
     under_both(|broker, version| {
@@ -189,7 +192,7 @@ fn the_lower_qos_counts() {
 }
 
 /// Properties arrive as they were, user properties in their order, nothing is added; QoS makes no difference.
-/// - 5.0: 3.3.2-4 3.3.2-15 3.3.2-16 3.3.2-17 3.3.2-18 3.3.2-20
+/// - 5.0: [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
 #[test]
 fn properties_arrive_as_they_were() {
     let broker = Broker::shared();
@@ -218,7 +221,7 @@ fn properties_arrive_as_they_were() {
 }
 
 /// Response topic and content type are texts, and a response topic is a topic.
-/// - 5.0: 3.3.2-13 3.3.2-14 3.3.2-19 1.5.7-1 4.13.1-1
+/// - 5.0: [MQTT-3.3.2-13] [MQTT-3.3.2-14] [MQTT-3.3.2-19] [MQTT-1.5.7-1] [MQTT-4.13.1-1]
 #[test]
 fn texts_of_a_message_are_texts() {
     let broker = Broker::shared();
@@ -246,7 +249,7 @@ fn texts_of_a_message_are_texts() {
 }
 
 /// A client does not send subscription identifiers.
-/// - 5.0: 3.3.4-6 4.13.1-1
+/// - 5.0: [MQTT-3.3.4-6] [MQTT-4.13.1-1]
 #[test]
 fn a_client_sends_no_subscription_identifier() {
     let broker = Broker::shared();
@@ -258,13 +261,14 @@ fn a_client_sends_no_subscription_identifier() {
 }
 
 /// A topic name has no wildcards, is a text, and not empty.
-/// - 5.0: 3.3.2-1 3.3.2-2 4.7.0-1 4.7.3-1 4.7.3-2 1.5.4-1 1.5.4-2
-/// - 3.1.1: 3.3.2-1 3.3.2-2 4.7.1-1 4.7.3-1 4.7.3-2 1.5.3-1 1.5.3-2
+/// - 5.0: [MQTT-3.3.2-1] [MQTT-3.3.2-2] [MQTT-4.7.0-1] [MQTT-4.7.3-1] [MQTT-4.7.3-2] [MQTT-1.5.4-1]
+///   [MQTT-1.5.4-2]
+/// - 3.1.1: [MQTT-3.3.2-1] [MQTT-3.3.2-2] [MQTT-4.7.1-1] [MQTT-4.7.3-1] [MQTT-4.7.3-2] [MQTT-1.5.3-1]
+///   [MQTT-1.5.3-2]
 #[test]
 fn a_topic_name_is_one() {
     under_both(|broker, version| {
-        let wrong: [&[u8]; 8] =
-            [b"a/+/b", b"a/#", b"#", b"+", b"", b"a\0b", b"a/\xff/b", b"\xed\xa0\x80"];
+        let wrong: [&[u8]; 8] = [b"a/+/b", b"a/#", b"#", b"+", b"", b"a\0b", b"a/\xff/b", b"\xed\xa0\x80"];
         let wrong = wrong.map(|topic| {
             let body = Bytes::default().sized(topic);
             let body = if version == Version::V5 { body.properties(&[]) } else { body };
@@ -284,7 +288,7 @@ fn alias_maximum(connack: &wire::Connack) -> u16 {
 }
 
 /// All aliases up to the announced maximum work, can be set anew, and end with the connection.
-/// - 5.0: 3.3.2-7 3.3.2-12
+/// - 5.0: [MQTT-3.3.2-7] [MQTT-3.3.2-12]
 #[test]
 fn aliases_of_a_client() {
     let broker = Broker::shared();
@@ -321,7 +325,7 @@ fn aliases_of_a_client() {
 }
 
 /// Alias 0, one above the maximum, and one that was never set are errors, each with its code.
-/// - 5.0: 3.3.2-8 3.3.2-9 3.2.2-17 4.13.1-1
+/// - 5.0: [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.2.2-17] [MQTT-4.13.1-1]
 #[test]
 fn wrong_aliases_are_errors() {
     let broker = Broker::shared();
@@ -342,7 +346,7 @@ fn wrong_aliases_are_errors() {
 }
 
 /// The server uses no alias above the client's maximum, and none at all where there is no maximum.
-/// - 5.0: 3.1.2-26 3.1.2-27 3.3.2-8 3.3.2-11
+/// - 5.0: [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-8] [MQTT-3.3.2-11]
 #[test]
 fn aliases_of_the_server() {
     let broker = Broker::shared();
@@ -350,7 +354,8 @@ fn aliases_of_the_server() {
     let mut readers: Vec<(u16, Client)> = Vec::new();
     for maximum in [None, Some(0), Some(2)] {
         let connect = connect(broker, Version::V5);
-        let connect = maximum.into_iter().fold(connect, |c, m| c.with_property(Property::TopicAliasMaximum(m)));
+        let connect =
+            maximum.into_iter().fold(connect, |c, m| c.with_property(Property::TopicAliasMaximum(m)));
         let mut reader = connect.open(broker);
         reader.subscribe(&format!("{topic}/+"), 0);
         readers.push((maximum.unwrap_or(0), reader));
@@ -376,7 +381,7 @@ fn aliases_of_the_server() {
 }
 
 /// A message that waits longer than its expiry interval is not delivered; another says how much is left of it.
-/// - 5.0: 3.3.2-5 3.3.2-6
+/// - 5.0: [MQTT-3.3.2-5] [MQTT-3.3.2-6]
 #[test]
 fn messages_expire() {
     let broker = Broker::shared();
@@ -416,7 +421,7 @@ fn messages_expire() {
 }
 
 /// What was sent once does not expire any more; nor does an exchange of QoS 2 that a client has begun.
-/// - 5.0: 4.3.3-7 4.3.3-13
+/// - 5.0: [MQTT-4.3.3-7] [MQTT-4.3.3-13]
 #[test]
 fn what_was_sent_does_not_expire() {
     let broker = Broker::shared();
@@ -448,8 +453,8 @@ fn what_was_sent_does_not_expire() {
 
 /// Who may not publish is told under MQTT 5.0; under 3.1.1 it is acknowledged or cut off. Nobody gets the message. The
 /// identifier is free again.
-/// - 5.0: 3.4.2-1 3.5.2-1 4.3.3-9 3.3.4-1
-/// - 3.1.1: 3.3.5-2
+/// - 5.0: [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-4.3.3-9] [MQTT-3.3.4-1]
+/// - 3.1.1: [MQTT-3.3.5-2]
 #[test]
 fn a_forbidden_message_goes_nowhere() {
     let Some(broker) = Broker::alone() else { return };

@@ -5,8 +5,8 @@ use super::client::{connect, unique};
 use super::wire::{self, BOTH, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Property, Publish, Version};
 
 /// Retained messages survive, removed ones stay removed.
-/// - 5.0: 3.3.1-5 3.3.1-6 3.3.1-7
-/// - 3.1.1: 3.3.1-5 3.3.1-10 3.3.1-11 3.1.2-7
+/// - 5.0: [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+/// - 3.1.1: [MQTT-3.3.1-5] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.1.2-7]
 #[test]
 fn retained_messages_survive() {
     let Some(mut broker) = Broker::alone() else { return };
@@ -25,7 +25,8 @@ fn retained_messages_survive() {
         assert!(got.retain);
         if version == Version::V5 {
             assert!(got.properties.contains(&Property::user("k", "v")), "{got:?}");
-            let left = got.properties.iter().any(|property| matches!(property, Property::MessageExpiry(900..=1000)));
+            let left =
+                got.properties.iter().any(|property| matches!(property, Property::MessageExpiry(900..=1000)));
             assert!(left, "{got:?}");
         }
         reader.quiet();
@@ -33,8 +34,10 @@ fn retained_messages_survive() {
 }
 
 /// Sessions survive: subscriptions with their options, queued messages, and what was under way, with its identifiers.
-/// - 5.0: 3.1.2-5 3.1.2-23 4.1.0-1 4.3.2-3 4.3.3-3 4.3.3-5 4.3.3-6 4.4.0-1 4.5.0-1
-/// - 3.1.1: 3.1.2-4 3.1.2-5 4.1.0-1 4.3.2-1 4.3.3-1 4.4.0-1 4.5.0-1
+/// - 5.0: [MQTT-3.1.2-5] [MQTT-3.1.2-23] [MQTT-4.1.0-1] [MQTT-4.3.2-3] [MQTT-4.3.3-3] [MQTT-4.3.3-5]
+///   [MQTT-4.3.3-6] [MQTT-4.4.0-1] [MQTT-4.5.0-1]
+/// - 3.1.1: [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-4.1.0-1] [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.4.0-1]
+///   [MQTT-4.5.0-1]
 #[test]
 fn sessions_survive() {
     let Some(mut broker) = Broker::alone() else { return };
@@ -42,7 +45,8 @@ fn sessions_survive() {
         let topic = unique("session");
         let session = connect(&broker, version).persistent();
         let mut reader = session.open(&broker);
-        let properties: &[Property] = if version == Version::V5 { &[Property::SubscriptionId(9)] } else { &[] };
+        let properties: &[Property] =
+            if version == Version::V5 { &[Property::SubscriptionId(9)] } else { &[] };
         assert_eq!(reader.try_subscribe(&topic, 2, properties), 2);
         let mut publisher = connect(&broker, version).open(&broker);
         for (text, qos) in [("1", 1), ("2", 2), ("3", 2), ("4", 1)] {
@@ -83,8 +87,8 @@ fn sessions_survive() {
 }
 
 /// An exchange of QoS 2 that a client has begun is known after a restart: no message comes twice.
-/// - 5.0: 4.3.3-10 4.1.0-1 4.4.0-1
-/// - 3.1.1: 4.3.3-2 4.1.0-1 4.4.0-1
+/// - 5.0: [MQTT-4.3.3-10] [MQTT-4.1.0-1] [MQTT-4.4.0-1]
+/// - 3.1.1: [MQTT-4.3.3-2] [MQTT-4.1.0-1] [MQTT-4.4.0-1]
 #[test]
 fn begun_exchanges_survive() {
     let Some(mut broker) = Broker::alone() else { return };
@@ -115,8 +119,8 @@ fn begun_exchanges_survive() {
 }
 
 /// A session that is not to be kept is not there after a restart, and one that was given up neither.
-/// - 5.0: 4.1.0-2 3.1.2-4
-/// - 3.1.1: 3.1.2-6 3.2.2-3
+/// - 5.0: [MQTT-4.1.0-2] [MQTT-3.1.2-4]
+/// - 3.1.1: [MQTT-3.1.2-6] [MQTT-3.2.2-3]
 #[test]
 fn ended_sessions_stay_ended() {
     let Some(mut broker) = Broker::alone() else { return };

@@ -9,8 +9,8 @@ const AS_PUBLISHED: u8 = 0x08;
 
 /// The last retained message of each topic comes with a new subscription, its flag set; an older one is replaced,
 /// whatever its QoS.
-/// - 5.0: 3.3.1-5 3.3.1-9 3.3.2-3
-/// - 3.1.1: 3.3.1-5 3.3.1-6 3.3.1-7 3.3.1-8 3.3.2-3
+/// - 5.0: [MQTT-3.3.1-5] [MQTT-3.3.1-9] [MQTT-3.3.2-3]
+/// - 3.1.1: [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-8] [MQTT-3.3.2-3]
 #[test]
 fn the_last_retained_message_is_kept() {
     under_both(|broker, version| {
@@ -25,7 +25,8 @@ fn the_last_retained_message_is_kept() {
         let mut got: Vec<_> = (0..2).map(|_| reader.publish()).collect();
         got.iter().for_each(|message| reader.accept(message));
         got.sort_by(|one, two| one.topic.cmp(&two.topic));
-        let facts: Vec<_> = got.iter().map(|m| (m.topic.as_str(), m.text(), m.qos, m.retain, m.dup)).collect();
+        let facts: Vec<_> =
+            got.iter().map(|m| (m.topic.as_str(), m.text(), m.qos, m.retain, m.dup)).collect();
         assert_eq!(facts, [(a.as_str(), "new", 1, true, false), (b.as_str(), "of b", 2, true, false)]);
         reader.quiet();
         // One of QoS 0 replaces it too.
@@ -38,8 +39,8 @@ fn the_last_retained_message_is_kept() {
 }
 
 /// An empty payload removes the retained message, is not kept itself, and reaches who is subscribed.
-/// - 5.0: 3.3.1-6 3.3.1-7
-/// - 3.1.1: 3.3.1-10 3.3.1-11
+/// - 5.0: [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+/// - 3.1.1: [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 #[test]
 fn an_empty_payload_removes() {
     under_both(|broker, version| {
@@ -58,8 +59,8 @@ fn an_empty_payload_removes() {
 }
 
 /// A message without the flag leaves the retained one alone.
-/// - 5.0: 3.3.1-8
-/// - 3.1.1: 3.3.1-12
+/// - 5.0: [MQTT-3.3.1-8]
+/// - 3.1.1: [MQTT-3.3.1-12]
 #[test]
 fn a_plain_message_is_not_retained() {
     under_both(|broker, version| {
@@ -80,8 +81,8 @@ fn a_plain_message_is_not_retained() {
 }
 
 /// A message that matches an established subscription has its flag cleared.
-/// - 5.0: 3.3.1-12
-/// - 3.1.1: 3.3.1-9
+/// - 5.0: [MQTT-3.3.1-12]
+/// - 3.1.1: [MQTT-3.3.1-9]
 #[test]
 fn the_flag_is_cleared_for_who_is_there() {
     under_both(|broker, version| {
@@ -97,7 +98,7 @@ fn the_flag_is_cleared_for_who_is_there() {
 }
 
 /// With "retain as published" the flag stays as it came.
-/// - 5.0: 3.3.1-13
+/// - 5.0: [MQTT-3.3.1-13]
 #[test]
 fn the_flag_stays_if_asked() {
     let broker = Broker::shared();
@@ -112,7 +113,7 @@ fn the_flag_stays_if_asked() {
 }
 
 /// Retain handling: 0 sends at every subscribe, 1 only for a new subscription, 2 never.
-/// - 5.0: 3.3.1-9 3.3.1-10 3.3.1-11 3.8.4-4
+/// - 5.0: [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.8.4-4]
 #[test]
 fn retain_handling() {
     let broker = Broker::shared();
@@ -137,7 +138,7 @@ fn retain_handling() {
 }
 
 /// Under 3.1.1 subscribing again sends the retained messages again.
-/// - 3.1.1: 3.8.4-3 3.3.1-6
+/// - 3.1.1: [MQTT-3.8.4-3] [MQTT-3.3.1-6]
 #[test]
 fn subscribing_again_sends_retained_again() {
     let broker = Broker::shared();
@@ -152,7 +153,8 @@ fn subscribing_again_sends_retained_again() {
 }
 
 /// A retained message keeps its properties, with the subscription's identifier added.
-/// - 5.0: 3.3.2-4 3.3.2-15 3.3.2-16 3.3.2-17 3.3.2-18 3.3.2-20 3.3.4-3
+/// - 5.0: [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20]
+///   [MQTT-3.3.4-3]
 #[test]
 fn a_retained_message_keeps_its_properties() {
     let broker = Broker::shared();

@@ -7,8 +7,8 @@ use super::client::{connect, under_both, unique};
 use super::wire::{Property, Publish, Version};
 
 /// A clean start forgets subscriptions and messages, and says that nothing was there.
-/// - 5.0: 3.1.2-4 3.1.4-4 3.2.2-2
-/// - 3.1.1: 3.1.2-6 3.1.4-3 3.2.2-1
+/// - 5.0: [MQTT-3.1.2-4] [MQTT-3.1.4-4] [MQTT-3.2.2-2]
+/// - 3.1.1: [MQTT-3.1.2-6] [MQTT-3.1.4-3] [MQTT-3.2.2-1]
 #[test]
 fn a_clean_start_forgets() {
     under_both(|broker, version| {
@@ -35,8 +35,10 @@ fn a_clean_start_forgets() {
 }
 
 /// A kept session comes back with its subscriptions and the messages of QoS 1 and 2 that it missed, in order.
-/// - 5.0: 3.1.2-5 3.1.2-6 3.1.2-23 3.1.3-2 3.2.2-3 4.1.0-1 4.5.0-1
-/// - 3.1.1: 3.1.2-4 3.1.2-5 3.1.3-2 3.2.2-2 3.2.2-3 4.1.0-1 4.1.0-2 4.5.0-1
+/// - 5.0: [MQTT-3.1.2-5] [MQTT-3.1.2-6] [MQTT-3.1.2-23] [MQTT-3.1.3-2] [MQTT-3.2.2-3] [MQTT-4.1.0-1]
+///   [MQTT-4.5.0-1]
+/// - 3.1.1: [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.3-2] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-4.1.0-1]
+///   [MQTT-4.1.0-2] [MQTT-4.5.0-1]
 #[test]
 fn a_kept_session_comes_back() {
     under_both(|broker, version| {
@@ -66,7 +68,7 @@ fn a_kept_session_comes_back() {
 }
 
 /// Without an expiry interval, and with 0, the session ends with its connection.
-/// - 5.0: 4.1.0-2 3.2.2-3
+/// - 5.0: [MQTT-4.1.0-2] [MQTT-3.2.2-3]
 #[test]
 fn a_session_without_expiry_ends_at_once() {
     let broker = Broker::shared();
@@ -83,7 +85,7 @@ fn a_session_without_expiry_ends_at_once() {
 
 /// A session is there until its expiry interval has passed since the connection closed, and not afterwards. While it is
 /// connected it does not expire.
-/// - 5.0: 3.1.2-23 4.1.0-1 4.1.0-2
+/// - 5.0: [MQTT-3.1.2-23] [MQTT-4.1.0-1] [MQTT-4.1.0-2]
 #[test]
 fn a_session_expires() {
     let broker = Broker::shared();
@@ -103,7 +105,7 @@ fn a_session_expires() {
 }
 
 /// DISCONNECT may change the expiry interval: to nothing, or to more, unless it was nothing.
-/// - 5.0: 4.1.0-2 3.1.2-23 4.13.1-1
+/// - 5.0: [MQTT-4.1.0-2] [MQTT-3.1.2-23] [MQTT-4.13.1-1]
 #[test]
 fn disconnect_changes_the_expiry() {
     let broker = Broker::shared();
@@ -122,8 +124,8 @@ fn disconnect_changes_the_expiry() {
 }
 
 /// A second connection with a client identifier throws the first one out, and goes on with its session.
-/// - 5.0: 3.1.4-3 3.1.2-5 3.14.2-1
-/// - 3.1.1: 3.1.4-2 3.1.2-4
+/// - 5.0: [MQTT-3.1.4-3] [MQTT-3.1.2-5] [MQTT-3.14.2-1]
+/// - 3.1.1: [MQTT-3.1.4-2] [MQTT-3.1.2-4]
 #[test]
 fn a_second_connection_takes_over() {
     under_both(|broker, version| {
@@ -148,8 +150,8 @@ fn a_second_connection_takes_over() {
 }
 
 /// Retained messages belong to no session.
-/// - 5.0: 3.3.1-5
-/// - 3.1.1: 3.1.2-7
+/// - 5.0: [MQTT-3.3.1-5]
+/// - 3.1.1: [MQTT-3.1.2-7]
 #[test]
 fn retained_messages_outlive_sessions() {
     under_both(|broker, version| {

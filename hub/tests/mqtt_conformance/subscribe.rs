@@ -9,8 +9,10 @@ use super::wire::{self, Bytes, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Property
 const NO_LOCAL: u8 = 0x04;
 
 /// One SUBACK for all filters: its identifier, a code for each, in their order.
-/// - 5.0: 2.2.1-6 3.8.4-1 3.8.4-2 3.8.4-5 3.8.4-6 3.8.4-7 3.9.3-1 3.9.3-2
-/// - 3.1.1: 2.3.1-7 3.8.4-1 3.8.4-2 3.8.4-4 3.8.4-5 3.9.3-1 3.9.3-2
+/// - 5.0: [MQTT-2.2.1-6] [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.8.4-7]
+///   [MQTT-3.9.3-1] [MQTT-3.9.3-2]
+/// - 3.1.1: [MQTT-2.3.1-7] [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-3.8.4-4] [MQTT-3.8.4-5] [MQTT-3.9.3-1]
+///   [MQTT-3.9.3-2]
 #[test]
 fn every_filter_has_its_code() {
     under_both(|broker, version| {
@@ -21,7 +23,9 @@ fn every_filter_has_its_code() {
         for id in [1, 65_535] {
             client.send(&wire::subscribe(version, id, &[], &filters));
             match client.next() {
-                Packet::Suback { id: got, codes, .. } => assert_eq!((got, codes), (id, vec![2, 0, 1, 1, 0, 2])),
+                Packet::Suback { id: got, codes, .. } => {
+                    assert_eq!((got, codes), (id, vec![2, 0, 1, 1, 0, 2]))
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -34,8 +38,8 @@ fn every_filter_has_its_code() {
 }
 
 /// What a client may not read is refused with a code; the other filters of the packet are granted.
-/// - 5.0: 3.8.4-6 3.8.4-7 3.9.3-1 3.9.3-2
-/// - 3.1.1: 3.8.4-5 3.9.3-1 3.9.3-2
+/// - 5.0: [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1] [MQTT-3.9.3-2]
+/// - 3.1.1: [MQTT-3.8.4-5] [MQTT-3.9.3-1] [MQTT-3.9.3-2]
 #[test]
 fn a_refused_filter_has_its_code() {
     let Some(broker) = Broker::alone() else { return };
@@ -55,8 +59,10 @@ fn a_refused_filter_has_its_code() {
 }
 
 /// SUBSCRIBE and UNSUBSCRIBE without a filter, with one that is no text, or cut off.
-/// - 5.0: 3.8.3-1 3.8.3-2 3.10.3-1 3.10.3-2 1.5.4-1 1.5.4-2 4.13.1-1
-/// - 3.1.1: 3.8.3-1 3.8.3-3 3.10.3-1 3.10.3-2 1.5.3-1 1.5.3-2 4.8.0-1
+/// - 5.0: [MQTT-3.8.3-1] [MQTT-3.8.3-2] [MQTT-3.10.3-1] [MQTT-3.10.3-2] [MQTT-1.5.4-1] [MQTT-1.5.4-2]
+///   [MQTT-4.13.1-1]
+/// - 3.1.1: [MQTT-3.8.3-1] [MQTT-3.8.3-3] [MQTT-3.10.3-1] [MQTT-3.10.3-2] [MQTT-1.5.3-1] [MQTT-1.5.3-2]
+///   [MQTT-4.8.0-1]
 #[test]
 fn filters_are_texts_and_not_missing() {
     under_both(|broker, version| {
@@ -80,8 +86,8 @@ fn filters_are_texts_and_not_missing() {
 }
 
 /// Reserved bits, QoS 3 and retain handling 3 in the options.
-/// - 5.0: 3.8.3-5 4.13.1-1
-/// - 3.1.1: 3.8.3-4 4.8.0-1
+/// - 5.0: [MQTT-3.8.3-5] [MQTT-4.13.1-1]
+/// - 3.1.1: [MQTT-3.8.3-4] [MQTT-4.8.0-1]
 #[test]
 fn options_are_checked() {
     under_both(|broker, version| {
@@ -96,7 +102,7 @@ fn options_are_checked() {
 }
 
 /// With "no local" a client does not hear itself; others do.
-/// - 5.0: 3.8.3-3
+/// - 5.0: [MQTT-3.8.3-3]
 #[test]
 fn no_local() {
     let broker = Broker::shared();
@@ -116,7 +122,7 @@ fn no_local() {
 }
 
 /// "No local" makes no sense for a shared subscription.
-/// - 5.0: 3.8.3-4 4.13.1-1
+/// - 5.0: [MQTT-3.8.3-4] [MQTT-4.13.1-1]
 #[test]
 fn no_local_is_not_shared() {
     let broker = Broker::shared();
@@ -128,8 +134,8 @@ fn no_local_is_not_shared() {
 }
 
 /// A second subscription to a filter replaces the first: one message, by the new options.
-/// - 5.0: 3.8.4-3
-/// - 3.1.1: 3.8.4-3
+/// - 5.0: [MQTT-3.8.4-3]
+/// - 3.1.1: [MQTT-3.8.4-3]
 #[test]
 fn a_subscription_is_replaced() {
     under_both(|broker, version| {
@@ -155,8 +161,8 @@ fn a_subscription_is_replaced() {
 }
 
 /// While a subscription is replaced no message is lost.
-/// - 5.0: 3.8.4-4
-/// - 3.1.1: 3.8.4-3
+/// - 5.0: [MQTT-3.8.4-4]
+/// - 3.1.1: [MQTT-3.8.4-3]
 #[test]
 fn replacing_loses_nothing() {
     under_both(|broker, version| {
@@ -189,8 +195,8 @@ fn replacing_loses_nothing() {
 }
 
 /// Of overlapping subscriptions, the highest QoS counts.
-/// - 5.0: 3.3.4-2
-/// - 3.1.1: 3.3.5-1
+/// - 5.0: [MQTT-3.3.4-2]
+/// - 3.1.1: [MQTT-3.3.5-1]
 #[test]
 fn overlapping_subscriptions() {
     under_both(|broker, version| {
@@ -219,13 +225,16 @@ fn overlapping_subscriptions() {
                 }
             }
             assert!(qualities.contains(&qos) && qualities.len() <= 3, "{qualities:?}");
-            assert!(!broker.is_ours() || qualities == [qos], "our choice is one message for all: {qualities:?}");
+            assert!(
+                !broker.is_ours() || qualities == [qos],
+                "our choice is one message for all: {qualities:?}"
+            );
         }
     });
 }
 
 /// A message carries the identifiers of the subscriptions that it came for, all of them, and no others.
-/// - 5.0: 3.3.4-3 3.3.4-4 3.3.4-5
+/// - 5.0: [MQTT-3.3.4-3] [MQTT-3.3.4-4] [MQTT-3.3.4-5]
 #[test]
 fn subscription_identifiers() {
     let broker = Broker::shared();
@@ -251,15 +260,16 @@ fn subscription_identifiers() {
     assert_eq!(identifiers, [1, highest]);
     publisher.say(&format!("{topic}/b/c"), "y", 1);
     assert_eq!(client.hear(&format!("{topic}/b/c"), "y", 1).properties, [Property::SubscriptionId(1)]);
-    let wrong = [vec![Property::SubscriptionId(0)], vec![Property::SubscriptionId(1), Property::SubscriptionId(2)]];
+    let wrong =
+        [vec![Property::SubscriptionId(0)], vec![Property::SubscriptionId(1), Property::SubscriptionId(2)]];
     let wrong = wrong.map(|properties| wire::subscribe(Version::V5, 1, &properties, &[("x", 0)]));
     each_ends_the_connection(broker, Version::V5, &wrong, &[0x82, 0x81]);
 }
 
 /// UNSUBSCRIBE is answered by one UNSUBACK with its identifier, whether there was something to end or not; MQTT 5.0
 /// adds a code for each filter, in their order.
-/// - 5.0: 2.2.1-6 3.10.4-4 3.10.4-5 3.10.4-6 3.11.3-1 3.11.3-2
-/// - 3.1.1: 2.3.1-7 3.10.4-4 3.10.4-5 3.10.4-6
+/// - 5.0: [MQTT-2.2.1-6] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1] [MQTT-3.11.3-2]
+/// - 3.1.1: [MQTT-2.3.1-7] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6]
 #[test]
 fn unsubscribe_is_answered() {
     under_both(|broker, version| {
@@ -281,8 +291,8 @@ fn unsubscribe_is_answered() {
 }
 
 /// Only the same filter ends a subscription, character by character: not one that matches it, nor one that looks alike.
-/// - 5.0: 3.10.4-1 3.10.4-2
-/// - 3.1.1: 3.10.4-1 3.10.4-2
+/// - 5.0: [MQTT-3.10.4-1] [MQTT-3.10.4-2]
+/// - 3.1.1: [MQTT-3.10.4-1] [MQTT-3.10.4-2]
 #[test]
 fn only_the_same_filter_is_unsubscribed() {
     under_both(|broker, version| {
@@ -291,7 +301,9 @@ fn only_the_same_filter_is_unsubscribed() {
         let mut client = connect(broker, version).open(broker);
         client.subscribe(&filter, 1);
         let nothing = if version == Version::V5 { 0x11 } else { 0 };
-        for other in [format!("{topic}/#"), format!("{topic}/x/a"), format!("{topic}/+/A"), format!("{topic}/+/a/")] {
+        for other in
+            [format!("{topic}/#"), format!("{topic}/x/a"), format!("{topic}/+/A"), format!("{topic}/+/a/")]
+        {
             assert_eq!(client.unsubscribe(&other), nothing, "{other}");
         }
         let mut publisher = connect(broker, version).open(broker);
@@ -305,8 +317,8 @@ fn only_the_same_filter_is_unsubscribed() {
 }
 
 /// What the server has begun to send is brought to its end after UNSUBSCRIBE.
-/// - 5.0: 3.10.4-3
-/// - 3.1.1: 3.10.4-3
+/// - 5.0: [MQTT-3.10.4-3]
+/// - 3.1.1: [MQTT-3.10.4-3]
 #[test]
 fn begun_deliveries_survive_unsubscribe() {
     under_both(|broker, version| {
@@ -341,7 +353,7 @@ fn texts(client: &mut Client) -> Vec<String> {
 }
 
 /// A message goes to one member of each group, by the QoS granted to it; groups and plain subscriptions get their own.
-/// - 5.0: 4.8.2-1 4.8.2-3
+/// - 5.0: [MQTT-4.8.2-1] [MQTT-4.8.2-3]
 #[test]
 fn shared_subscriptions() {
     let broker = Broker::shared();
@@ -378,20 +390,31 @@ fn shared_subscriptions() {
 }
 
 /// A share needs a name without wildcards, and a filter.
-/// - 5.0: 4.8.2-1 4.8.2-2
+/// - 5.0: [MQTT-4.8.2-1] [MQTT-4.8.2-2]
 #[test]
 fn a_share_has_name_and_filter() {
     let broker = Broker::shared();
     if broker.is_mosquitto_which("takes most of these for plain filters") {
         return;
     }
-    for filter in ["$share//a", "$share/a+/b", "$share/#/b", "$share/+/b", "$share/a", "$share/a/", "$share/", "$share/g/a#"] {
+    for filter in [
+        "$share//a",
+        "$share/a+/b",
+        "$share/#/b",
+        "$share/+/b",
+        "$share/a",
+        "$share/a/",
+        "$share/",
+        "$share/g/a#",
+    ] {
         let mut client = connect(broker, Version::V5).open(broker);
         client.send(&wire::subscribe(Version::V5, 1, &[], &[(filter, 1)]));
         match client.next_or_end("a refusal") {
             None => {}
             Some(Packet::Suback { codes, .. }) => assert!(codes[0] >= 0x80, "{filter} is granted"),
-            Some(Packet::Disconnect { code, .. }) => assert!(matches!(code, 0x81 | 0x82 | 0x8f), "{code:#04x}"),
+            Some(Packet::Disconnect { code, .. }) => {
+                assert!(matches!(code, 0x81 | 0x82 | 0x8f), "{code:#04x}")
+            }
             Some(other) => panic!("{other:?}"),
         }
     }
@@ -399,7 +422,7 @@ fn a_share_has_name_and_filter() {
 
 /// A message of QoS 2 stays with the member that it was sent to, also when that one is away, and goes to nobody else
 /// when its session ends.
-/// - 5.0: 4.8.2-4 4.8.2-5
+/// - 5.0: [MQTT-4.8.2-4] [MQTT-4.8.2-5]
 #[test]
 fn a_shared_message_stays_with_its_member() {
     let broker = Broker::shared();
@@ -433,7 +456,7 @@ fn a_shared_message_stays_with_its_member() {
 }
 
 /// A member's refusal ends the message: no other member gets it.
-/// - 5.0: 4.8.2-6 4.4.0-2
+/// - 5.0: [MQTT-4.8.2-6] [MQTT-4.4.0-2]
 #[test]
 fn a_shared_message_that_is_refused_is_gone() {
     let broker = Broker::shared();

@@ -5,8 +5,8 @@ use super::client::{connect, under_both, unique};
 use super::wire::{self, Packet, Version};
 
 /// Filters against names.
-/// - 5.0: 3.3.2-3 4.7.0-1 4.7.1-1 4.7.1-2
-/// - 3.1.1: 3.3.2-3 3.8.3-2 4.7.1-2 4.7.1-3
+/// - 5.0: [MQTT-3.3.2-3] [MQTT-4.7.0-1] [MQTT-4.7.1-1] [MQTT-4.7.1-2]
+/// - 3.1.1: [MQTT-3.3.2-3] [MQTT-3.8.3-2] [MQTT-4.7.1-2] [MQTT-4.7.1-3]
 #[test]
 fn filters_match() {
     // Below a level of the test's own; the empty name stands for that level itself.
@@ -39,7 +39,8 @@ fn filters_match() {
             publisher.say(&format!("{root}{name}"), "x", 1);
         }
         for (filter, matches, mut reader) in readers {
-            let mut heard: Vec<String> = reader.drain().into_iter().map(|m| m.topic[root.len()..].into()).collect();
+            let mut heard: Vec<String> =
+                reader.drain().into_iter().map(|m| m.topic[root.len()..].into()).collect();
             heard.sort();
             let mut expected = matches.to_vec();
             expected.sort_unstable();
@@ -49,12 +50,14 @@ fn filters_match() {
 }
 
 /// Wildcards stand alone in their level, `#` at the end; a filter is not empty.
-/// - 5.0: 4.7.1-1 4.7.1-2 4.7.3-1
-/// - 3.1.1: 4.7.1-2 4.7.1-3 4.7.3-1
+/// - 5.0: [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1]
+/// - 3.1.1: [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.7.3-1]
 #[test]
 fn wildcards_have_their_place() {
     under_both(|broker, version| {
-        for filter in ["a#", "a/#/b", "#/a", "#a", "a/b#", "+a", "a+", "a/+b", "a/b+/c", "##", "++", "a/##", ""] {
+        for filter in
+            ["a#", "a/#/b", "#/a", "#a", "a/b#", "+a", "a+", "a/+b", "a/b+/c", "##", "++", "a/##", ""]
+        {
             let mut client = connect(broker, version).open(broker);
             client.send(&wire::subscribe(version, 1, &[], &[(filter, 1)]));
             match client.next_or_end("a refusal") {
@@ -70,8 +73,8 @@ fn wildcards_have_their_place() {
 }
 
 /// A filter that begins with a wildcard does not match what begins with `$`; one that begins with `$` does.
-/// - 5.0: 4.7.2-1
-/// - 3.1.1: 4.7.2-1
+/// - 5.0: [MQTT-4.7.2-1]
+/// - 3.1.1: [MQTT-4.7.2-1]
 #[test]
 fn dollar_topics_are_not_for_wildcards() {
     let Some(broker) = Broker::alone() else { return };
@@ -103,13 +106,24 @@ fn dollar_topics_are_not_for_wildcards() {
 }
 
 /// Names are compared as they are: no case folding, no Unicode normalisation, no trimming; the byte order mark stays.
-/// - 5.0: 4.7.3-4 1.5.4-3
-/// - 3.1.1: 4.7.3-4 1.5.3-3
+/// - 5.0: [MQTT-4.7.3-4] [MQTT-1.5.4-3]
+/// - 3.1.1: [MQTT-4.7.3-4] [MQTT-1.5.3-3]
 #[test]
 fn names_are_taken_literally() {
     let alike = [
-        "caf\u{e9}", "cafe\u{301}", "CAF\u{c9}", "caf\u{e9} ", " caf\u{e9}", "\u{feff}caf\u{e9}", "Ölpumpe", "ÖLPUMPE",
-        "\u{212b}", "\u{c5}", "A\u{30a}", "😀", "a\u{fffd}",
+        "caf\u{e9}",
+        "cafe\u{301}",
+        "CAF\u{c9}",
+        "caf\u{e9} ",
+        " caf\u{e9}",
+        "\u{feff}caf\u{e9}",
+        "Ölpumpe",
+        "ÖLPUMPE",
+        "\u{212b}",
+        "\u{c5}",
+        "A\u{30a}",
+        "😀",
+        "a\u{fffd}",
     ];
     under_both(|broker, version| {
         let root = unique("literal");
@@ -131,8 +145,8 @@ fn names_are_taken_literally() {
 }
 
 /// A topic may be long and deep.
-/// - 5.0: 4.7.3-3
-/// - 3.1.1: 4.7.3-3
+/// - 5.0: [MQTT-4.7.3-3]
+/// - 3.1.1: [MQTT-4.7.3-3]
 #[test]
 fn long_topics_are_served() {
     under_both(|broker, version| {

@@ -28,7 +28,10 @@ struct WebSocket {
 }
 
 /// Asks for an upgrade with these subprotocols; status line, headers in lower case, and the connection.
-fn upgrade(address: SocketAddr, protocols: Option<&str>) -> (String, Vec<(String, String)>, TcpStream, Vec<u8>) {
+fn upgrade(
+    address: SocketAddr,
+    protocols: Option<&str>,
+) -> (String, Vec<(String, String)>, TcpStream, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -64,7 +67,8 @@ impl WebSocket {
         let (status, headers, stream, received) = upgrade(address, Some(protocols));
         assert!(status.starts_with("HTTP/1.1 101"), "{status}");
         let header = |name: &str| {
-            let mut values = headers.iter().filter(|(header, _)| header == name).map(|(_, value)| value.as_str());
+            let mut values =
+                headers.iter().filter(|(header, _)| header == name).map(|(_, value)| value.as_str());
             (values.next(), values.next())
         };
         assert_eq!(header("sec-websocket-accept"), (Some(ACCEPT), None));
@@ -171,8 +175,8 @@ impl WebSocket {
 }
 
 /// The server picks the subprotocol `mqtt` among others, and speaks both versions behind it.
-/// - 5.0: 6.0.0-4 4.2-1
-/// - 3.1.1: 6.0.0-4 7.1.1-1
+/// - 5.0: [MQTT-6.0.0-4] [MQTT-4.2-1]
+/// - 3.1.1: [MQTT-6.0.0-4] [MQTT-7.1.1-1]
 #[test]
 fn the_subprotocol_is_mqtt() {
     let broker = Broker::shared();
@@ -189,20 +193,21 @@ fn the_subprotocol_is_mqtt() {
 }
 
 /// To a client that does not offer `mqtt`, the server does not say that it speaks what was offered.
-/// - 5.0: 6.0.0-3 6.0.0-4
-/// - 3.1.1: 6.0.0-3 6.0.0-4
+/// - 5.0: [MQTT-6.0.0-3] [MQTT-6.0.0-4]
+/// - 3.1.1: [MQTT-6.0.0-3] [MQTT-6.0.0-4]
 #[test]
 fn no_other_subprotocol_is_picked() {
     let broker = Broker::shared();
     let Some(address) = broker.websocket else { return };
     let (status, headers, ..) = upgrade(address, Some("chat, soap"));
-    let picked = headers.iter().find(|(name, _)| name == "sec-websocket-protocol").map(|(_, value)| value.as_str());
+    let picked =
+        headers.iter().find(|(name, _)| name == "sec-websocket-protocol").map(|(_, value)| value.as_str());
     assert!(!status.contains(" 101 ") || picked.is_none_or(|picked| picked == "mqtt"), "{status} {picked:?}");
 }
 
 /// Frames are not packets: several packets in one, one in several, also in fragments with control frames in between.
-/// - 5.0: 6.0.0-1 6.0.0-2
-/// - 3.1.1: 6.0.0-1 6.0.0-2
+/// - 5.0: [MQTT-6.0.0-1] [MQTT-6.0.0-2]
+/// - 3.1.1: [MQTT-6.0.0-1] [MQTT-6.0.0-2]
 #[test]
 fn frames_are_not_packets() {
     let broker = Broker::shared();
@@ -259,8 +264,8 @@ fn frames_are_not_packets() {
 }
 
 /// Text frames end the connection, before and after CONNECT; so do frames that are not masked or not WebSocket.
-/// - 5.0: 6.0.0-1
-/// - 3.1.1: 6.0.0-1
+/// - 5.0: [MQTT-6.0.0-1]
+/// - 3.1.1: [MQTT-6.0.0-1]
 #[test]
 fn only_binary_frames_are_served() {
     let broker = Broker::shared();
@@ -294,8 +299,8 @@ fn only_binary_frames_are_served() {
 }
 
 /// A closing frame without DISCONNECT is a network failure: the will is published.
-/// - 5.0: 3.1.2-8
-/// - 3.1.1: 3.1.2-8
+/// - 5.0: [MQTT-3.1.2-8]
+/// - 3.1.1: [MQTT-3.1.2-8]
 #[test]
 fn a_closing_frame_is_no_goodbye() {
     let broker = Broker::shared();

@@ -13,8 +13,8 @@ fn listener(broker: &Broker, version: Version, topic: &str) -> Client {
 }
 
 /// When the network fails, the will is published with its QoS: once.
-/// - 5.0: 3.1.2-7 3.1.2-8 3.1.2-10 3.1.2-12 3.1.2-14
-/// - 3.1.1: 3.1.2-8 3.1.2-10 3.1.2-14 3.1.2-16
+/// - 5.0: [MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.1.2-12] [MQTT-3.1.2-14]
+/// - 3.1.1: [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.1.2-14] [MQTT-3.1.2-16]
 #[test]
 fn a_will_is_published_when_the_network_fails() {
     under_both(|broker, version| {
@@ -38,8 +38,8 @@ fn a_will_is_published_when_the_network_fails() {
 }
 
 /// A will that is to be retained is.
-/// - 5.0: 3.1.2-15
-/// - 3.1.1: 3.1.2-17
+/// - 5.0: [MQTT-3.1.2-15]
+/// - 3.1.1: [MQTT-3.1.2-17]
 #[test]
 fn a_retained_will_is_retained() {
     under_both(|broker, version| {
@@ -55,8 +55,8 @@ fn a_retained_will_is_retained() {
 }
 
 /// DISCONNECT deletes the will; who has none leaves none.
-/// - 5.0: 3.1.2-8 3.1.2-10 3.14.4-3
-/// - 3.1.1: 3.1.2-8 3.1.2-10 3.1.2-12 3.14.4-3
+/// - 5.0: [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.14.4-3]
+/// - 3.1.1: [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.1.2-12] [MQTT-3.14.4-3]
 #[test]
 fn who_says_goodbye_has_no_will() {
     under_both(|broker, version| {
@@ -75,7 +75,7 @@ fn who_says_goodbye_has_no_will() {
 }
 
 /// DISCONNECT "with will" publishes it, and so does every other reason than 0.
-/// - 5.0: 3.1.2-8 3.14.4-3
+/// - 5.0: [MQTT-3.1.2-8] [MQTT-3.14.4-3]
 #[test]
 fn a_client_may_leave_with_its_will() {
     let broker = Broker::shared();
@@ -91,8 +91,8 @@ fn a_client_may_leave_with_its_will() {
 }
 
 /// A connection that the server closes for an error, or for a second connection, ends with its will.
-/// - 5.0: 3.1.2-8 4.13.1-1
-/// - 3.1.1: 3.1.2-8 4.8.0-1
+/// - 5.0: [MQTT-3.1.2-8] [MQTT-4.13.1-1]
+/// - 3.1.1: [MQTT-3.1.2-8] [MQTT-4.8.0-1]
 #[test]
 fn who_is_thrown_out_has_a_will() {
     under_both(|broker, version| {
@@ -111,7 +111,8 @@ fn who_is_thrown_out_has_a_will() {
 }
 
 /// The properties of the will are those of its message, in their order; its delay is not one of them.
-/// - 5.0: 3.1.3-10 3.3.2-4 3.3.2-15 3.3.2-16 3.3.2-17 3.3.2-18 3.3.2-20
+/// - 5.0: [MQTT-3.1.3-10] [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18]
+///   [MQTT-3.3.2-20]
 #[test]
 fn a_will_has_properties() {
     let broker = Broker::shared();
@@ -127,7 +128,8 @@ fn a_will_has_properties() {
     ];
     let mut listener = listener(broker, Version::V5, &topic);
     let mut will = Will::new(&topic, "gone");
-    will.properties = [vec![Property::WillDelay(0), Property::MessageExpiry(600)], properties.clone()].concat();
+    will.properties =
+        [vec![Property::WillDelay(0), Property::MessageExpiry(600)], properties.clone()].concat();
     connect(broker, Version::V5).will(will).open(broker).vanish();
     let mut got = listener.hear(&topic, "gone", 0).properties;
     let expiry = got.iter().position(|property| matches!(property, Property::MessageExpiry(595..=600)));
@@ -154,7 +156,7 @@ pub(crate) fn users(properties: &[Property]) -> Vec<(&str, &str)> {
 }
 
 /// A delayed will waits for its time, if the session lasts so long.
-/// - 5.0: 3.1.2-8 3.1.2-10
+/// - 5.0: [MQTT-3.1.2-8] [MQTT-3.1.2-10]
 #[test]
 fn a_will_waits_for_its_delay() {
     let broker = Broker::shared();
@@ -173,7 +175,7 @@ fn a_will_waits_for_its_delay() {
 }
 
 /// The session's end does not wait for the will's delay: neither its expiry nor a clean start.
-/// - 5.0: 3.1.2-8 3.1.2-10
+/// - 5.0: [MQTT-3.1.2-8] [MQTT-3.1.2-10]
 #[test]
 fn the_end_of_the_session_ends_the_delay() {
     let broker = Broker::shared();
@@ -200,7 +202,7 @@ fn the_end_of_the_session_ends_the_delay() {
 }
 
 /// Who is back before the delay has passed leaves no will.
-/// - 5.0: 3.1.3-9 3.1.2-8
+/// - 5.0: [MQTT-3.1.3-9] [MQTT-3.1.2-8]
 #[test]
 fn who_comes_back_in_time_has_no_will() {
     let broker = Broker::shared();
@@ -224,8 +226,8 @@ fn who_comes_back_in_time_has_no_will() {
 }
 
 /// A will that its client may not publish is no reason to let it in.
-/// - 5.0: 3.1.4-2
-/// - 3.1.1: 3.2.2-5
+/// - 5.0: [MQTT-3.1.4-2]
+/// - 3.1.1: [MQTT-3.2.2-5]
 #[test]
 fn a_will_on_a_forbidden_topic_is_refused() {
     let Some(broker) = Broker::alone() else { return };
@@ -241,8 +243,8 @@ fn a_will_on_a_forbidden_topic_is_refused() {
 }
 
 /// An empty retained will takes the retained message away, like any message.
-/// - 5.0: 3.1.2-15 3.3.1-6
-/// - 3.1.1: 3.1.2-17 3.3.1-10
+/// - 5.0: [MQTT-3.1.2-15] [MQTT-3.3.1-6]
+/// - 3.1.1: [MQTT-3.1.2-17] [MQTT-3.3.1-10]
 #[test]
 fn an_empty_retained_will_removes() {
     under_both(|broker, version| {
