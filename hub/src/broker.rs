@@ -11,6 +11,8 @@
 mod access;
 mod embedded;
 mod interest;
+#[allow(dead_code, unused_imports, reason = "the core, its only user, is being written")]
+mod journal;
 mod outside;
 mod topic_filter;
 
@@ -28,6 +30,7 @@ use tokio::sync::mpsc;
 
 use crate::config::BrokerConfig;
 
+pub use access::edit as access_file;
 pub use interest::{Filters, Interest};
 pub use topic_filter::{matches, unshared};
 
@@ -73,6 +76,9 @@ pub enum BrokerError {
         /// What is wrong with it.
         why: String,
     },
+    /// The access file cannot be used.
+    #[error("the access file of the broker cannot be used; `forebay user --help` shows how to change it\n{0}")]
+    Access(String),
     /// There is no connection: the message was certainly not sent.
     #[error("no connection to the broker")]
     NotConnected,
@@ -137,9 +143,7 @@ pub async fn start(
 ) -> Result<Arc<dyn Broker>, BrokerError> {
     let wiring = Wiring { host, inbox, events, clock, metrics, tasks };
     match config {
-        BrokerConfig::Embedded { listen, anonymous_read, users } => {
-            embedded::start(listen, anonymous_read, &users, wiring).await
-        }
+        BrokerConfig::Embedded(own) => embedded::start(&own, wiring).await,
         BrokerConfig::Outside(config) => outside::start(config, wiring).await,
     }
 }

@@ -14,6 +14,7 @@ pub mod catalogue;
 pub mod commands;
 pub mod config;
 pub mod console;
+mod guesses;
 pub mod host;
 pub mod ledger;
 pub mod live;

@@ -11,10 +11,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -35,11 +32,11 @@ use runtime::tasks::{CancellationToken, TaskKind};
 use runtime::telemetry::{Counter, Gauge, Metrics};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::BrokerUser;
+use crate::config::EmbeddedBroker;
 
-use super::access::{Access, User};
+use super::access::{AccessBook, Credentials, Rights};
 use super::interest::Interest;
-use super::topic_filter::overlap;
+use super::topic_filter::{matches, overlap};
 use super::{Broker, BrokerError, BrokerEvent, Incoming, QoS, View, Wiring};
 
 /// Connections at a time: ten times a large plant's agents and screens.
@@ -71,16 +68,9 @@ const FAREWELL: Duration = Duration::from_millis(200);
 /// The hub's own client id at its broker; nobody else may use it.
 const OWN_CLIENT: &str = "$forebay-hub";
 
-/// File with the password of the agents, in the hub's data folder.
-const AGENT_TOKEN_FILE: &str = "agent-token";
-
 /// Opens the listener and starts serving.
-pub(super) async fn start(
-    listen: SocketAddr,
-    anonymous_read: bool,
-    users: &[BrokerUser],
-    wiring: Wiring,
-) -> Result<Arc<dyn Broker>, BrokerError> {
+pub(super) async fn start(own: &EmbeddedBroker, wiring: Wiring) -> Result<Arc<dyn Broker>, BrokerError> {
+    let listen = own.listen;
     if !listen.ip().is_loopback() {
         let why = "only loopback is served without TLS; use a broker with TLS, named by url".to_owned();
         return Err(BrokerError::Listen { listen, why });
@@ -90,7 +80,7 @@ pub(super) async fn start(
         let why = format!("{error}; choose another [hub.broker] listen, or stop what uses it");
         BrokerError::Listen { listen, why }
     })?;
-    let guard = Arc::new(Guard::new(anonymous_read, users, &wiring)?);
+    let guard = Arc::new(Guard::new(own, &wiring)?);
     let options = Mqtt5Config {
         max_clients: CLIENTS_MAX,
         max_packet_size: MQTT_PACKET_BYTES_MAX,
@@ -222,7 +212,9 @@ impl Broker for Embedded {
 
 /// Stands between every client and the router: login, access, inbox.
 struct Guard {
-    access: Access,
+    access: AccessBook,
+    anonymous_read: bool,
+    rights: Mutex<HashMap<Option<String>, (u64, Arc<Rights>)>>,
     interest: Arc<Interest>,
     views: RwLock<Vec<(String, Arc<dyn View>)>>,
     in_use: Mutex<HashMap<String, InUse>>,
@@ -273,22 +265,12 @@ impl Counts {
 }
 
 impl Guard {
-    fn new(anonymous_read: bool, users: &[BrokerUser], wiring: &Wiring) -> Result<Self, BrokerError> {
-        let mut known = Vec::new();
-        for user in users {
-            known.push(User {
-                name: user.name.clone(),
-                password: super::read_password(&user.password_file)?.into_bytes(),
-                node: user.node.clone(),
-            });
-        }
-        let access = Access {
-            anonymous_read,
-            agent_password: agent_password(&wiring.host.data_dir)?.into_bytes(),
-            users: known,
-        };
+    fn new(own: &EmbeddedBroker, wiring: &Wiring) -> Result<Self, BrokerError> {
+        let host = &wiring.host;
         Ok(Guard {
-            access,
+            access: AccessBook::open(&own.access_file, &host.data_dir, &host.host_id, &wiring.tasks)?,
+            anonymous_read: own.anonymous_read,
+            rights: Mutex::default(),
             interest: Arc::default(),
             views: RwLock::default(),
             in_use: Mutex::default(),
@@ -296,6 +278,21 @@ impl Guard {
             shutdown: wiring.tasks.shutdown(),
             count: Counts::new(&wiring.metrics),
         })
+    }
+
+    /// What the session of this user may do now.
+    fn rights(&self, user: Option<&str>) -> Option<Arc<Rights>> {
+        let generation = self.access.generation();
+        let mut known = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, rights)) = known.get(&user.map(str::to_owned))
+            && *of == generation
+        {
+            return Some(Arc::clone(rights));
+        }
+        let rights = self.access.rights_of(user.unwrap_or("anonymous"))?;
+        known.retain(|_, (of, _)| *of == generation);
+        known.insert(user.map(str::to_owned), (generation, Arc::clone(&rights)));
+        Some(rights)
     }
 
     fn in_use(&self) -> MutexGuard<'_, HashMap<String, InUse>> {
@@ -330,8 +327,8 @@ impl Guard {
 
     fn may_publish(&self, user: Option<&str>, topic: &str) -> bool {
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
-        let reserved = views.iter().map(|(filter, _)| filter.as_str());
-        self.access.recall(user).is_some_and(|who| who.may_publish(topic, reserved))
+        self.rights(user).is_some_and(|rights| rights.may_publish(topic))
+            && !views.iter().any(|(served, _)| matches(served, topic))
     }
 
     fn views_of(&self, filter: &str) -> Vec<Arc<dyn View>> {
@@ -350,18 +347,26 @@ impl AuthProvider for Guard {
     ) -> Answer<'a, mqtt5::error::Result<AuthResult>> {
         Box::pin(async move {
             let user = connect.username.as_deref();
-            let Some(who) = self.access.identify(user, connect.password.as_deref()) else {
-                self.count.logins_refused.increment();
-                tracing::warn!(%client, user = user.unwrap_or("(none)"), "MQTT login refused");
-                tokio::time::sleep(WRONG_LOGIN_DELAY).await;
-                let reason = if user.is_some() {
-                    ReasonCode::BadUsernameOrPassword
-                } else {
-                    ReasonCode::NotAuthorized
-                };
-                return Ok(AuthResult::fail(reason));
+            let shown = Credentials {
+                user,
+                password: connect.password.as_deref(),
+                certificate: None,
+                peer: client,
+                loopback: client.ip().is_loopback(),
+                anonymous_read: self.anonymous_read,
             };
-            let user = who.name();
+            let login = match self.access.login(shown).await {
+                Ok(login) => login,
+                Err(refusal) => {
+                    self.count.logins_refused.increment();
+                    tokio::time::sleep(WRONG_LOGIN_DELAY).await;
+                    return Ok(AuthResult::fail(match refusal.reason {
+                        0x86 => ReasonCode::BadUsernameOrPassword,
+                        _ => ReasonCode::NotAuthorized,
+                    }));
+                }
+            };
+            let user = (!login.rights.is_anonymous()).then(|| login.identity.name().to_owned());
             if !self.claim(&connect.client_id, user.as_deref()) {
                 self.count.logins_refused.increment();
                 tracing::warn!(%client, client_id = %connect.client_id, "MQTT client id belongs to another login");
@@ -390,7 +395,7 @@ impl AuthProvider for Guard {
         user: Option<&'a str>,
         filter: &'a str,
     ) -> Answer<'a, bool> {
-        let allowed = self.access.recall(user).is_some_and(|who| self.access.may_subscribe(&who, filter));
+        let allowed = self.rights(user).is_some_and(|rights| rights.may_subscribe(filter));
         if !allowed || !self.interest.add(client, filter, user.is_some()) {
             self.count.subscriptions_refused.increment();
             return Box::pin(std::future::ready(false));
@@ -442,32 +447,6 @@ impl BrokerEventHandler for Guard {
             }
         })
     }
-}
-
-/// The agents' password: made at first start, readable by the owner only.
-fn agent_password(data_dir: &Path) -> Result<String, BrokerError> {
-    let path = data_dir.join(AGENT_TOKEN_FILE);
-    let failed = |why: String| BrokerError::Password { path: path.clone(), why };
-    if path.exists() {
-        return super::read_password(&path);
-    }
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|error| failed(error.to_string()))?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let fresh = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(data_dir)?;
-        std::fs::remove_file(&fresh).or_else(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-        writeln!(file, "{token}")?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, &path)
-    };
-    write().map_err(|error| failed(error.to_string()))?;
-    Ok(token)
 }
 
 /// A time as Sparkplug writes it; before 1970 counts as 0.

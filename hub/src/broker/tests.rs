@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use super::*;
-use crate::config::{BrokerUser, OutsideBroker};
+use crate::config::{EmbeddedBroker, OutsideBroker};
 
 /// A running broker with everything the hub would connect to it.
 pub(crate) struct Running {
@@ -24,15 +24,23 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) async fn embedded(anonymous_read: bool, inbox: usize) -> Running {
         let dir = tempfile::tempdir().unwrap();
-        let user = |name: &str, node: Option<&str>| {
-            let password_file = dir.path().join(format!("{name}.password"));
-            std::fs::write(&password_file, "pw\n").unwrap();
-            let node = node.map(|node| model::NodeId::parse(node).unwrap());
-            BrokerUser { name: name.into(), password_file, node }
-        };
-        let users = vec![user("peer", Some("plant/n1")), user("scada", None)];
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = BrokerConfig::Embedded { listen, anonymous_read, users };
+        let own = EmbeddedBroker { listen, anonymous_read, ..EmbeddedBroker::of(dir.path()) };
+        let password = access_file::hash_password(b"pw").unwrap();
+        access_file::edit(&own.access_file, |file| {
+            for (name, role, node) in [("peer", "agent", Some("plant/n1")), ("scada", "reader", None)] {
+                let change = access_file::Change {
+                    roles: Some(vec![role.into()]),
+                    node: node.map(|node| model::NodeId::parse(node).unwrap()),
+                    password: Some(password.clone()),
+                    ..Default::default()
+                };
+                file.add(name, &change)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        let config = BrokerConfig::Embedded(own);
         Running::start(config, dir, inbox).await
     }
 
@@ -271,7 +279,7 @@ async fn the_agent_password_is_kept_and_private() {
     assert_eq!(first.trim().len(), 64);
     hub.tasks.drain().await;
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = BrokerConfig::Embedded { listen, anonymous_read: false, users: Vec::new() };
+    let config = BrokerConfig::Embedded(EmbeddedBroker { listen, ..EmbeddedBroker::of(hub.dir.path()) });
     let again = Running::start(config, hub.dir, 1).await;
     assert_eq!(std::fs::read_to_string(path).unwrap(), first);
     again.tasks.drain().await;
