@@ -9,6 +9,8 @@
 //! - It knows topics and bytes, nothing of payloads (STATE aside), points, logs or commands.
 
 mod access;
+#[allow(dead_code, unused_imports, reason = "the core, its only user, is being written")]
+mod door;
 mod embedded;
 mod interest;
 #[allow(dead_code, unused_imports, reason = "the core, its only user, is being written")]
@@ -77,7 +79,9 @@ pub enum BrokerError {
         why: String,
     },
     /// The access file cannot be used.
-    #[error("the access file of the broker cannot be used; `forebay user --help` shows how to change it\n{0}")]
+    #[error(
+        "the access file of the broker cannot be used; `forebay user --help` shows how to change it\n{0}"
+    )]
     Access(String),
     /// There is no connection: the message was certainly not sent.
     #[error("no connection to the broker")]
