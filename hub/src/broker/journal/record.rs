@@ -13,6 +13,7 @@ pub(crate) struct SessionId(pub(crate) u64);
 /// Quality of service of a message or a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
+#[expect(clippy::enum_variant_names, reason = "the names of the standard")]
 pub(crate) enum Qos {
     /// QoS 0.
     AtMostOnce = 0,
