@@ -210,11 +210,14 @@ impl Broker for Embedded {
     }
 }
 
+/// Rights by user, of a generation of the access file.
+type RightsOfUsers = HashMap<Option<String>, (u64, Arc<Rights>)>;
+
 /// Stands between every client and the router: login, access, inbox.
 struct Guard {
     access: AccessBook,
     anonymous_read: bool,
-    rights: Mutex<HashMap<Option<String>, (u64, Arc<Rights>)>>,
+    rights: Mutex<RightsOfUsers>,
     interest: Arc<Interest>,
     views: RwLock<Vec<(String, Arc<dyn View>)>>,
     in_use: Mutex<HashMap<String, InUse>>,
