@@ -1,5 +1,7 @@
 //! The arguments of every command, and the help that teaches them.
 
+pub mod certificates;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +47,12 @@ pub enum Command {
     Init(Init),
     /// Install forebay as a hardened systemd service.
     Service(Service),
+    /// Make, show and renew the certificates of plant and hub.
+    Cert(certificates::Cert),
+    /// Let agents on other machines in, list them, shut them out; on the hub's machine.
+    Agent(certificates::Agent),
+    /// Get a certificate from a hub; on the agent's machine.
+    Join(certificates::Join),
     /// Measure this machine: codec, log, agent, ingest to table.
     Bench(Bench),
 }
