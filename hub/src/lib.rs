@@ -139,7 +139,7 @@ async fn wire(
     metrics: &Metrics,
     tasks: &Tasks,
 ) -> Result<Handle, StartError> {
-    let (inbox, messages) = mpsc::channel(broker::INBOX_MESSAGES_MAX);
+    let (inbox, messages) = broker::inbox(broker::INBOX_MESSAGES_MAX);
     let (events, changes) = mpsc::channel(BROKER_EVENTS_MAX);
     let identity = HostIdentity { host_id: config.host_id.clone(), data_dir: config.data_dir.clone() };
     let broker: Arc<dyn Broker> = broker::start(
