@@ -110,6 +110,9 @@ impl Core {
                 return self.turn_away(arrival, reason::CLIENT_IDENTIFIER_NOT_VALID);
             }
             if let Some(connection) = self.session(existing).and_then(|session| session.connection) {
+                self.read(connection); // what it has acknowledged already counts
+            }
+            if let Some(connection) = self.session(existing).and_then(|session| session.connection) {
                 self.end_connection(connection, End::TakenOver);
             }
         }
@@ -200,6 +203,7 @@ impl Core {
             will: connect.will.clone(),
             partial: leftover,
             is_queued: false,
+            is_waiting: false,
             is_held_back: false,
             is_closing: false,
             is_accepted: false,

@@ -119,9 +119,9 @@ impl Core {
                 let why = "more messages without an answer than the receive maximum".to_owned();
                 return Flow::End(End::Broken(reason::RECEIVE_MAXIMUM_EXCEEDED, why)); // [MQTT-3.3.4-7]
             }
-            if self.disk_is_behind() {
-                return Flow::Wait(WaitingFor::Disk);
-            }
+        }
+        if (publish.qos != QoS::AtMostOnce || publish.retain) && self.disk_is_behind() {
+            return Flow::Wait(WaitingFor::Disk);
         }
         if publish.retain && !publish.payload.is_empty() {
             let bytes = publish.payload.len() + publish.properties.raw().len();
