@@ -216,7 +216,7 @@ impl Core {
             stuck_since: None,
             receive_max: usize::from(connect.receive_maximum.min(self.limits.inflight)),
             packet_max: connect.packet_bytes_max.map_or(usize::MAX, |bytes| bytes as usize),
-            aliases_in: vec![None; usize::from(ALIASES_MAX)],
+            aliases_in: Vec::new(),
             aliases_out: AliasesOut::new(connect.topic_alias_max.min(ALIASES_MAX)),
             waiting: 0,
             unanswered: 0,
