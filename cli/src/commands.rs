@@ -9,3 +9,4 @@ pub mod log;
 pub mod reconcile;
 pub mod run;
 pub mod service;
+pub mod user;

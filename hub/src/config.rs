@@ -2,14 +2,16 @@
 //!
 //! [`validate`] is pure and reports every mistake in one run (habit 10); nothing here opens a file or a socket.
 
+pub mod broker;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use model::NodeId;
 use model::address::check_sparkplug_id;
 use runtime::config_file::{Located, PlantNames, Problems, Section};
-use runtime::mqtt_client::parse_url;
+
+pub use broker::{BrokerConfig, EmbeddedBroker, OutsideBroker};
 
 /// The plant log is kept this long unless the file says otherwise (design §4.17).
 const RETENTION: Duration = Duration::from_secs(7 * 86_400);
@@ -19,8 +21,6 @@ const RETENTION_BYTES: u64 = 20_000_000_000;
 const RETENTION_BYTES_MIN: u64 = 64_000_000;
 /// The host application's id where the file names none; agents have the same default.
 const HOST_ID: &str = "forebay";
-/// Loopback: other machines reach the hub through a broker with TLS.
-const BROKER_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1883);
 /// Loopback by default (design §8).
 const HTTP_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
@@ -49,56 +49,6 @@ pub struct Config {
     pub commands: CommandsConfig,
 }
 
-/// Whose broker it is.
-#[derive(Clone, Debug)]
-pub enum BrokerConfig {
-    /// The hub's own.
-    Embedded {
-        /// Loopback address and port; port 0 takes a free one.
-        listen: SocketAddr,
-        /// Whether clients without a login may read everything (they can never write).
-        anonymous_read: bool,
-        /// Who may log in.
-        users: Vec<BrokerUser>,
-    },
-    /// Another one, of which the hub is a client.
-    Outside(OutsideBroker),
-}
-
-/// A login at the embedded broker.
-#[derive(Clone, Debug)]
-pub struct BrokerUser {
-    /// User name.
-    pub name: String,
-    /// File with the password.
-    pub password_file: PathBuf,
-    /// The edge node as which it may publish; none: it may only read.
-    pub node: Option<NodeId>,
-}
-
-/// How to reach an outside broker.
-#[derive(Clone, Debug)]
-pub struct OutsideBroker {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// `mqtts://`.
-    pub tls: bool,
-    /// MQTT client id.
-    pub client_id: String,
-    /// User name.
-    pub user: Option<String>,
-    /// File with the password.
-    pub password_file: Option<PathBuf>,
-    /// The plant CA's certificates, PEM.
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate chain, PEM.
-    pub cert_file: Option<PathBuf>,
-    /// Its key, PEM.
-    pub key_file: Option<PathBuf>,
-}
-
 /// Console and API.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
@@ -122,7 +72,7 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
     let minute_to_century = Duration::from_secs(60)..=Duration::from_secs(36_525 * 86_400);
     let retention = section.duration("retention", problems, minute_to_century).map_or(RETENTION, |l| l.value);
     let retention_bytes = retention_bytes(&mut section, problems);
-    let broker = broker(section.section("broker", problems), problems);
+    let broker = broker::broker(&mut section, data_dir.as_deref(), problems);
     let http = http(section.section("http", problems), problems);
     let commands = commands(section.section("commands", problems), problems);
     section.finish(problems);
@@ -164,94 +114,6 @@ fn retention_bytes(section: &mut Section<'_>, problems: &mut Problems) -> u64 {
         }
         Some(found) => found.value,
     }
-}
-
-fn broker(section: Option<Section<'_>>, problems: &mut Problems) -> Option<BrokerConfig> {
-    let Some(mut section) = section else {
-        return Some(BrokerConfig::Embedded {
-            listen: BROKER_LISTEN,
-            anonymous_read: false,
-            users: Vec::new(),
-        });
-    };
-    let config = if section.has("url") {
-        outside(&mut section, problems).map(BrokerConfig::Outside)
-    } else {
-        embedded(&mut section, problems)
-    };
-    section.finish(problems);
-    config
-}
-
-fn embedded(section: &mut Section<'_>, problems: &mut Problems) -> Option<BrokerConfig> {
-    let listen = listen(section, problems, BROKER_LISTEN);
-    if let Some(found) = &listen
-        && !found.value.ip().is_loopback()
-    {
-        problems.push(found.problem(
-            "must be a loopback address such as \"127.0.0.1:1883\"; other machines are served through a broker \
-             with TLS, named by url",
-        ));
-    }
-    let anonymous_read = section.boolean("anonymous_read", problems).is_some_and(|l| l.value);
-    let mut users: Vec<BrokerUser> = Vec::new();
-    for mut entry in section.sections("users", problems) {
-        if let Some(user) = user(&mut entry, problems) {
-            if users.iter().any(|other| other.name == user.name) {
-                problems.push(entry.problem("name", format!("is the name of two users: {}", user.name)));
-            }
-            users.push(user);
-        }
-        entry.finish(problems);
-    }
-    Some(BrokerConfig::Embedded { listen: listen.map_or(BROKER_LISTEN, |l| l.value), anonymous_read, users })
-}
-
-fn user(entry: &mut Section<'_>, problems: &mut Problems) -> Option<BrokerUser> {
-    let name = entry.required_text("name", problems).map(|l| l.value);
-    let password_file = required_path(entry, "password_file", problems);
-    let node = entry.checked("node", problems, |text| {
-        NodeId::parse(text).map_err(|error| format!("must be GROUP/NODE: {error}"))
-    });
-    Some(BrokerUser { name: name?, password_file: password_file?, node: node.map(|l| l.value) })
-}
-
-fn outside(section: &mut Section<'_>, problems: &mut Problems) -> Option<OutsideBroker> {
-    let url = section.checked("url", problems, parse_url);
-    let client_id = section.text("client_id", problems).map(|l| l.value);
-    let user = section.text("user", problems);
-    let password_file = section.path("password_file", problems);
-    let mut tls_file = |section: &mut Section<'_>, key| {
-        let file = section.path(key, problems);
-        if let (Some(file), Some(url)) = (&file, &url)
-            && !url.value.2
-        {
-            problems.push(file.problem("needs a url that begins with mqtts://"));
-        }
-        file.map(|l| l.value)
-    };
-    let ca_file = tls_file(section, "ca_file");
-    let cert_file = tls_file(section, "cert_file");
-    let key_file = tls_file(section, "key_file");
-    if cert_file.is_some() != key_file.is_some() {
-        problems
-            .push(section.problem("cert_file", "cert_file and key_file belong together: write both or none"));
-    }
-    if let (Some(password), None) = (&password_file, &user) {
-        problems.push(password.problem("needs a user"));
-    }
-    let Located { value: (host, port, tls), .. } = url?;
-    Some(OutsideBroker {
-        host,
-        port,
-        tls,
-        client_id: client_id.unwrap_or_else(|| "forebay-hub".to_owned()),
-        user: user.map(|l| l.value),
-        password_file: password_file.map(|l| l.value),
-        ca_file,
-        cert_file,
-        key_file,
-    })
 }
 
 fn http(section: Option<Section<'_>>, problems: &mut Problems) -> HttpConfig {
@@ -302,7 +164,10 @@ mod tests {
         assert_eq!((config.id.as_str(), config.host_id.as_str()), ("antwerp", "forebay"));
         assert_eq!((config.retention.as_secs(), config.retention_bytes), (604_800, 20_000_000_000));
         assert!(!config.commands.enabled);
-        assert!(matches!(config.broker, BrokerConfig::Embedded { anonymous_read: false, .. }));
+        assert!(matches!(
+            config.broker,
+            BrokerConfig::Embedded(EmbeddedBroker { anonymous_read: false, .. })
+        ));
     }
 
     #[test]
@@ -310,7 +175,7 @@ mod tests {
         let (config, problems) = read(concat!(
             "[hub]\nid = \"a/b\"\nretention = \"7x\"\nretention_bytes = \"1MB\"\ncolour = 1\n",
             "[hub.broker]\nlisten = \"0.0.0.0:1883\"\n",
-            "[[hub.broker.users]]\nname = \"line\"\nnode = \"nonsense\"\n",
+            "[[hub.broker.users]]\nname = \"line\"\n",
             "[hub.http]\nlisten = \"here\"\n[hub.commands]\nenabled = \"yes\"\n",
         ));
         assert!(config.is_none());
@@ -324,8 +189,7 @@ mod tests {
                 "hub.retention",
                 "hub.retention_bytes",
                 "hub.broker.listen",
-                "hub.broker.users[1].password_file",
-                "hub.broker.users[1].node",
+                "hub.broker.users[1]",
                 "hub.http.listen",
                 "hub.commands.enabled",
                 "hub.colour",

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use hub::config::{BrokerConfig, CommandsConfig, HttpConfig};
+use hub::config::{BrokerConfig, CommandsConfig, EmbeddedBroker, HttpConfig};
 use hub::{Config, Handle};
 use model::{
     DataType, Epoch, NodeId, Offset, PointDefinition, PointId, PointPath, Quality, RangeSet, RecordId,
@@ -39,7 +39,11 @@ async fn start(dir: &Path) -> Running {
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
-        broker: BrokerConfig::Embedded { listen: any, anonymous_read: true, users: Vec::new() },
+        broker: BrokerConfig::Embedded(EmbeddedBroker {
+            listen: any,
+            anonymous_read: true,
+            ..EmbeddedBroker::of(dir)
+        }),
         http: HttpConfig { listen: any },
         commands: CommandsConfig { enabled: false },
     };
@@ -300,7 +304,11 @@ async fn a_second_hub_on_the_same_folder_is_refused() {
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
-        broker: BrokerConfig::Embedded { listen: any, anonymous_read: true, users: Vec::new() },
+        broker: BrokerConfig::Embedded(EmbeddedBroker {
+            listen: any,
+            anonymous_read: true,
+            ..EmbeddedBroker::of(dir.path())
+        }),
         http: HttpConfig { listen: any },
         commands: CommandsConfig { enabled: false },
     };

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod feed;
 pub mod log_record;
+pub mod mqtt;
 pub mod receipt;
 pub mod sparkplug;
 mod varint;

@@ -219,6 +219,12 @@ impl<'f> Section<'f> {
         self.table.contains_key(key)
     }
 
+    /// The keys as written, for tables whose keys are names; they do not count as asked for.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.table.iter().map(|(key, _)| key.get_ref().to_string()).collect()
+    }
+
     fn get(&mut self, key: &str) -> Option<Located<Spanned<DeValue<'f>>>> {
         self.asked.insert(key.to_owned());
         let value = self.table.get(key)?.clone();

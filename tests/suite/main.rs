@@ -12,5 +12,6 @@ mod foreign_nodes;
 mod http_api;
 mod outside_broker;
 mod restored;
+mod statements;
 mod subscribers;
 mod tidy;

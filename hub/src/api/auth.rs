@@ -12,9 +12,8 @@
 mod sessions;
 mod token;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -33,6 +32,7 @@ pub use token::{Token, TokenError};
 use super::Api;
 use super::errors::{ApiError, ErrorBody};
 use super::json::Body;
+use crate::guesses::{Guesses, neighbourhood};
 
 /// The session's cookie.
 const COOKIE: &str = "forebay_session";
@@ -75,19 +75,13 @@ impl SignedIn {
 pub(crate) struct Auth {
     token: Token,
     sessions: Arc<Sessions>,
-    guesses: Mutex<HashMap<Option<IpAddr>, Guesses>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Guesses {
-    /// Wrong ones not yet forgiven.
-    wrong: u32,
-    since: Instant,
+    guesses: Guesses<IpAddr>,
 }
 
 impl Auth {
     pub(crate) fn new(token: Token) -> Self {
-        Auth { sessions: Arc::new(Sessions::load(&token)), token, guesses: Mutex::default() }
+        let guesses = Guesses::new(GUESSES, GUESS_EVERY, ADDRESSES_MAX);
+        Auth { sessions: Arc::new(Sessions::load(&token)), token, guesses }
     }
 
     /// Checks a password or token and counts a wrong one.
@@ -95,28 +89,15 @@ impl Auth {
         if self.token.is(given) {
             return Ok(());
         }
-        let waiting = self.waiting(peer, now);
-        let mut guesses = lock(&self.guesses);
-        guesses.retain(|_, entry| entry.forgiven(now).wrong > 0);
-        let key = if guesses.len() < ADDRESSES_MAX || guesses.contains_key(&Some(peer)) {
-            Some(peer)
-        } else {
-            None
-        };
-        let entry = guesses.entry(key).or_insert(Guesses { wrong: 0, since: now });
-        *entry = entry.forgiven(now);
-        entry.wrong = (entry.wrong + 1).min(GUESSES);
-        match waiting {
-            Some(wait_seconds) => Err(ApiError::TooManyWrong { wait_seconds }),
-            None => Err(ApiError::WrongPassword),
+        match self.guesses.take(neighbourhood(peer), now) {
+            Ok(()) => Err(ApiError::WrongPassword),
+            Err(wait) => Err(ApiError::TooManyWrong { wait_seconds: wait.as_secs() }),
         }
     }
 
     /// How long that address has to wait before its next guess.
     fn waiting(&self, peer: IpAddr, now: Instant) -> Option<u64> {
-        let guesses = lock(&self.guesses);
-        let wrong = |key| guesses.get(&key).map_or(0, |entry: &Guesses| entry.forgiven(now).wrong);
-        (wrong(Some(peer)).max(wrong(None)) >= GUESSES).then_some(GUESS_EVERY.as_secs())
+        self.guesses.waiting(neighbourhood(peer), now).map(|wait| wait.as_secs())
     }
 
     /// A new session for whoever knows the password: its cookie.
@@ -170,25 +151,9 @@ impl Auth {
     }
 }
 
-impl Guesses {
-    /// One wrong guess is forgiven every [`GUESS_EVERY`].
-    fn forgiven(self, now: Instant) -> Guesses {
-        let times = now.duration_since(self.since).as_secs() / GUESS_EVERY.as_secs();
-        let times = u32::try_from(times).unwrap_or(u32::MAX);
-        Guesses {
-            wrong: self.wrong.saturating_sub(times),
-            since: self.since + GUESS_EVERY * times.min(1_000_000),
-        }
-    }
-}
-
 fn session_id(headers: &HeaderMap) -> Option<&str> {
     let all = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     all.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Paths that anybody may ask for: whether the hub is well, signing in, and the files of the page.

@@ -18,7 +18,7 @@ use runtime::mqtt_client::{MqttOptions, MqttReceiver, MqttSender, QoS, connect};
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::config::{BrokerConfig, CommandsConfig, HttpConfig};
+use crate::config::{BrokerConfig, CommandsConfig, EmbeddedBroker, HttpConfig};
 
 const EPOCH: Epoch = Epoch(0x0123_4567_89ab_cdef);
 const START: i64 = 1_790_000_000_000_000;
@@ -69,7 +69,10 @@ impl Plant {
             host_id: "forebay".into(),
             retention: Duration::from_secs(7 * 86_400),
             retention_bytes: 1_000_000_000,
-            broker: BrokerConfig::Embedded { listen: any, anonymous_read: false, users: Vec::new() },
+            broker: BrokerConfig::Embedded(EmbeddedBroker {
+                listen: any,
+                ..EmbeddedBroker::of(&folder.path().join("hub"))
+            }),
             http: HttpConfig { listen: any },
             commands: CommandsConfig { enabled: false },
         };

@@ -38,8 +38,8 @@ use runtime::tasks::{TaskKind, Tasks};
 use runtime::telemetry::Metrics;
 
 pub(crate) use encoding::DecodeError;
-pub(crate) use options::{BACKLOG_BYTES_MAX, JournalOptions};
-pub(crate) use record::{Message, Qos, Record, SessionId, Target};
+pub(crate) use options::JournalOptions;
+pub(crate) use record::{Message, Record, SessionId, Target};
 pub(crate) use recovered::{Recovered, SessionState};
 pub(crate) use replay::{ReplayBatch, ReplayRequest};
 pub(crate) use shared::Wake;

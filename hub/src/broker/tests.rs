@@ -9,12 +9,12 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use super::*;
-use crate::config::{BrokerUser, OutsideBroker};
+use crate::config::{EmbeddedBroker, OutsideBroker};
 
 /// A running broker with everything the hub would connect to it.
 pub(crate) struct Running {
     pub(crate) broker: Arc<dyn Broker>,
-    pub(crate) inbox: mpsc::Receiver<Incoming>,
+    pub(crate) inbox: InboxReceiver,
     pub(crate) events: mpsc::Receiver<BrokerEvent>,
     pub(crate) tasks: Tasks,
     pub(crate) dir: tempfile::TempDir,
@@ -24,15 +24,23 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) async fn embedded(anonymous_read: bool, inbox: usize) -> Running {
         let dir = tempfile::tempdir().unwrap();
-        let user = |name: &str, node: Option<&str>| {
-            let password_file = dir.path().join(format!("{name}.password"));
-            std::fs::write(&password_file, "pw\n").unwrap();
-            let node = node.map(|node| model::NodeId::parse(node).unwrap());
-            BrokerUser { name: name.into(), password_file, node }
-        };
-        let users = vec![user("peer", Some("plant/n1")), user("scada", None)];
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = BrokerConfig::Embedded { listen, anonymous_read, users };
+        let own = EmbeddedBroker { listen, anonymous_read, ..EmbeddedBroker::of(dir.path()) };
+        let password = access_file::hash_password(b"pw").unwrap();
+        access_file::edit(&own.access_file, |file| {
+            for (name, role, node) in [("peer", "agent", Some("plant/n1")), ("scada", "reader", None)] {
+                let change = access_file::Change {
+                    roles: Some(vec![role.into()]),
+                    node: node.map(|node| model::NodeId::parse(node).unwrap()),
+                    password: Some(password.clone()),
+                    ..Default::default()
+                };
+                file.add(name, &change)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        let config = BrokerConfig::Embedded(own);
         Running::start(config, dir, inbox).await
     }
 
@@ -42,7 +50,7 @@ impl Running {
 
     async fn start(config: BrokerConfig, dir: tempfile::TempDir, inbox: usize) -> Running {
         let host = HostIdentity { host_id: "forebay".into(), data_dir: dir.path().to_owned() };
-        let (inbox_tx, inbox) = mpsc::channel(inbox);
+        let (inbox_tx, inbox) = super::inbox(inbox);
         let (events_tx, events) = mpsc::channel(8);
         let tasks = Tasks::new(runtime::tasks::CancellationToken::new());
         let metrics = Metrics::default();
@@ -239,7 +247,7 @@ async fn a_will_arrives_like_any_death() {
     assert_eq!((death.topic.as_str(), &death.payload[..]), ("spBv1.0/g/NDEATH/n", &b"will"[..]));
 
     options.will = Some(("spBv1.0/other/NDEATH/n".into(), b"forged".to_vec(), false));
-    drop(connect(&options).await.unwrap());
+    assert!(connect(&options).await.is_err(), "refused at CONNECT");
     hub.nothing_comes().await;
     hub.tasks.drain().await;
 }
@@ -251,7 +259,6 @@ async fn a_client_id_is_no_identity() {
     let (sender, mut receiver) =
         connect(&session(hub.port(), "line-3", Some(("g/n", &token)))).await.unwrap();
     assert!(connect(&session(hub.port(), "line-3", None)).await.is_err(), "would throw the agent out");
-    assert!(connect(&session(hub.port(), "$forebay-hub", Some(("g/n", &token)))).await.is_err());
     sender.subscribe(&[("spBv1.0/g/NCMD/n".into(), QoS::AtMostOnce)]).await.unwrap();
     hub.broker.publish("spBv1.0/g/NCMD/n".into(), b"c".to_vec(), QoS::AtMostOnce, false).await.unwrap();
     assert_eq!(receiver.next().await.unwrap().payload, "c");
@@ -271,7 +278,7 @@ async fn the_agent_password_is_kept_and_private() {
     assert_eq!(first.trim().len(), 64);
     hub.tasks.drain().await;
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = BrokerConfig::Embedded { listen, anonymous_read: false, users: Vec::new() };
+    let config = BrokerConfig::Embedded(EmbeddedBroker { listen, ..EmbeddedBroker::of(hub.dir.path()) });
     let again = Running::start(config, hub.dir, 1).await;
     assert_eq!(std::fs::read_to_string(path).unwrap(), first);
     again.tasks.drain().await;

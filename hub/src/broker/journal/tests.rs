@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, OnceLock};
 
 use bytes::Bytes;
 use durable_log::FaultyStorage;
+use proto::mqtt::QoS;
 use runtime::tasks::CancellationToken;
 
 use super::*;
@@ -162,7 +163,7 @@ fn message(topic: &str, payload: impl Into<Bytes>) -> Message {
     Message {
         topic: topic.into(),
         payload: payload.into(),
-        qos: Qos::AtLeastOnce,
+        qos: QoS::AtLeastOnce,
         retain: false,
         properties: Box::default(),
         expires_at: None,
@@ -173,7 +174,7 @@ fn message(topic: &str, payload: impl Into<Bytes>) -> Message {
 fn target(session: u64) -> Target {
     Target {
         session: SessionId(session),
-        qos: Qos::AtLeastOnce,
+        qos: QoS::AtLeastOnce,
         retain: false,
         subscription_ids: Box::default(),
     }
