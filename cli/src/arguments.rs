@@ -1,5 +1,6 @@
 //! The arguments of every command, and the help that teaches them.
 
+pub mod certificates;
 pub mod user;
 
 use std::net::SocketAddr;
@@ -49,6 +50,12 @@ pub enum Command {
     Init(Init),
     /// Install forebay as a hardened systemd service.
     Service(Service),
+    /// Make, show and renew the certificates of plant and hub.
+    Cert(certificates::Cert),
+    /// Let agents on other machines in, list them, shut them out; on the hub's machine.
+    Agent(certificates::Agent),
+    /// Get a certificate from a hub; on the agent's machine.
+    Join(certificates::Join),
     /// Measure this machine: codec, log, agent, ingest to table, the broker beside others.
     Bench(Bench),
 }

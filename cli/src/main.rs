@@ -17,6 +17,9 @@ fn main() -> std::process::ExitCode {
         Command::Log(options) => commands::log::run(&options),
         Command::Init(options) => commands::init::run(&options),
         Command::Service(options) => commands::service::run(&options),
+        Command::Cert(options) => commands::cert::run(&options),
+        Command::Agent(options) => commands::agent::run(&options),
+        Command::Join(options) => commands::join::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
     };
     std::process::ExitCode::from(code)

@@ -21,8 +21,8 @@ use std::time::Duration;
 pub use authority::{Authority, Issued, check_common_name, check_server_name};
 pub use certificate::{Certificate, Fingerprint, date_text};
 pub use files::{
-    Contents, read_bounded, read_certificates, read_pem, write_new, write_new_private, write_private,
-    write_public,
+    Contents, private_folder, read_bounded, read_certificates, read_pem, write_new, write_new_private,
+    write_private, write_public,
 };
 pub use private_key::PrivateKey;
 

@@ -10,8 +10,6 @@ use runtime::pki::{self, Certificate};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::joins::private_folder;
-
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 /// Names of files are 255 bytes at most, with ending and what is written beside.
 const FILE_NAME_BYTES_MAX: usize = 200;
@@ -77,9 +75,10 @@ impl IssuedFolder {
             fingerprint: certificate.fingerprint.to_string(),
             peer: peer.to_owned(),
         };
-        private_folder(&self.folder)?;
         let text = serde_json::to_string(&noted)?;
-        pki::write_private(&self.path(name), &text).map_err(|error| io::Error::other(error.to_string()))
+        let written =
+            pki::private_folder(&self.folder).and_then(|()| pki::write_private(&self.path(name), &text));
+        written.map_err(|error| io::Error::other(error.to_string()))
     }
 
     /// What a name got last, if anything.

@@ -102,7 +102,7 @@ impl Joins {
 
     /// Promises a certificate for a name. Older promises for it end, so that only the last join line works.
     pub fn make(&self, name: &str, now: Timestamp, validity: Duration) -> Result<Made, JoinError> {
-        private_folder(&self.folder).map_err(|source| self.failed(source))?;
+        pki::private_folder(&self.folder)?;
         let open = self.open_files()?;
         if open.len() >= JOINS_MAX {
             return Err(JoinError::TooMany);
@@ -222,12 +222,6 @@ fn parts(token: &str) -> Option<(&str, &str)> {
     let is_id =
         id.len() == 2 * ID_BYTES && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     is_id.then_some((id, secret))
-}
-
-/// A folder that only its owner can look into.
-pub(super) fn private_folder(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn seconds(at: Timestamp) -> i64 {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -136,6 +136,34 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Makes a folder that only its owner can look into; an existing one is left alone.
+pub fn private_folder(path: &Path) -> Result<(), PkiError> {
+    let made = || -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent)?;
+        }
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => give_to_owner_of_folder(path, &File::open(path)?),
+        }
+    };
+    made().map_err(|source| PkiError::file(path, source))
+}
+
+/// What root writes into the folder of a service must be readable for that service.
+fn give_to_owner_of_folder(path: &Path, file: &File) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (folder, made) = (std::fs::metadata(folder)?, file.metadata()?);
+    if made.uid() == 0 && folder.uid() != 0 {
+        std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()))?;
+    }
+    Ok(())
+}
+
 /// The file is new, so that it never had looser rights.
 fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     match std::fs::remove_file(path) {
@@ -143,6 +171,7 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    give_to_owner_of_folder(path, &file)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
