@@ -11,7 +11,6 @@ use std::sync::{Condvar, Mutex, OnceLock};
 
 use bytes::Bytes;
 use durable_log::FaultyStorage;
-use proto::mqtt::QoS;
 use runtime::tasks::CancellationToken;
 
 use super::*;
