@@ -2,6 +2,7 @@
 //!
 //! Roles are measured as processes of their own (the binary that runs the bench), so that memory and CPU time are theirs.
 
+pub mod broker;
 pub mod codec;
 pub mod figures;
 pub mod generator;

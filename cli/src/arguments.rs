@@ -1,5 +1,8 @@
 //! The arguments of every command, and the help that teaches them.
 
+pub mod certificates;
+pub mod user;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,13 +42,21 @@ pub enum Command {
     Reconcile(Reconcile),
     /// Write a set-point, or show the latest commands.
     Command(CommandOptions),
+    /// Say who may log in at the hub's broker, and what they may do.
+    User(user::User),
     /// Look into a log directory: an agent's outbox, a hub's plant log, a catalogue.
     Log(Log),
     /// Print or write a commented configuration to start from.
     Init(Init),
     /// Install forebay as a hardened systemd service.
     Service(Service),
-    /// Measure this machine: codec, log, agent, ingest to table.
+    /// Make, show and renew the certificates of plant and hub.
+    Cert(certificates::Cert),
+    /// Let agents on other machines in, list them, shut them out; on the hub's machine.
+    Agent(certificates::Agent),
+    /// Get a certificate from a hub; on the agent's machine.
+    Join(certificates::Join),
+    /// Measure this machine: codec, log, agent, ingest to table, the broker beside others.
     Bench(Bench),
 }
 
@@ -287,12 +298,59 @@ pub struct Bench {
     /// For scripts.
     #[arg(long)]
     pub json: bool,
+    /// What `broker` needs.
+    #[command(flatten)]
+    pub broker: BenchBroker,
+}
+
+/// Further options of `forebay bench broker`.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of `bench broker`")]
+pub struct BenchBroker {
+    /// Only these cases or groups of cases: 1x10q0, latency, tls … (an unknown name lists them).
+    #[arg(long = "case", value_delimiter = ',', value_name = "CASE")]
+    pub cases: Vec<String>,
+    /// Only these brokers; ratios are those of the first to the others.
+    #[arg(long = "peer", value_enum, value_delimiter = ',', value_name = "BROKER",
+        default_values_t = [BenchPeer::Forebay, BenchPeer::Mosquitto, BenchPeer::Rumqttd])]
+    pub peers: Vec<BenchPeer>,
+    /// Runs of each broker in each case; the median is shown.
+    #[arg(long, default_value_t = 3)]
+    pub repeat: usize,
+    /// Another forebay binary to measure than this one.
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// Measure a broker that runs already, on this machine, instead.
+    #[arg(long, requires = "pid", value_name = "ADDRESS:PORT")]
+    pub connect: Option<SocketAddr>,
+    /// Its process, whose CPU time and memory are read.
+    #[arg(long, requires = "connect")]
+    pub pid: Option<u32>,
+    /// How to log in at it.
+    #[arg(long, requires = "connect", value_name = "USER:PASSWORD", value_parser = login)]
+    pub login: Option<(String, String)>,
+}
+
+fn login(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once(':').ok_or("must be USER:PASSWORD")?;
+    Ok((parts.0.to_owned(), parts.1.to_owned()))
+}
+
+/// A broker that can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchPeer {
+    /// The hub's own.
+    Forebay,
+    /// Debian's mosquitto.
+    Mosquitto,
+    /// rumqttd, as scripts/bench-peers builds it.
+    Rumqttd,
 }
 
 /// What there is to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchWhat {
-    /// Everything.
+    /// Everything but `broker`, which takes half an hour.
     All,
     /// Encode and decode, ns per metric.
     Codec,
@@ -302,6 +360,8 @@ pub enum BenchWhat {
     Ingest,
     /// Memory of an agent and of a hub.
     Memory,
+    /// The hub's broker beside mosquitto and rumqttd under the same load.
+    Broker,
 }
 
 #[cfg(test)]

@@ -1,19 +1,23 @@
 //! `forebay bench`: measures this machine, prints figures.
 
+use bench::broker::{self, Peer, Running};
 use bench::{Figures, codec, ingest, log, machine, memory};
 
-use crate::arguments::{Bench, BenchWhat};
+use crate::arguments::{Bench, BenchPeer, BenchWhat};
 use crate::output::{DONE, FAILED};
 use crate::{complain, say};
 
 /// Exit 0 if everything asked for could be measured.
 #[must_use]
 pub fn run(options: &Bench) -> u8 {
-    let measured = measure(options);
+    let measured = match options.what {
+        BenchWhat::Broker => brokers(options),
+        _ => measure(options).map(|figures| figures.to_json()),
+    };
     std::fs::remove_dir(&options.dir).ok();
     match measured {
         Ok(figures) if options.json => {
-            say!("{}", figures.to_json());
+            say!("{figures}");
             DONE
         }
         Ok(_) => DONE,
@@ -24,11 +28,55 @@ pub fn run(options: &Bench) -> u8 {
     }
 }
 
-/// Runs what was asked for; prints each part as it is done, unless a script reads.
-fn measure(options: &Bench) -> Result<Figures, String> {
+/// Runs the brokers side by side; prints each table as it is done, unless a script reads.
+fn brokers(options: &Bench) -> Result<serde_json::Value, String> {
+    warn_of_debug_build();
+    let own = &options.broker;
+    let program = match &own.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?,
+    };
+    let running =
+        own.connect.zip(own.pid).map(|(address, pid)| Running { address, pid, login: own.login.clone() });
+    let peers = match running {
+        Some(_) => vec![Peer::Running],
+        None => own.peers.iter().map(|peer| peer_of(*peer)).collect(),
+    };
+    let wanted = broker::Options {
+        cases: broker::select(&own.cases)?,
+        peers,
+        running,
+        program: program.canonicalize().map_err(|error| format!("{}: {error}", program.display()))?,
+        dir: options.dir.join("broker"),
+        time: options.run_for,
+        repeat: own.repeat,
+    };
+    let measured = broker::run(&wanted, &mut |text| {
+        if !options.json {
+            say!("{text}");
+        }
+    });
+    std::fs::remove_dir(&wanted.dir).ok();
+    measured
+}
+
+fn peer_of(peer: BenchPeer) -> Peer {
+    match peer {
+        BenchPeer::Forebay => Peer::Forebay,
+        BenchPeer::Mosquitto => Peer::Mosquitto,
+        BenchPeer::Rumqttd => Peer::Rumqttd,
+    }
+}
+
+fn warn_of_debug_build() {
     if cfg!(debug_assertions) {
         complain!("this is a debug build: its figures say nothing; build with --release");
     }
+}
+
+/// Runs what was asked for; prints each part as it is done, unless a script reads.
+fn measure(options: &Bench) -> Result<Figures, String> {
+    warn_of_debug_build();
     let program = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
     let mut all = Figures::default();
     let wanted = |what| options.what == BenchWhat::All || options.what == what;
