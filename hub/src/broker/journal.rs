@@ -164,6 +164,8 @@ pub(crate) struct Journal {
     has_failed: bool,
     /// A limit of trimming, and the durable end from which on it holds.
     keeping: Option<(Position, Position)>,
+    /// The newest limit that was given.
+    keep_newest: Position,
     since_snapshot: u64,
 }
 
@@ -215,6 +217,7 @@ impl Journal {
             has_room: true,
             has_failed: false,
             keeping: None,
+            keep_newest: Position::ZERO,
             since_snapshot,
         };
         Ok((journal, recovered))
@@ -303,10 +306,10 @@ impl Journal {
             self.submitted.pop_front();
             self.submitted_bytes -= bytes;
         }
-        if let Some((keep_from, holds_from)) = self.keeping
+        while let Some((keep_from, holds_from)) = self.keeping
             && holds_from <= durable
         {
-            self.keeping = None;
+            self.keeping = (self.keep_newest > keep_from).then_some((self.keep_newest, self.next));
             let mut state = self.shared.state();
             state.keep_from = state.keep_from.max(keep_from);
             let can_trim = state.can_trim();
@@ -355,11 +358,13 @@ impl Journal {
     /// The smallest position that some session still needs. It holds once everything appended so far is durable, so
     /// the progress that it follows from must have been appended before.
     pub(crate) fn keep_from(&mut self, keep_from: Position) {
-        if self.keeping.is_none() && keep_from > self.shared.state().keep_from {
+        if keep_from <= self.keep_newest {
+            return;
+        }
+        self.keep_newest = keep_from;
+        if self.keeping.is_none() {
             self.keeping = Some((keep_from, self.next));
-            if self.durable >= self.next {
-                self.settle(self.durable);
-            }
+            self.settle(self.durable);
         }
     }
 
@@ -512,4 +517,5 @@ fn chain(error: &LogError) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "tests count small things")]
 mod tests;

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod formats;
+mod rate;
 mod replays;
 mod room;
 

@@ -67,6 +67,7 @@ impl Writer {
     /// Until [`super::Journal::close`], or until the journal is dropped.
     pub(super) fn run(mut self) {
         self.look_at_segments();
+        self.tell(false); // a disk may be full from the beginning
         let mut full = false;
         loop {
             let closing = self.take(full);

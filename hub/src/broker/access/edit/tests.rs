@@ -131,3 +131,20 @@ fn permissions_that_somebody_gave_stay() {
     edit(&path, |file| file.add("x", &reader())).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
 }
+
+/// `sudo forebay user add` before or while the hub runs as a user of its own.
+#[test]
+fn what_root_makes_belongs_to_the_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    if std::os::unix::fs::chown(folder.path(), Some(12_345), Some(12_346)).is_err() {
+        return; // only root can give files away
+    }
+    let path = folder.path().join("access.toml");
+    for name in ["one", "two"] {
+        edit(&path, |file| file.add(name, &reader())).unwrap();
+        for made in [path.clone(), folder.path().join(".access.toml.lock")] {
+            let owner = std::fs::metadata(&made).unwrap();
+            assert_eq!((owner.uid(), owner.gid()), (12_345, 12_346), "{}", made.display());
+        }
+    }
+}

@@ -20,14 +20,15 @@ fn run(code: &str, arguments: &[&str]) -> String {
 #[test]
 fn argon2_cffi_verifies_ours_and_we_verify_its() {
     let ours = hash_password("Ölpumpe 7!".as_bytes()).unwrap();
-    assert!(ours.starts_with("$argon2id$v=19$m=12288,t=3,p=1$"), "{ours}");
+    assert!(ours.starts_with("$argon2id$v=19$m=7168,t=5,p=1$"), "{ours}");
     let verify = "import sys, argon2\nfrom argon2.exceptions import VerifyMismatchError\nh = argon2.PasswordHasher()\n\
                   assert h.verify(sys.argv[1], 'Ölpumpe 7!')\n\
                   try:\n  h.verify(sys.argv[1], 'wrong'); print('took a wrong one')\nexcept VerifyMismatchError: print('good')";
     assert_eq!(run(verify, &[&ours]), "good");
     let theirs = run("import argon2; print(argon2.PasswordHasher(memory_cost=8192).hash('Ölpumpe 7!'))", &[]);
     let theirs = PasswordHash::parse(&theirs).unwrap();
-    assert!(theirs.is_of("Ölpumpe 7!".as_bytes()) && !theirs.is_of(b"wrong"));
+    let memory = &mut HashMemory::default();
+    assert!(theirs.is_of("Ölpumpe 7!".as_bytes(), memory) && !theirs.is_of(b"wrong", memory));
 }
 
 #[test]
@@ -35,7 +36,16 @@ fn a_hash_is_salted_and_fits_one_password() {
     let (one, other) = (hash_password(b"pw").unwrap(), hash_password(b"pw").unwrap());
     assert_ne!(one, other);
     let one = PasswordHash::parse(&one).unwrap();
-    assert!(one.is_of(b"pw") && !one.is_of(b"pw ") && !one.is_of(b""));
+    let mut memory = HashMemory::default();
+    assert!(one.is_of(b"pw", &mut memory) && !one.is_of(b"pw ", &mut memory) && !one.is_of(b"", &mut memory));
+    let larger = hash(b"pw", 2 * MEMORY_KIB, 1).map(|text| PasswordHash::parse(&text).unwrap()).unwrap();
+    assert!(
+        larger.is_of(b"pw", &mut memory) && one.is_of(b"pw", &mut memory),
+        "more memory than needed is no harm"
+    );
+    let mut memory = memory.tidied();
+    assert_eq!(memory.0.len(), MEMORY_KIB as usize);
+    assert!(one.is_of(b"pw", &mut memory) && larger.is_of(b"pw", &mut memory));
     assert!(hash_password(b"").is_err() && hash_password(&[b'x'; PASSWORD_BYTES_MAX + 1]).is_err());
     let nobody = PasswordHash::of_nobody().unwrap();
     assert_eq!(nobody.text().split('$').nth(3), one.text().split('$').nth(3), "the same cost");

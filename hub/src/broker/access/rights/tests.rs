@@ -168,14 +168,14 @@ fn is_reserved(topic: &[&str]) -> bool {
 }
 
 /// Whether every topic of the requested filter is in one of the allowed. A level that the request leaves open is filled
-/// with a text that nobody allows by name, and a `#` with 0 to 12 such levels, more than any filter here has.
+/// with a text that nobody allows by name, and a `#` with 0 to 7 such levels, more than any filter here has.
 fn naive_may_subscribe(allowed: &[Vec<&str>], requested: &[&str]) -> bool {
     let closed: Vec<&str> = requested
         .iter()
         .filter(|level| **level != "#")
         .map(|level| if *level == "+" { "?" } else { level })
         .collect();
-    let more = if requested.last() == Some(&"#") { 0..=12 } else { 0..=0 };
+    let more = if requested.last() == Some(&"#") { 0..=7 } else { 0..=0 };
     more.map(|count| closed.iter().copied().chain(std::iter::repeat_n("?", count)).collect::<Vec<&str>>())
         .filter(|topic| !topic.is_empty() && topic.as_slice() != [""])
         .all(|topic| allowed.iter().any(|filter| naive_matches(filter, &topic)))

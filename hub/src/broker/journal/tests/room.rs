@@ -109,6 +109,54 @@ fn what_is_not_durable_frees_nothing() {
 }
 
 #[test]
+fn the_newest_limit_of_trimming_is_not_forgotten() {
+    let disk = FaultyStorage::new(13);
+    let mut rig = Rig::open(&disk);
+    for _ in 0..50 {
+        rig.append(to(&[1], message("t", vec![7; 1000])));
+    }
+    let next = rig.journal().next_position();
+    rig.journal().keep_from(Position(1));
+    rig.journal().keep_from(next);
+    let state = picture(&rig);
+    rig.journal().snapshot(state);
+    rig.settle();
+    rig.wait_until("the trim", |_| segments(&disk)[0] > 10);
+    rig.close();
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_beginning_is_told() {
+    fn can_move<T: Send>(_: &T) {}
+    let disk = FaultyStorage::new(14);
+    Rig::open(&disk).close();
+    disk.set_faults(Faults { capacity: 1000, ..Faults::default() });
+    let mut rig = Rig::open(&disk);
+    can_move(rig.journal());
+    rig.wait(|event| matches!(event, JournalEvent::NoRoom).then_some(()));
+    rig.close();
+}
+
+/// What a snapshot that did not fit has written is given back.
+#[test]
+fn a_snapshot_without_room_is_tried_again_later() {
+    let disk = FaultyStorage::new(15);
+    let mut rig = Rig::open(&disk);
+    rig.append(session(1));
+    rig.settle();
+    disk.set_faults(Faults { capacity: 600, ..Faults::default() });
+    let retained = (0..900).map(|i| Arc::new(message(&format!("t/{i}"), vec![7; 1000]))).collect();
+    rig.journal().snapshot(SnapshotState { sessions: vec![], retained, next_session: SessionId(2) });
+    let failures = rig.metrics.counter("forebay_broker_snapshot_failures_total", "", &[]);
+    rig.wait_until("the failure", |_| failures.get() == 1);
+    rig.wait_until("the end of it", |rig| matches!(rig.journal().shared.state().picture, Picture::Failed(_)));
+    assert!(!rig.journal().wants_snapshot(), "at once");
+    assert!(!disk.names().iter().any(|name| name.starts_with("snapshot")), "{:?}", disk.names());
+    disk.set_faults(Faults::default());
+    rig.close();
+}
+
+#[test]
 fn a_failed_sync_shuts_the_journal_and_reading_goes_on() {
     let disk = FaultyStorage::new(4);
     let mut rig = Rig::open(&disk);
