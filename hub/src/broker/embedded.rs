@@ -6,18 +6,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use proto::sparkplug::StatePayload;
-use runtime::tasks::{CancellationToken, TaskKind};
+use runtime::clock::Clock;
+use runtime::pki::Certificate;
+use runtime::tasks::{CancellationToken, TaskKind, Tasks};
 use runtime::telemetry::Metrics;
+use runtime::tls_server::{self, TlsFiles, TlsServer, TlsStatus};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::EmbeddedBroker;
+use crate::config::broker::{ClientCertificates, Protocol};
 
-use super::access::AccessBook;
+use super::access::{AccessBook, ClientCertificate};
 use super::core::status::{BrokerStatus, RetainedPage, Tapped};
 use super::core::{Core, CoreHandle, Mailbox, Parts, Request, Tap, ViewAsk};
+use super::door::{self, Door, Listener, TlsConfig};
 use super::interest::Interest;
 use super::journal::{Journal, JournalOptions};
-use super::{Broker, BrokerError, BrokerEvent, QoS, View, Wiring, door};
+use super::{Broker, BrokerError, BrokerEvent, QoS, View, Wiring};
 
 /// Pages of views asked for and not begun.
 const VIEW_ASKS_MAX: usize = 256;
@@ -57,13 +63,19 @@ pub(super) async fn start(config: &EmbeddedBroker, wiring: Wiring) -> Result<Arc
         metrics: metrics.clone(),
     };
     let handle = CoreHandle::new(mailbox);
-    let address = door::start(config, access.clone(), handle.clone(), &metrics, &tasks).await?;
-    let this = Arc::new(Embedded { core: handle, address, interest, access, metrics });
+    let (listeners, certificates) = listeners(config, &clock, &metrics, &tasks)?;
+    let address = listeners.first().map(Listener::address);
+    let reception = handle.clone();
+    let reception: door::Reception = Arc::new(move |arrival| reception.arrive(arrival).map_err(Box::new));
+    let limits = (config.limits.connections, config.limits.connections_per_address);
+    let door = Door::new(access.clone(), reception, Arc::new(read_certificate), limits, &metrics);
+    let this = Arc::new(Embedded { core: handle, address, interest, access, certificates, metrics });
 
     let state = StatePayload { online: true, timestamp: u64::try_from(clock.now().millis()).unwrap_or(0) };
     let state_topic = host.state_topic();
     this.publish(state_topic.clone(), state.encode().into_bytes(), QoS::AtLeastOnce, true).await?;
     tasks.spawn_blocking(TaskKind::Server, "mqtt broker", move || Core::new(parts).run());
+    door.open(listeners, &tasks);
     tasks.spawn(TaskKind::Server, "mqtt views", serve_views(asks, this.core.clone(), tasks.shutdown()));
     let (last, shutdown) = (Arc::clone(&this), tasks.shutdown());
     tasks.spawn(TaskKind::Server, "mqtt farewell", async move {
@@ -78,12 +90,75 @@ pub(super) async fn start(config: &EmbeddedBroker, wiring: Wiring) -> Result<Arc
     Ok(this)
 }
 
+/// Binds the listeners, the plain one of this machine first; TLS follows its files until shutdown.
+fn listeners(
+    config: &EmbeddedBroker,
+    clock: &Clock,
+    metrics: &Metrics,
+    tasks: &Tasks,
+) -> Result<(Vec<Listener>, Vec<TlsServer>), BrokerError> {
+    let failed = |listen: SocketAddr| {
+        move |error: std::io::Error| BrokerError::Listen {
+            listen,
+            why: format!("{error}; choose another address in [hub.broker], or stop what uses it"),
+        }
+    };
+    let plain = Listener::bind(config.listen, Protocol::Mqtt, None, config.anonymous_read);
+    let mut bound = vec![plain.map_err(failed(config.listen))?];
+    let mut certificates = Vec::new();
+    for further in &config.listeners {
+        let tls =
+            further.tls.then(|| load_tls(config, further.client_certificate, clock, metrics)).transpose()?;
+        let source = tls.clone().map(|tls| Arc::new(move || tls.current()) as TlsConfig);
+        let listener = Listener::bind(further.listen, further.protocol, source, further.anonymous_read)
+            .map_err(failed(further.listen))?;
+        tracing::info!(address = %listener.address(), protocol = ?further.protocol, tls = further.tls, "MQTT listener");
+        bound.push(listener);
+        if let Some(tls) = tls {
+            tasks.spawn(TaskKind::Housekeeping, "mqtt certificates", tls.clone().watch(tasks.shutdown()));
+            certificates.push(tls);
+        }
+    }
+    Ok((bound, certificates))
+}
+
+fn load_tls(
+    config: &EmbeddedBroker,
+    asked: ClientCertificates,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> Result<TlsServer, BrokerError> {
+    let client_certificate = match asked {
+        ClientCertificates::None => tls_server::ClientCertificate::None,
+        ClientCertificates::Optional => tls_server::ClientCertificate::Optional,
+        ClientCertificates::Required => tls_server::ClientCertificate::Required,
+    };
+    let files = TlsFiles {
+        cert_file: config.tls.cert_file.clone(),
+        key_file: config.tls.key_file.clone(),
+        client_ca_file: (asked != ClientCertificates::None).then(|| config.tls.client_ca_file.clone()),
+        client_certificate,
+    };
+    TlsServer::load(files, clock.clone(), metrics.clone())
+        .map_err(|error| BrokerError::Start { why: format!("TLS: {error}") })
+}
+
+/// The names that a client certificate gives its owner.
+fn read_certificate(der: &CertificateDer<'static>) -> Result<ClientCertificate, String> {
+    let certificate = Certificate::parse(der.clone())?;
+    Ok(ClientCertificate {
+        names: certificate.identities().map(str::to_owned).collect(),
+        not_before: certificate.not_before,
+        serial: certificate.serial.clone(),
+    })
+}
+
 async fn open_journal(
     config: &EmbeddedBroker,
     data_dir: &std::path::Path,
     metrics: &Metrics,
     mailbox: &Arc<Mailbox>,
-    tasks: &runtime::tasks::Tasks,
+    tasks: &Tasks,
 ) -> Result<(Journal, super::journal::Recovered), BrokerError> {
     let (folder, metrics, tasks, wake) =
         (data_dir.join(JOURNAL), metrics.clone(), tasks.clone(), Arc::clone(mailbox));
@@ -117,6 +192,7 @@ struct Embedded {
     address: Option<SocketAddr>,
     interest: Arc<Interest>,
     access: AccessBook,
+    certificates: Vec<TlsServer>,
     metrics: Metrics,
 }
 
@@ -157,7 +233,11 @@ impl Broker for Embedded {
     }
 
     fn insight(&self) -> Option<Insight> {
-        Some(Insight { core: self.core.clone(), access: self.access.clone() })
+        Some(Insight {
+            core: self.core.clone(),
+            access: self.access.clone(),
+            certificates: self.certificates.clone(),
+        })
     }
 }
 
@@ -166,6 +246,7 @@ impl Broker for Embedded {
 pub struct Insight {
     core: CoreHandle,
     access: AccessBook,
+    certificates: Vec<TlsServer>,
 }
 
 impl std::fmt::Debug for Insight {
@@ -206,6 +287,12 @@ impl Insight {
         let (reply, answer) = oneshot::channel();
         self.core.post(Request::Disconnect { client_id, reply }).await?;
         answer.await.map_err(|_| BrokerError::NotConnected)
+    }
+
+    /// Certificates of the listeners with TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<TlsStatus> {
+        self.certificates.iter().map(TlsServer::status).collect()
     }
 
     /// What is wrong with the access file as it is now; its last good rules hold.

@@ -162,7 +162,7 @@ fn message(topic: &str, payload: impl Into<Bytes>) -> Message {
     Message {
         topic: topic.into(),
         payload: payload.into(),
-        qos: Qos::AtLeastOnce,
+        qos: QoS::AtLeastOnce,
         retain: false,
         properties: Box::default(),
         expires_at: None,
@@ -173,7 +173,7 @@ fn message(topic: &str, payload: impl Into<Bytes>) -> Message {
 fn target(session: u64) -> Target {
     Target {
         session: SessionId(session),
-        qos: Qos::AtLeastOnce,
+        qos: QoS::AtLeastOnce,
         retain: false,
         subscription_ids: Box::default(),
     }

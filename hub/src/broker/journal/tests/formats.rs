@@ -23,7 +23,7 @@ fn a_message() -> impl Strategy<Value = Arc<Message>> {
             Arc::new(Message {
                 topic: topic.into(),
                 payload: payload.into(),
-                qos: Qos::from_bits(qos).unwrap(),
+                qos: QoS::try_from(qos).unwrap(),
                 retain,
                 properties: properties.into(),
                 expires_at: expires.map(Timestamp),
@@ -36,7 +36,7 @@ fn a_message() -> impl Strategy<Value = Arc<Message>> {
 fn a_target() -> impl Strategy<Value = Target> {
     (id(), 1..=2_u8, any::<bool>(), vec(any::<u32>(), 0..4)).prop_map(|(session, qos, retain, ids)| Target {
         session,
-        qos: Qos::from_bits(qos).unwrap(),
+        qos: QoS::try_from(qos).unwrap(),
         retain,
         subscription_ids: ids.into(),
     })
