@@ -11,6 +11,8 @@
 mod broker;
 #[path = "mqtt_conformance/client.rs"]
 mod client;
+#[path = "mqtt_conformance/our_hub.rs"]
+mod our_hub;
 #[path = "mqtt_conformance/strict_reader.rs"]
 mod strict_reader;
 #[path = "mqtt_conformance/wire.rs"]

@@ -9,8 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-const TESTER: &str = "a password of the tester";
-const READER: &str = "a password of the reader";
+use super::our_hub::Hub;
+
+pub(crate) const TESTER: &str = "a password of the tester";
+pub(crate) const READER: &str = "a password of the reader";
 
 /// Who a client says it is.
 #[derive(Clone, Debug)]
@@ -43,7 +45,7 @@ pub(crate) struct Broker {
 }
 
 enum Running {
-    Ours(ours::Hub),
+    Ours(Hub),
     Child(Child),
     Stopped,
 }
@@ -130,7 +132,7 @@ impl Broker {
     fn start(&mut self) {
         match self.kind {
             Kind::Ours => {
-                let hub = ours::Hub::start(&self.folder);
+                let hub = Hub::start(&self.folder, free_address());
                 (self.address, self.websocket) = (hub.address, hub.websocket);
                 self.running = Running::Ours(hub);
             }
@@ -192,6 +194,7 @@ impl Drop for Broker {
     }
 }
 
+/// An address on loopback that nobody listens on at the moment.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
@@ -225,73 +228,4 @@ fn mosquitto_config(folder: &Path, tcp: SocketAddr, websocket: SocketAddr) -> Pa
     );
     std::fs::write(file("mosquitto.conf"), config).unwrap();
     file("mosquitto.conf")
-}
-
-/// The hub in this process.
-mod ours {
-    use std::net::{Ipv4Addr, SocketAddr};
-    use std::path::Path;
-    use std::sync::mpsc::sync_channel;
-    use std::thread::JoinHandle;
-    use std::time::Duration;
-
-    use hub::Config;
-    use hub::config::{BrokerConfig, CommandsConfig, HttpConfig};
-    use runtime::clock::Clock;
-    use runtime::tasks::{CancellationToken, Tasks};
-    use runtime::telemetry::Metrics;
-
-    pub(super) struct Hub {
-        pub(super) address: SocketAddr,
-        pub(super) websocket: Option<SocketAddr>,
-        shutdown: CancellationToken,
-        thread: Option<JoinHandle<()>>,
-    }
-
-    impl Hub {
-        pub(super) fn start(folder: &Path) -> Hub {
-            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let config = Config {
-                enterprise: "acme".into(),
-                site: "antwerp".into(),
-                data_dir: folder.to_owned(),
-                id: "antwerp".into(),
-                host_id: "forebay".into(),
-                retention: Duration::from_secs(3600),
-                retention_bytes: 1_000_000_000,
-                broker: BrokerConfig::Embedded { listen: any, anonymous_read: false, users: Vec::new() },
-                http: HttpConfig { listen: any },
-                commands: CommandsConfig { enabled: false },
-            };
-            let shutdown = CancellationToken::new();
-            let (started, address) = sync_channel(1);
-            let token = shutdown.clone();
-            let thread = std::thread::spawn(move || {
-                let runtime =
-                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-                runtime.unwrap().block_on(async move {
-                    let tasks = Tasks::new(token.clone());
-                    let hub = hub::start(config, Clock::machine(), Metrics::default(), tasks.clone());
-                    let hub = hub.await.unwrap();
-                    started.send(hub.mqtt.unwrap()).unwrap();
-                    token.cancelled().await;
-                    let drained = tasks.drain().await;
-                    assert!(drained.is_graceful(), "{drained:?}");
-                });
-            });
-            let address = address.recv().expect("the hub starts");
-            Hub { address, websocket: Some(address), shutdown, thread: Some(thread) }
-        }
-
-        pub(super) fn stop(mut self) {
-            self.shutdown.cancel();
-            self.thread.take().unwrap().join().expect("the hub ends in order");
-        }
-    }
-
-    impl Drop for Hub {
-        fn drop(&mut self) {
-            self.shutdown.cancel();
-        }
-    }
 }
