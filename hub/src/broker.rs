@@ -77,7 +77,9 @@ pub enum BrokerError {
         why: String,
     },
     /// The access file cannot be used.
-    #[error("the access file of the broker cannot be used; `forebay user --help` shows how to change it\n{0}")]
+    #[error(
+        "the access file of the broker cannot be used; `forebay user --help` shows how to change it\n{0}"
+    )]
     Access(String),
     /// There is no connection: the message was certainly not sent.
     #[error("no connection to the broker")]

@@ -164,7 +164,10 @@ mod tests {
         assert_eq!((config.id.as_str(), config.host_id.as_str()), ("antwerp", "forebay"));
         assert_eq!((config.retention.as_secs(), config.retention_bytes), (604_800, 20_000_000_000));
         assert!(!config.commands.enabled);
-        assert!(matches!(config.broker, BrokerConfig::Embedded(EmbeddedBroker { anonymous_read: false, .. })));
+        assert!(matches!(
+            config.broker,
+            BrokerConfig::Embedded(EmbeddedBroker { anonymous_read: false, .. })
+        ));
     }
 
     #[test]

@@ -39,7 +39,11 @@ async fn start(dir: &Path) -> Running {
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
-        broker: BrokerConfig::Embedded(EmbeddedBroker { listen: any, anonymous_read: true, ..EmbeddedBroker::of(dir) }),
+        broker: BrokerConfig::Embedded(EmbeddedBroker {
+            listen: any,
+            anonymous_read: true,
+            ..EmbeddedBroker::of(dir)
+        }),
         http: HttpConfig { listen: any },
         commands: CommandsConfig { enabled: false },
     };
@@ -300,7 +304,11 @@ async fn a_second_hub_on_the_same_folder_is_refused() {
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
-        broker: BrokerConfig::Embedded(EmbeddedBroker { listen: any, anonymous_read: true, ..EmbeddedBroker::of(dir.path()) }),
+        broker: BrokerConfig::Embedded(EmbeddedBroker {
+            listen: any,
+            anonymous_read: true,
+            ..EmbeddedBroker::of(dir.path())
+        }),
         http: HttpConfig { listen: any },
         commands: CommandsConfig { enabled: false },
     };

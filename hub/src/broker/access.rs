@@ -220,7 +220,9 @@ impl AccessBook {
             Proof::Certificate(from) => entry.accepts_certificate(*from),
             Proof::None | Proof::AgentPassword => false,
         };
-        (holds && !entry.disabled && entry.node == identity.node).then(|| self.listed_rights(&rules, nth)).flatten()
+        (holds && !entry.disabled && entry.node == identity.node)
+            .then(|| self.listed_rights(&rules, nth))
+            .flatten()
     }
 
     /// What an identity of this name may do, logged in or not: for sessions whose client is away.

@@ -1,4 +1,4 @@
 //! Topic filters as the broker seam uses them; the rules are the standard's and live with the codec.
 
-pub use proto::mqtt::topic::{matches, unshared};
 pub(super) use proto::mqtt::topic::overlap;
+pub use proto::mqtt::topic::{matches, unshared};

@@ -251,7 +251,8 @@ fn listeners(section: &mut Section<'_>, first: SocketAddr, problems: &mut Proble
 fn listener(entry: &mut Section<'_>, problems: &mut Problems) -> Option<(Listener, Located<SocketAddr>)> {
     const EXAMPLE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8883);
     if !entry.has("listen") {
-        problems.push(entry.problem("listen", format!("is missing; write ADDRESS:PORT such as \"{EXAMPLE}\"")));
+        problems
+            .push(entry.problem("listen", format!("is missing; write ADDRESS:PORT such as \"{EXAMPLE}\"")));
     }
     let listen = super::listen(entry, problems, EXAMPLE);
     let protocol = entry.checked("protocol", problems, |text| match text {
@@ -326,8 +327,9 @@ fn with_tls(
     if let Some(mut section) = enrol {
         const EXAMPLE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8884);
         if !section.has("listen") {
-            problems
-                .push(section.problem("listen", format!("is missing; write ADDRESS:PORT such as \"{EXAMPLE}\"")));
+            problems.push(
+                section.problem("listen", format!("is missing; write ADDRESS:PORT such as \"{EXAMPLE}\"")),
+            );
         }
         own.enrol = super::listen(&mut section, problems, EXAMPLE).map(|l| l.value);
         section.finish(problems);

@@ -147,10 +147,7 @@ pub fn check(path: &Path, name: &str, wish: Wish<'_>, host_id: &str) -> Result<V
 ///
 /// # Errors
 /// What `change` returns; the file cannot be read or written, has mistakes, or would have some. Nothing is written then.
-pub fn edit<T>(
-    path: &Path,
-    change: impl FnOnce(&mut Edit) -> Result<T, EditError>,
-) -> Result<T, EditError> {
+pub fn edit<T>(path: &Path, change: impl FnOnce(&mut Edit) -> Result<T, EditError>) -> Result<T, EditError> {
     ensure(path)?;
     let _lock = lock(path)?;
     let (text, file) = read(path)?;

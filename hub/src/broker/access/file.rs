@@ -203,13 +203,15 @@ impl AccessFile {
         for name in wanted.value.iter().take(ROLES_PER_IDENTITY_MAX) {
             let Some((known, role)) = self.roles.get_key_value(name.as_str()) else {
                 let all: Vec<&str> = self.roles.keys().map(|role| &**role).collect();
-                problems.push(wanted.problem(format!("\"{name}\" is no role; roles are: {}", all.join(", "))));
+                problems
+                    .push(wanted.problem(format!("\"{name}\" is no role; roles are: {}", all.join(", "))));
                 continue;
             };
             let mut filters = role.publish.iter().chain(&role.subscribe);
             if !has_node && filters.any(|filter| needs_node(filter)) {
-                let rule =
-                    format!("role \"{name}\" speaks of a node (%g, %n): write node = \"GROUP/NODE\" beside it");
+                let rule = format!(
+                    "role \"{name}\" speaks of a node (%g, %n): write node = \"GROUP/NODE\" beside it"
+                );
                 problems.push(wanted.problem(rule));
             }
             roles.push(Arc::clone(known));
@@ -242,7 +244,9 @@ fn check_template(template: &str) -> Result<(), String> {
     let mut rest = template;
     while let Some((_, after)) = rest.split_once('%') {
         if !after.starts_with(['i', 'g', 'n', '%']) {
-            return Err("has a % that is none of %i (name), %g (group), %n (node) and %% (a percent sign)".into());
+            return Err(
+                "has a % that is none of %i (name), %g (group), %n (node) and %% (a percent sign)".into()
+            );
         }
         rest = after.get(1..).unwrap_or("");
     }
@@ -272,7 +276,8 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     }
     if name.contains(['/', '+', '#']) || name.starts_with('$') || name.chars().any(char::is_control) {
         return Err(
-            "must not hold / + # or control characters, nor begin with $: they have a meaning in topics".into()
+            "must not hold / + # or control characters, nor begin with $: they have a meaning in topics"
+                .into(),
         );
     }
     if name == ANONYMOUS {

@@ -123,7 +123,8 @@ impl Doorkeeper {
             drop(turn);
             right
         });
-        work.await.map_err(|error| Refusal { reason: SERVER_BUSY, why: format!("password check ended: {error}") })
+        work.await
+            .map_err(|error| Refusal { reason: SERVER_BUSY, why: format!("password check ended: {error}") })
     }
 
     /// Whether this refusal is one for the log.
@@ -201,7 +202,10 @@ impl AccessBook {
                 Identity { name: ANONYMOUS.into(), node: None, proof: Proof::None }
             }
             (None, None, None) => {
-                return Err(Refusal { reason: NOT_AUTHORIZED, why: "no login, and one is needed here".into() });
+                return Err(Refusal {
+                    reason: NOT_AUTHORIZED,
+                    why: "no login, and one is needed here".into(),
+                });
             }
         };
         // Asked anew: the file may have changed while a password was checked.
@@ -265,8 +269,13 @@ impl AccessBook {
             }
             door.take_guess(address, None)?;
             let right = same(password, &self.0.agent_password);
-            let from_elsewhere = "the agents' password is for agents on this machine; give others an identity";
-            return Err(wrong(if right { from_elsewhere } else { "not the agents' password of this machine" }));
+            let from_elsewhere =
+                "the agents' password is for agents on this machine; give others an identity";
+            return Err(wrong(if right {
+                from_elsewhere
+            } else {
+                "not the agents' password of this machine"
+            }));
         }
         let entry = rules.file.find(user).map(|(_, entry)| entry);
         let known = entry.and_then(|entry| Some((entry, entry.password.clone()?)));

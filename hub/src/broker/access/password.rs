@@ -60,7 +60,8 @@ pub(super) struct PasswordHash(Arc<str>);
 impl PasswordHash {
     /// Checks that the text is a hash that can be verified in bounded time and memory.
     pub(super) fn parse(text: &str) -> Result<PasswordHash, String> {
-        const RULE: &str = "must be an argon2id hash; `forebay user add` writes it, a password itself is never kept";
+        const RULE: &str =
+            "must be an argon2id hash; `forebay user add` writes it, a password itself is never kept";
         let hash = Phc::new(text).map_err(|_| RULE.to_owned())?;
         if hash.algorithm != argon2::ARGON2ID_IDENT || hash.hash.is_none() || hash.salt.is_none() {
             return Err(RULE.into());

@@ -109,7 +109,9 @@ pub(super) fn check_filter(filter: &str) -> Result<(), String> {
         return Err("holds a control character".into());
     }
     if filter.starts_with("$share/") {
-        return Err("names a shared subscription; write the filter alone, it holds for shared ones too".into());
+        return Err(
+            "names a shared subscription; write the filter alone, it holds for shared ones too".into()
+        );
     }
     let last = filter.split('/').count() - 1;
     for (nth, level) in filter.split('/').enumerate() {

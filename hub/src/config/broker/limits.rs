@@ -107,7 +107,8 @@ impl Limits {
             let rule = format!("must not be more than connections, {}", limits.connections);
             problems.push(per_address.problem(rule));
         }
-        let packet = bytes(found, "packet_bytes", PACKET_BYTES_MIN as u64..=MQTT_PACKET_BYTES_MAX as u64, problems);
+        let packet =
+            bytes(found, "packet_bytes", PACKET_BYTES_MIN as u64..=MQTT_PACKET_BYTES_MAX as u64, problems);
         if let Some(packet) = &packet {
             limits.packet_bytes = usize::try_from(packet.value).unwrap_or(MQTT_PACKET_BYTES_MAX);
         }
