@@ -68,8 +68,7 @@ impl Plant {
         let names = "version = 1\nenterprise = \"bench\"\nsite = \"bench\"\n";
         let text = format!(
             "{names}[hub]\ndata_dir = \"hub\"\n[hub.http]\nlisten = \"127.0.0.1:{http}\"\n[hub.broker]\n\
-             listen = \"127.0.0.1:{mqtt}\"\n[[hub.broker.users]]\nname = \"gen\"\npassword_file = \"password\"\n\
-             node = \"bench/gen\"\n[bridge]\nhub = \"http://127.0.0.1:{http}\"\ntoken_file = \"hub/token\"\n\
+             listen = \"127.0.0.1:{mqtt}\"\n[bridge]\nhub = \"http://127.0.0.1:{http}\"\ntoken_file = \"hub/token\"\n\
              [[bridge.sinks]]\nname = \"lake\"\nkind = \"delta\"\npath = \"lake\"\nmax_wait = \"1s\"\n"
         );
         let write = |name: &str, text: &str| {
@@ -77,6 +76,7 @@ impl Plant {
         };
         write("password", "bench")?;
         write("plant.toml", &text)?;
+        add_login(program, dir, "plant.toml")?;
         let process = Command::new(program)
             .args(["run", "plant.toml"])
             .current_dir(dir)
@@ -98,6 +98,18 @@ impl Drop for Plant {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Lets `gen` in as the agent bench/gen, with the password in `password`.
+pub(crate) fn add_login(program: &Path, dir: &Path, config: &str) -> Result<(), String> {
+    let mut command = Command::new(program);
+    command.args(["user", "add", "gen", "--role", "agent", "--node", "bench/gen"]);
+    let output = command.args(["--password-file", "password", "--config", config]).current_dir(dir).output();
+    let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
 fn free_port() -> Result<u16, String> {

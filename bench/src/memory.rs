@@ -20,6 +20,7 @@ pub fn run(program: &Path, dir: &Path, time: Duration) -> Result<Figures, String
         .map_err(|error| format!("no free port: {error}"))?
         .port();
     write_plant(dir, port).map_err(|error| format!("{}: {error}", dir.display()))?;
+    crate::ingest::add_login(program, dir, "hub.toml")?;
     let hub = Role::start(program, dir, "hub.toml")?;
     let agent = Role::start(program, dir, "agent.toml")?;
     std::thread::sleep(time.max(Duration::from_secs(5)));
@@ -70,8 +71,7 @@ fn write_plant(dir: &Path, port: u16) -> std::io::Result<()> {
         dir.join("hub.toml"),
         format!(
             "{names}[hub]\ndata_dir = \"hub\"\n[hub.http]\nlisten = \"127.0.0.1:0\"\n[hub.broker]\n\
-             listen = \"127.0.0.1:{port}\"\n[[hub.broker.users]]\nname = \"gen\"\npassword_file = \"password\"\n\
-             node = \"bench/gen\"\n"
+             listen = \"127.0.0.1:{port}\"\n"
         ),
     )?;
     let mut agent = format!(

@@ -1,5 +1,8 @@
 //! The arguments of every command, and the help that teaches them.
 
+pub mod certificates;
+pub mod user;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,12 +42,20 @@ pub enum Command {
     Reconcile(Reconcile),
     /// Write a set-point, or show the latest commands.
     Command(CommandOptions),
+    /// Say who may log in at the hub's broker, and what they may do.
+    User(user::User),
     /// Look into a log directory: an agent's outbox, a hub's plant log, a catalogue.
     Log(Log),
     /// Print or write a commented configuration to start from.
     Init(Init),
     /// Install forebay as a hardened systemd service.
     Service(Service),
+    /// Make, show and renew the certificates of plant and hub.
+    Cert(certificates::Cert),
+    /// Let agents on other machines in, list them, shut them out; on the hub's machine.
+    Agent(certificates::Agent),
+    /// Get a certificate from a hub; on the agent's machine.
+    Join(certificates::Join),
     /// Measure this machine: codec, log, agent, ingest to table, the broker beside others.
     Bench(Bench),
 }

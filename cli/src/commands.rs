@@ -1,11 +1,15 @@
 //! One file per command; each `run` returns the process's exit code.
 
+pub mod agent;
 pub mod bench;
+pub mod cert;
 pub mod check;
 pub mod command;
 pub mod demo;
 pub mod init;
+pub mod join;
 pub mod log;
 pub mod reconcile;
 pub mod run;
 pub mod service;
+pub mod user;

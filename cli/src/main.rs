@@ -13,9 +13,13 @@ fn main() -> std::process::ExitCode {
         Command::Check(options) => commands::check::run(&options),
         Command::Reconcile(options) => commands::reconcile::run(&options),
         Command::Command(options) => commands::command::run(&options),
+        Command::User(options) => commands::user::run(&options),
         Command::Log(options) => commands::log::run(&options),
         Command::Init(options) => commands::init::run(&options),
         Command::Service(options) => commands::service::run(&options),
+        Command::Cert(options) => commands::cert::run(&options),
+        Command::Agent(options) => commands::agent::run(&options),
+        Command::Join(options) => commands::join::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
     };
     std::process::ExitCode::from(code)

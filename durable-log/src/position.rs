@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Number of a record over the whole log, across segments and epochs: dense from 0, never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
 impl Position {

@@ -12,6 +12,7 @@ use model::address::check_sparkplug_id;
 use model::limits::{AGENT_POINTS_MAX, MQTT_PACKET_BYTES_MAX};
 use runtime::clock::Clock;
 use runtime::config_file::{Located, PlantNames, Problem, Problems, Section};
+use runtime::enrolment::EnrolUrl;
 use runtime::mqtt_client::{TlsOptions, parse_url};
 
 use crate::drivers::{DeviceSetup, Driver, KINDS};
@@ -45,6 +46,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The broker.
     pub hub: HubAddress,
+    /// Where the client certificate is renewed; none: somebody else does.
+    pub enrol: Option<EnrolUrl>,
     /// Sparkplug host application.
     pub host_id: String,
     /// Whether nothing is born while that host is offline.
@@ -96,6 +99,7 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
     let node = node(&mut section, problems);
     let data_dir = required_path(&mut section, "data_dir", problems);
     let hub = hub(&mut section, problems);
+    let enrol = enrol(&mut section, hub.as_ref(), problems);
     let host_id =
         section.checked("host_id", problems, sparkplug_id).map_or(HOST_ID.to_owned(), |id| id.value);
     let primary_host = section.boolean("primary_host", problems).is_none_or(|yes| yes.value);
@@ -132,6 +136,7 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
         node,
         data_dir: data_dir?,
         hub: hub?,
+        enrol,
         host_id,
         primary_host,
         history_rate,
@@ -197,6 +202,15 @@ fn hub(section: &mut Section<'_>, problems: &mut Problems) -> Option<HubAddress>
     let value = |located: Option<Located<PathBuf>>| located.map(|found| found.value);
     let tls = tls.then(|| TlsOptions { ca_file: value(ca), client: value(cert).zip(value(key)) });
     Some(HubAddress { host, port, tls, login: user.map(|user| user.value).zip(value(password)) })
+}
+
+fn enrol(section: &mut Section<'_>, hub: Option<&HubAddress>, problems: &mut Problems) -> Option<EnrolUrl> {
+    let url = section.checked("enrol", problems, str::parse::<EnrolUrl>)?;
+    let tls = hub.and_then(|hub| hub.tls.as_ref());
+    if hub.is_some() && !tls.is_some_and(|tls| tls.client.is_some() && tls.ca_file.is_some()) {
+        problems.push(url.problem("renews a certificate: write ca_file, cert_file and key_file beside it"));
+    }
+    Some(url.value)
 }
 
 fn outbox(section: &mut Section<'_>, problems: &mut Problems) -> OutboxOptions {
@@ -410,6 +424,24 @@ mod tests {
         ] {
             assert!(found.contains(expected), "{expected}\nnot in\n{found}");
         }
+    }
+
+    #[test]
+    fn renewal_needs_what_is_renewed() {
+        let text = |enrol: &str| {
+            format!(
+                "[edge]\ngroup = \"g\"\nnode = \"n\"\ndata_dir = \"d\"\nhub = \"mqtts://h\"\n{enrol}\
+                 [[edge.devices]]\nname = \"d\"\ndriver = \"simulated\"\npoints = \"d.csv\"\n"
+            )
+        };
+        let files = "ca_file = \"ca.crt\"\ncert_file = \"agent.pem\"\nkey_file = \"agent.pem\"\n";
+        let (config, problems) = check(&text(&format!("enrol = \"https://h\"\n{files}")), &[("d.csv", LIST)]);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(config.unwrap().enrol.unwrap().port, 8884);
+        let (_, problems) = check(&text("enrol = \"https://h\"\n"), &[("d.csv", LIST)]);
+        assert!(problems[0].contains("write ca_file"), "{problems:?}");
+        let (_, problems) = check(&text(&format!("enrol = \"http://h\"\n{files}")), &[("d.csv", LIST)]);
+        assert!(problems[0].contains("must be https://"), "{problems:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod acquisition;
 pub mod catalogue;
+pub mod certificate;
 pub mod commands;
 pub mod config;
 pub mod device_write;
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 
 use acquisition::{Acquisition, Surroundings};
 use catalogue::{Catalogue, CatalogueError, Points};
+use certificate::CertificateCare;
 use commands::{ClockSkew, CommandMeters, DEVICE_WRITES_MAX, Executor, Target, WAITING_MAX};
 use config::{Config, DeviceConfig};
 use health::{DeviceState, DeviceStatus, Health, SessionStatus};
@@ -214,6 +216,11 @@ fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics
         skew: skew.clone(),
         meters: CommandMeters::new(metrics, &node.to_string()),
     };
+    if let Some(tls) = config.hub.tls.clone().filter(|tls| tls.client.is_some()) {
+        let certificate = CertificateCare::new(&node, tls, config.enrol, clock.clone(), metrics);
+        let caring = certificate.run(tasks.shutdown());
+        tasks.spawn(TaskKind::Housekeeping, format!("{node} certificate"), caring);
+    }
     let (shutdown, producing) = (tasks.shutdown(), producers.clone());
     tasks.spawn(TaskKind::Transport, format!("{node} commands"), async move {
         let _producing = producing;

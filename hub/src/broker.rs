@@ -1,7 +1,7 @@
 //! The broker seam: how the rest of the hub sends and receives MQTT messages, whoever runs the broker.
 //!
-//! Two implementations: [`embedded`] (a broker inside this process, loopback listeners only) and [`outside`] (the hub
-//! as a client of any MQTT 3.1.1 broker). Both keep these rules:
+//! Two implementations: [`embedded`] (our own broker, docs/specs/broker.md) and [`outside`] (the hub as a client of any
+//! MQTT 3.1.1 broker). Both keep these rules:
 //! - Every message on `spBv1.0/#` that others publish is *awaited* into the bounded inbox: a slow host slows the
 //!   publishers, and nothing is dropped.
 //! - STATE of this host is the broker seam's business, because it is part of CONNECT: online (retained) before
@@ -9,11 +9,17 @@
 //! - It knows topics and bytes, nothing of payloads (STATE aside), points, logs or commands.
 
 mod access;
+mod core;
+mod door;
 mod embedded;
+mod inbox;
 mod interest;
-#[allow(dead_code, unused_imports, reason = "the core, its only user, is being written")]
 mod journal;
+mod limits;
 mod outside;
+mod retained;
+mod session;
+mod subscriptions;
 mod topic_filter;
 
 use std::net::SocketAddr;
@@ -28,9 +34,13 @@ use runtime::tasks::Tasks;
 use runtime::telemetry::Metrics;
 use tokio::sync::mpsc;
 
+use crate::chain;
 use crate::config::BrokerConfig;
 
 pub use access::edit as access_file;
+pub use core::status::{BrokerStatus, ClientStatus, RetainedPage, Tapped, Waiting};
+pub use embedded::Insight;
+pub use inbox::{Inbox, InboxReceiver, inbox};
 pub use interest::{Filters, Interest};
 pub use topic_filter::{matches, unshared};
 
@@ -81,6 +91,15 @@ pub enum BrokerError {
         "the access file of the broker cannot be used; `forebay user --help` shows how to change it\n{0}"
     )]
     Access(String),
+    /// What the broker keeps on disk cannot be used.
+    #[error("the broker's sessions and retained messages cannot be opened: {}", chain(&**.0))]
+    Journal(Box<dyn std::error::Error + Send + Sync>),
+    /// The operating system refused what a broker needs.
+    #[error("the broker cannot start: {why}")]
+    Start {
+        /// The machine's reason.
+        why: String,
+    },
     /// There is no connection: the message was certainly not sent.
     #[error("no connection to the broker")]
     NotConnected,
@@ -89,11 +108,27 @@ pub enum BrokerError {
     Lost(String),
 }
 
-/// A set of topics that the hub renders on demand (the JSON tree).
+/// A set of topics that the hub renders on demand (the JSON tree): the broker stores nothing of it.
 #[async_trait]
 pub trait View: Send + Sync {
-    /// A client is about to subscribe to `filter`: publish, retained, what it shall find, then return.
-    async fn prepare(&self, filter: &str);
+    /// Renders what a new subscriber to `filter` shall find, behind `after`, about `bytes_max` bytes of it, and calls
+    /// `give` with it before anything newer is published.
+    async fn page(
+        &self,
+        filter: &str,
+        after: Option<u64>,
+        bytes_max: usize,
+        give: &(dyn Fn(ViewPage) + Send + Sync),
+    );
+}
+
+/// Some messages of a view.
+#[derive(Clone, Debug, Default)]
+pub struct ViewPage {
+    /// Topic and payload.
+    pub messages: Vec<(String, Vec<u8>)>,
+    /// Where to go on; `None`: that was all.
+    pub next: Option<u64>,
 }
 
 /// A broker, as the hub uses it.
@@ -120,8 +155,11 @@ pub trait Broker: Send + Sync {
     /// Who wants what, if this broker can say; `None`: publish for everybody.
     fn interest(&self) -> Option<Arc<Interest>>;
 
-    /// Reserves the topics of `filter` for the hub; `view` is asked before a subscription to them is answered.
+    /// Reserves the topics of `filter` for the hub; `view` is asked for what a new subscriber finds there.
     fn serve(&self, filter: String, view: Arc<dyn View>);
+
+    /// The embedded broker's own picture of itself.
+    fn insight(&self) -> Option<Insight>;
 }
 
 /// Who the hub is towards MQTT.
@@ -137,7 +175,7 @@ pub struct HostIdentity {
 pub async fn start(
     config: BrokerConfig,
     host: HostIdentity,
-    inbox: mpsc::Sender<Incoming>,
+    inbox: Inbox,
     events: mpsc::Sender<BrokerEvent>,
     clock: Clock,
     metrics: Metrics,
@@ -153,7 +191,7 @@ pub async fn start(
 /// What both implementations are connected to.
 struct Wiring {
     host: HostIdentity,
-    inbox: mpsc::Sender<Incoming>,
+    inbox: Inbox,
     events: mpsc::Sender<BrokerEvent>,
     clock: Clock,
     metrics: Metrics,

@@ -25,7 +25,7 @@ use runtime::telemetry::{Gauge, Metrics};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::broker::{Broker, BrokerEvent, Incoming, QoS};
+use crate::broker::{Broker, BrokerEvent, InboxReceiver, Incoming, QoS};
 use crate::catalogue::Catalogue;
 use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
 use crate::live::Live;
@@ -153,7 +153,7 @@ impl Host {
 
 /// What the host works with.
 pub(crate) struct Parts {
-    pub(crate) inbox: mpsc::Receiver<Incoming>,
+    pub(crate) inbox: InboxReceiver,
     pub(crate) events: mpsc::Receiver<BrokerEvent>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) store: Store,
@@ -227,7 +227,7 @@ struct Session {
 impl Session {
     async fn run(
         mut self,
-        mut inbox: mpsc::Receiver<Incoming>,
+        mut inbox: InboxReceiver,
         mut events: mpsc::Receiver<BrokerEvent>,
         mut asked: mpsc::Receiver<NodeId>,
         shutdown: CancellationToken,
@@ -251,7 +251,7 @@ impl Session {
                     Some(first) => {
                         self.message(first);
                         for _ in 1..MESSAGES_AT_ONCE {
-                            let Ok(next) = inbox.try_recv() else { break };
+                            let Some(next) = inbox.try_recv() else { break };
                             self.message(next);
                         }
                     }

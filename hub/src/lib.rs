@@ -14,6 +14,7 @@ pub mod catalogue;
 pub mod commands;
 pub mod config;
 pub mod console;
+pub mod enrol;
 mod guesses;
 pub mod host;
 pub mod ledger;
@@ -34,6 +35,7 @@ pub use config::{Config, validate};
 use broker::{Broker, BrokerError, HostIdentity};
 use catalogue::Catalogue;
 use commands::Commands;
+use config::BrokerConfig;
 use host::Host;
 use ledger::Ledger;
 use live::{Live, json_tree};
@@ -56,6 +58,9 @@ pub enum StartError {
     /// The broker.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// Enrolment.
+    #[error(transparent)]
+    Enrol(#[from] enrol::StartError),
     /// The API.
     #[error(transparent)]
     Api(#[from] api::StartError),
@@ -68,6 +73,8 @@ pub enum StartError {
 pub struct Handle {
     /// Where the embedded broker listens; none with an outside one.
     pub mqtt: Option<SocketAddr>,
+    /// Enrolment, if it is on.
+    pub enrolment: Option<enrol::Enrolment>,
     /// Where console and API listen.
     pub http: SocketAddr,
     /// The page's password and the API's token.
@@ -132,7 +139,7 @@ async fn wire(
     metrics: &Metrics,
     tasks: &Tasks,
 ) -> Result<Handle, StartError> {
-    let (inbox, messages) = mpsc::channel(broker::INBOX_MESSAGES_MAX);
+    let (inbox, messages) = broker::inbox(broker::INBOX_MESSAGES_MAX);
     let (events, changes) = mpsc::channel(BROKER_EVENTS_MAX);
     let identity = HostIdentity { host_id: config.host_id.clone(), data_dir: config.data_dir.clone() };
     let broker: Arc<dyn Broker> = broker::start(
@@ -189,9 +196,14 @@ async fn wire(
         clock: clock.clone(),
         metrics: metrics.clone(),
     };
+    let enrolment = match enrolment(config) {
+        None => None,
+        Some(setup) => Some(enrol::start(setup, clock.clone(), metrics.clone(), tasks).await?),
+    };
     let api = api::start(parts, tasks).await?;
     Ok(Handle {
         mqtt: broker.local_addr(),
+        enrolment,
         http: api.addr,
         token: api.token,
         store: store.clone(),
@@ -201,6 +213,14 @@ async fn wire(
         commands,
         ledger: ledger.clone(),
     })
+}
+
+/// What enrolment needs, if the configuration has it.
+fn enrolment(config: &Config) -> Option<enrol::Setup> {
+    match &config.broker {
+        BrokerConfig::Embedded(own) => enrol::Setup::of(own, &config.data_dir),
+        BrokerConfig::Outside(_) => None,
+    }
 }
 
 /// Opens the logs, off the async threads.

@@ -3,6 +3,9 @@
 pub mod backoff;
 pub mod clock;
 pub mod config_file;
+pub mod enrolment;
 pub mod mqtt_client;
+pub mod pki;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls_server;

@@ -65,7 +65,21 @@ impl Plant {
         }
         plant.write("hub.toml", &plant.hub_config());
         plant.write("bridge.toml", &plant.bridge_config());
+        if plant.outside_broker.is_none() {
+            for node in &plant.nodes {
+                plant.add_agent(node);
+            }
+        }
         plant
+    }
+
+    /// Lets an agent in, with the password in its file.
+    fn add_agent(&self, node: &str) {
+        let mut command = Command::new(forebay());
+        command.args(["user", "add", node, "--role", "agent", "--node", &format!("plant/{node}")]);
+        command.args(["--password-file", &format!("{node}.password")]).current_dir(self.dir());
+        let output = command.output().expect("forebay user");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// The folder.
@@ -96,13 +110,6 @@ impl Plant {
             return text;
         }
         writeln!(text, "listen = \"{}\"\nanonymous_read = {}", self.mqtt, self.readers).ok();
-        for node in &self.nodes {
-            writeln!(
-                text,
-                "[[hub.broker.users]]\nname = \"{node}\"\npassword_file = \"{node}.password\"\nnode = \"plant/{node}\""
-            )
-            .ok();
-        }
         text
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "this whole crate is tests")]
 
+mod certificates;
 mod check_config;
 mod command_round_trip;
 mod csv_to_table;
@@ -12,5 +13,6 @@ mod foreign_nodes;
 mod http_api;
 mod outside_broker;
 mod restored;
+mod statements;
 mod subscribers;
 mod tidy;

@@ -35,11 +35,18 @@ pub fn run(options: &Service) -> u8 {
     DONE
 }
 
-/// The only places that the service may write: data directories and local tables.
+/// Where an agent that renews its certificate writes it.
+fn renewed_certificate_folder(edge: &edge_agent::config::Config) -> Option<PathBuf> {
+    let (certificate, _) = edge.enrol.as_ref().and(edge.hub.tls.as_ref())?.client.as_ref()?;
+    certificate.parent().map(Path::to_owned)
+}
+
+/// The only places that the service may write: data directories, a renewed certificate's folder and local tables.
 fn writable_paths(plants: &[plant::Plant]) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for plant in plants {
         paths.extend(plant.edge.as_ref().map(|edge| edge.data_dir.clone()));
+        paths.extend(plant.edge.as_ref().and_then(renewed_certificate_folder));
         paths.extend(plant.hub.as_ref().map(|hub| hub.data_dir.clone()));
         if let Some(bridge) = &plant.bridge {
             paths.extend(bridge.sinks.iter().filter_map(|sink| sink.sink.local_path().map(Path::to_owned)));

@@ -7,7 +7,13 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use hub::broker::access_file::{self, Change, EditError};
+use model::NodeId;
+
 use super::{csv_writer, plc};
+
+/// The demo's edge nodes.
+const AGENTS: [&str; 2] = ["reactor", "machine"];
 
 /// Files of the demo's plant.
 #[derive(Clone, Debug)]
@@ -40,8 +46,9 @@ pub fn write(dir: &Path, addresses: Addresses) -> Result<Site, String> {
     let dir = std::path::absolute(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let machine_files = dir.join("machine-files");
     create(&machine_files)?;
-    for agent in ["reactor", "machine"] {
+    for agent in AGENTS {
         password(&dir.join(format!("{agent}.password")))?;
+        identity(&dir, agent)?;
     }
     let files = [
         ("reactor-points.csv", plc::POINTS.to_owned()),
@@ -93,19 +100,35 @@ fn password(path: &Path) -> Result<(), String> {
         .map_err(|error| format!("{} cannot be written: {error}", path.display()))
 }
 
+/// Enters an agent's password into the hub's access file, unless the agent is in it.
+fn identity(dir: &Path, agent: &str) -> Result<(), String> {
+    let password_file = dir.join(format!("{agent}.password"));
+    let password = std::fs::read_to_string(&password_file)
+        .map_err(|error| format!("{} cannot be read: {error}", password_file.display()))?;
+    let enter = |edit: &mut access_file::Edit| {
+        if edit.find(agent).is_some() {
+            return Ok(());
+        }
+        let node = NodeId::new("demo", agent).map_err(|error| EditError::Refused(error.to_string()))?;
+        let hash = access_file::hash_password(password.trim_end().as_bytes());
+        let change = Change {
+            roles: Some(vec!["agent".into()]),
+            node: Some(node),
+            password: Some(hash.map_err(|error| EditError::Refused(error.to_string()))?),
+            ..Change::default()
+        };
+        edit.add(agent, &change)
+    };
+    access_file::edit(&dir.join("hub/access.toml"), enter).map_err(|error| error.to_string())
+}
+
 fn hub(addresses: Addresses) -> String {
-    let mut text = format!(
+    format!(
         "# The demo's hub. Anonymous clients on this machine may read everything and write nothing.\n{NAMES}\n\
          [hub]\ndata_dir = \"hub\"\nid = \"demo\"\n\n[hub.http]\nlisten = \"{}\"\n\n[hub.commands]\nenabled = true\n\n\
          [hub.broker]\nlisten = \"{}\"\nanonymous_read = true\n",
         addresses.http, addresses.mqtt
-    );
-    for agent in ["reactor", "machine"] {
-        text += &format!(
-            "\n[[hub.broker.users]]\nname = \"{agent}\"\npassword_file = \"{agent}.password\"\nnode = \"demo/{agent}\"\n"
-        );
-    }
-    text
+    )
 }
 
 fn bridge(addresses: Addresses) -> String {

@@ -1,26 +1,17 @@
-//! Who subscribes to what at the embedded broker, so that views are rendered only for somebody.
+//! Who subscribes to what at the embedded broker at present, so that views are rendered only for somebody.
 //!
-//! Errs on the safe side: a filter may be remembered longer than its subscription lives, never shorter. Beyond
-//! [`FILTERS_MAX`] it answers "everything", and beyond [`FILTER_BYTES_MAX`] in all it takes no more.
+//! The core counts each filter once per connected client that has it. Beyond [`FILTERS_MAX`] different filters the
+//! answer is "everything".
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::topic_filter::{matches, unshared};
+use super::topic_filter::{matches, overlap, unshared};
 
-/// Filters remembered one by one.
+/// Different filters looked at one by one.
 const FILTERS_MAX: usize = 10_000;
 
-/// Longest filter: the longest path, percent-encoded, below enterprise and site.
-const ONE_FILTER_BYTES_MAX: usize = 8 * 1024;
-
-/// Bytes of all filters; those of clients without a login leave half of it for the others.
-const FILTER_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// What a remembered filter costs beside its text, about.
-const FILTER_OVERHEAD: usize = 128;
-
-/// Filters of the present subscribers.
+/// Filters of the connected clients.
 #[derive(Debug, Default)]
 pub struct Interest {
     state: Mutex<State>,
@@ -28,20 +19,8 @@ pub struct Interest {
 
 #[derive(Debug, Default)]
 struct State {
-    clients: HashMap<String, Client>,
-    filters: usize,
-    bytes: usize,
+    filters: HashMap<Arc<str>, usize>,
     version: u64,
-}
-
-fn cost(filter: &str) -> usize {
-    filter.len() + FILTER_OVERHEAD
-}
-
-#[derive(Debug, Default)]
-struct Client {
-    connections: usize,
-    filters: HashSet<String>,
 }
 
 /// A copy of the filters at one time.
@@ -82,65 +61,37 @@ impl Interest {
     #[must_use]
     pub fn filters(&self, within: &str) -> Filters {
         let state = self.lock();
-        if state.filters >= FILTERS_MAX {
+        if state.filters.len() >= FILTERS_MAX {
             return Filters::everything();
         }
-        let list: HashSet<&str> = state
-            .clients
-            .values()
-            .flat_map(|client| client.filters.iter())
+        let mut list: Vec<String> = state
+            .filters
+            .keys()
             .map(|filter| unshared(filter))
-            .filter(|filter| super::topic_filter::overlap(filter, within))
+            .filter(|filter| overlap(filter, within))
+            .map(str::to_owned)
             .collect();
-        Filters { list: list.into_iter().map(str::to_owned).collect(), everything: false }
+        list.sort_unstable();
+        list.dedup();
+        Filters { list, everything: false }
     }
 
-    pub(super) fn connected(&self, client: &str) {
-        self.lock().clients.entry(client.to_owned()).or_default().connections += 1;
-    }
-
-    /// An older connection of a client id may end after the newer one began: filters go with the last.
-    pub(super) fn disconnected(&self, client: &str) {
+    /// A connected client has the filter from now on.
+    pub(super) fn add(&self, filter: &Arc<str>) {
         let mut state = self.lock();
-        let Some(entry) = state.clients.get_mut(client) else { return };
-        entry.connections = entry.connections.saturating_sub(1);
-        if entry.connections == 0 {
-            let bytes: usize = entry.filters.iter().map(|filter| cost(filter)).sum();
-            let filters = entry.filters.len();
-            state.clients.remove(client);
-            state.filters -= filters;
-            state.bytes -= bytes;
-            state.version += 1;
-        }
+        *state.filters.entry(Arc::clone(filter)).or_insert(0) += 1;
+        state.version += 1;
     }
 
-    /// Whether there is room for the filter; then it is remembered.
-    pub(super) fn add(&self, client: &str, filter: &str, has_login: bool) -> bool {
+    /// One client less.
+    pub(super) fn remove(&self, filter: &str) {
         let mut state = self.lock();
-        let room = if has_login { FILTER_BYTES_MAX } else { FILTER_BYTES_MAX / 2 };
-        if filter.len() > ONE_FILTER_BYTES_MAX || state.bytes + cost(filter) > room {
-            return false;
+        let Some(clients) = state.filters.get_mut(filter) else { return };
+        *clients -= 1;
+        if *clients == 0 {
+            state.filters.remove(filter);
         }
-        if state.clients.entry(client.to_owned()).or_default().filters.insert(filter.to_owned()) {
-            state.filters += 1;
-            state.bytes += cost(filter);
-            state.version += 1;
-        }
-        true
-    }
-
-    pub(super) fn remove(&self, client: &str, filter: &str) {
-        let mut state = self.lock();
-        if state.clients.get_mut(client).is_some_and(|entry| entry.filters.remove(filter)) {
-            state.filters -= 1;
-            state.bytes -= cost(filter);
-            state.version += 1;
-        }
-    }
-
-    /// Clients with at least one connection.
-    pub(super) fn clients(&self) -> usize {
-        self.lock().clients.values().filter(|client| client.connections > 0).count()
+        state.version += 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -153,46 +104,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn follows_subscriptions_and_take_overs() {
+    fn a_filter_counts_as_long_as_somebody_has_it() {
         let interest = Interest::default();
-        interest.connected("a");
-        interest.add("a", "acme/#", false);
-        interest.add("a", "acme/#", false);
-        interest.add("a", "$share/g/acme/x", false);
+        let all: Arc<str> = "acme/#".into();
+        interest.add(&all);
+        interest.add(&all);
+        interest.add(&"$share/g/acme/x".into());
         assert!(interest.filters("acme/#").want("acme/y"));
         assert!(interest.filters("other/#").is_empty());
-        interest.connected("a"); // takes over
-        interest.disconnected("a"); // the old one ends late
-        assert!(interest.filters("acme/#").want("acme/x"));
-        interest.remove("a", "acme/#");
-        assert!(!interest.filters("acme/#").want("acme/y"));
-        interest.disconnected("a");
+        interest.remove("acme/#");
+        assert!(interest.filters("acme/#").want("acme/y"));
+        let version = interest.version();
+        interest.remove("acme/#");
+        assert!(interest.version() != version);
+        assert!(!interest.filters("acme/#").want("acme/y") && interest.filters("acme/#").want("acme/x"));
+        interest.remove("$share/g/acme/x");
+        interest.remove("never/there");
         assert!(interest.filters("acme/#").is_empty());
-        assert_eq!(interest.lock().filters, 0);
     }
 
     #[test]
     fn too_many_filters_mean_everything() {
         let interest = Interest::default();
-        for n in 0..=FILTERS_MAX {
-            interest.add("a", &n.to_string(), false);
+        for n in 0..FILTERS_MAX {
+            interest.add(&n.to_string().into());
         }
         assert!(interest.filters("acme/#").want("acme/never/asked"));
-    }
-
-    #[test]
-    fn filters_have_bounded_bytes() {
-        let interest = Interest::default();
-        assert!(!interest.add("a", &"x".repeat(ONE_FILTER_BYTES_MAX + 1), true));
-        let filter = |n: usize| format!("{n:0ONE_FILTER_BYTES_MAX$}");
-        let taken = (0..).take_while(|n| interest.add("a", &filter(*n), true)).count();
-        assert_eq!(taken, FILTER_BYTES_MAX / (ONE_FILTER_BYTES_MAX + FILTER_OVERHEAD));
-        interest.remove("a", &filter(0));
-        assert!(interest.add("b", &filter(0), true));
-        assert!(!interest.add("b", &filter(taken), true));
-        assert!(!interest.add("c", "acme/#", false));
-        interest.connected("a");
-        interest.disconnected("a");
-        assert!(interest.add("b", &filter(taken), true));
     }
 }

@@ -26,20 +26,20 @@ mod shared;
 mod snapshot;
 mod writer;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use durable_log::{DiskStorage, Log, LogError, Position, Storage};
+use durable_log::{DiskStorage, Log, LogError, LogView, Position, Storage};
 use runtime::tasks::{TaskKind, Tasks};
 use runtime::telemetry::Metrics;
 
 pub(crate) use encoding::DecodeError;
-pub(crate) use options::{BACKLOG_BYTES_MAX, JournalOptions};
-pub(crate) use record::{Message, Qos, Record, SessionId, Target};
+pub(crate) use options::JournalOptions;
+pub(crate) use record::{Message, Record, SessionId, Target};
 pub(crate) use recovered::{Recovered, SessionState};
 pub(crate) use replay::{ReplayBatch, ReplayRequest};
 pub(crate) use shared::Wake;
@@ -48,7 +48,7 @@ pub(crate) use snapshot::SnapshotState;
 use keeper::Keeper;
 use recovered::Replaying;
 use replay::Replayer;
-use shared::{Picture, Shared, wait_at_most};
+use shared::{Picture, Running, Shared, wait_at_most};
 use snapshot::{SnapshotError, Stand};
 use writer::Writer;
 
@@ -102,7 +102,7 @@ pub(crate) enum JournalError {
     Random(String),
     /// The snapshot cannot be used, and what it held is not in the log any more.
     #[error(
-        "the broker's sessions and retained messages cannot be restored: {} {what}; nothing was changed. Restore the \
+        "the broker's sessions and retained messages cannot be restored: {} {what}. Restore the \
          directory from a backup. To begin without sessions, queued and retained messages, move the directory away",
         path.display()
     )]
@@ -113,7 +113,7 @@ pub(crate) enum JournalError {
         what: String,
     },
     /// A record that was durable is not understood.
-    #[error("record {position} of the broker's journal: {source}; nothing was changed")]
+    #[error("record {position} of the broker's journal: {source}")]
     Record {
         /// Which.
         position: Position,
@@ -122,8 +122,8 @@ pub(crate) enum JournalError {
     },
     /// Messages of a session are gone from the log.
     #[error(
-        "the broker's journal in {} begins at position {first}, but session {} needs it from {needed} on; nothing was \
-         changed. Restore the directory from a backup, or move it away to begin without sessions",
+        "the broker's journal in {} begins at position {first}, but session {} needs it from {needed} on. \
+         Restore the directory from a backup, or move it away to begin without sessions",
         path.display(), session.0
     )]
     Missing {
@@ -164,6 +164,8 @@ pub(crate) struct Journal {
     has_failed: bool,
     /// A limit of trimming, and the durable end from which on it holds.
     keeping: Option<(Position, Position)>,
+    /// The newest limit that was given.
+    keep_newest: Position,
     since_snapshot: u64,
 }
 
@@ -200,9 +202,9 @@ impl Journal {
             Keeper { storage: Arc::clone(&storage), view: view.clone(), shared: Arc::clone(&shared) };
         let replayer = Replayer::new(view, Arc::clone(&shared));
         let writer = Writer::new(log, storage, Arc::clone(&shared), options.clone());
-        spawn(tasks, "broker journal: writer", move || writer.run());
-        spawn(tasks, "broker journal: replay", move || replayer.run());
-        spawn(tasks, "broker journal: snapshots", move || keeper.run());
+        spawn(tasks, "broker journal: writer", &shared, move || writer.run());
+        spawn(tasks, "broker journal: replay", &shared, move || replayer.run());
+        spawn(tasks, "broker journal: snapshots", &shared, move || keeper.run());
         let journal = Journal {
             shared,
             options,
@@ -215,6 +217,7 @@ impl Journal {
             has_room: true,
             has_failed: false,
             keeping: None,
+            keep_newest: Position::ZERO,
             since_snapshot,
         };
         Ok((journal, recovered))
@@ -303,10 +306,10 @@ impl Journal {
             self.submitted.pop_front();
             self.submitted_bytes -= bytes;
         }
-        if let Some((keep_from, holds_from)) = self.keeping
+        while let Some((keep_from, holds_from)) = self.keeping
             && holds_from <= durable
         {
-            self.keeping = None;
+            self.keeping = (self.keep_newest > keep_from).then_some((self.keep_newest, self.next));
             let mut state = self.shared.state();
             state.keep_from = state.keep_from.max(keep_from);
             let can_trim = state.can_trim();
@@ -355,11 +358,13 @@ impl Journal {
     /// The smallest position that some session still needs. It holds once everything appended so far is durable, so
     /// the progress that it follows from must have been appended before.
     pub(crate) fn keep_from(&mut self, keep_from: Position) {
-        if self.keeping.is_none() && keep_from > self.shared.state().keep_from {
+        if keep_from <= self.keep_newest {
+            return;
+        }
+        self.keep_newest = keep_from;
+        if self.keeping.is_none() {
             self.keeping = Some((keep_from, self.next));
-            if self.durable >= self.next {
-                self.settle(self.durable);
-            }
+            self.settle(self.durable);
         }
     }
 
@@ -403,8 +408,10 @@ impl Drop for Journal {
     }
 }
 
-fn spawn(tasks: &Tasks, name: &str, work: impl FnOnce() + Send + 'static) {
+fn spawn(tasks: &Tasks, name: &str, shared: &Arc<Shared>, work: impl FnOnce() + Send + 'static) {
+    let running = Running(Arc::clone(shared));
     tasks.spawn_blocking(TaskKind::LogWriter, name, move || {
+        let _counted_out_last = running; // after the log's lock is given back
         work();
         Ok::<(), Infallible>(())
     });
@@ -447,13 +454,44 @@ fn recover(
         let record = encoding::decode(record).map_err(|source| JournalError::Record { position, source })?;
         replaying.apply(position, record);
     }
-    let recovered = replaying.finish(end, cut);
-    let missing = recovered.sessions.iter().find(|session| session.base_position < first);
-    if let Some(session) = missing {
-        let (path, session, needed) = (storage.path(""), session.id, session.base_position);
-        return Err(JournalError::Missing { path, session, needed, first });
-    }
+    let mut recovered = replaying.finish(end, cut);
+    find_first(storage, &view, &mut recovered.sessions)?;
     Ok((recovered, stand.position, bytes))
+}
+
+/// A session's place may lie below what is held: only messages for others stood between. That is proven by counting.
+fn find_first(
+    storage: &dyn Storage,
+    view: &LogView,
+    sessions: &mut [SessionState],
+) -> Result<(), JournalError> {
+    let first = view.first();
+    let low = sessions.iter().filter(|session| session.base_position < first);
+    let mut found: HashMap<SessionId, (Position, u64)> =
+        low.map(|session| (session.id, (first, 0))).collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mut reader = view.reader(first);
+    while let Some((position, record)) = reader.next()? {
+        let wanted = encoding::decode_wanted(record, |session| found.contains_key(&session))
+            .map_err(|source| JournalError::Record { position, source })?;
+        for target in wanted.into_iter().flat_map(|(_message, targets)| targets) {
+            if let Some((place, count)) = found.get_mut(&target.session) {
+                *place = if *count == 0 { position } else { *place };
+                *count += 1;
+            }
+        }
+    }
+    for session in sessions {
+        let Some((place, count)) = found.get(&session.id).copied() else { continue };
+        if count != session.end - session.base {
+            let (path, needed) = (storage.path(""), session.base_position);
+            return Err(JournalError::Missing { path, session: session.id, needed, first });
+        }
+        session.base_position = place;
+    }
+    Ok(())
 }
 
 /// New for every opening.
@@ -477,3 +515,7 @@ fn chain(error: &LogError) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "tests count small things")]
+mod tests;

@@ -19,7 +19,7 @@ use runtime::telemetry::Counter;
 
 use crate::config::OutsideBroker;
 
-use super::{Broker, BrokerError, BrokerEvent, Incoming, Interest, QoS, View, Wiring};
+use super::{Broker, BrokerError, BrokerEvent, Incoming, Insight, Interest, QoS, View, Wiring};
 
 /// First and longest pause between attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
@@ -110,6 +110,10 @@ impl Broker for Outside {
 
     /// Nothing to hook into: the view publishes retained messages for everybody.
     fn serve(&self, _filter: String, _view: Arc<dyn View>) {}
+
+    fn insight(&self) -> Option<Insight> {
+        None
+    }
 }
 
 struct Sessions {
@@ -222,7 +226,7 @@ impl Sessions {
             return;
         }
         self.received.increment();
-        if self.wiring.inbox.send(Incoming { topic, payload, retain }).await.is_err() {
+        if self.wiring.inbox.push(Incoming { topic, payload, retain }).await.is_err() {
             self.shutdown.cancelled().await; // the host is gone: the process is ending
         }
     }

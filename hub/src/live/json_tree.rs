@@ -11,9 +11,8 @@
 //! - In a level, `+`, `#`, `%`, control characters and non-characters are percent-encoded, as is a `$` at the start of a
 //!   topic; an empty level is `%00` (no path contains NUL, so this stays reversible).
 //! - A point is sent at most once per [`TICK`], with its last value: conflated, never queued.
-//! - Where the broker tells who subscribes to what, only wanted topics are rendered. The others stay marked as changed,
-//!   and are rendered just before a subscription to them is answered, so every subscriber finds what is retained up to
-//!   date. An outside broker does not tell: there every change is published, and everything after a reconnection.
+//! - Where the broker tells who subscribes to what, only wanted topics are rendered, and nothing is stored: a new
+//!   subscriber is given the last values in pages, rendered as fast as it takes them. An outside broker does not tell: there every change is published, and everything after a reconnection.
 //!
 //! Measured (release, one of two busy cores, 10 000 values/s): 0.2 % of a core without subscribers, 5 % with one that
 //! subscribes to everything, 3 to 5 % for each further one.
@@ -30,11 +29,14 @@ use runtime::telemetry::{Counter, Metrics};
 use tokio::sync::Mutex;
 
 use super::{ChangeCursor, Live};
-use crate::broker::{Broker, BrokerError, Filters, Interest, QoS, View, matches};
+use crate::broker::{Broker, BrokerError, Filters, Interest, QoS, View, ViewPage, matches};
 use crate::catalogue::{Catalogue, PointEntry};
 
 /// Ten times a second at most.
 pub const TICK: Duration = Duration::from_millis(100);
+
+/// Points looked at for one page, so that no filter, however narrow, holds the tree for long.
+const LOOK_MAX: usize = 10_000;
 
 /// Points taken from the live view at a time, so that its lock is held shortly.
 const TAKE: usize = 4096;
@@ -43,6 +45,9 @@ const TAKE: usize = 4096;
 pub trait Points: Send + Sync {
     /// The point, if it is the one that its path means today and no business of the agents' own.
     fn current(&self, id: PointId) -> Option<Arc<PointEntry>>;
+
+    /// One more than the largest id.
+    fn count(&self) -> usize;
 }
 
 impl Points for Catalogue {
@@ -51,6 +56,10 @@ impl Points for Catalogue {
         let definition = &entry.definition;
         let own = definition.device.is_none() && definition.metric.starts_with("Forebay/");
         (!own && self.find(definition.path.as_str()) == Some(id)).then_some(entry)
+    }
+
+    fn count(&self) -> usize {
+        self.len()
     }
 }
 
@@ -188,14 +197,43 @@ impl Tree {
 
 #[async_trait]
 impl View for Tree {
-    async fn prepare(&self, filter: &str) {
+    async fn page(
+        &self,
+        filter: &str,
+        after: Option<u64>,
+        bytes_max: usize,
+        give: &(dyn Fn(ViewPage) + Send + Sync),
+    ) {
         let mut state = self.state.lock().await;
         state.take();
-        // What somebody else wants already comes with the next tick.
+        // What somebody else wants already comes with the next tick, to everybody.
         let before = state.wanted.clone();
-        let filter = crate::broker::unshared(filter);
-        self.render(&mut state, |topic| matches(filter, topic) && !before.want(topic)).await;
         self.refresh(&mut state);
+        let mut page = ViewPage::default();
+        let (mut topic, mut bytes) = (String::new(), 0);
+        let first = after.map_or(0, |last| u32::try_from(last).unwrap_or(u32::MAX).saturating_add(1));
+        let end = u32::try_from(self.points.count()).unwrap_or(u32::MAX);
+        for (looked, point) in (first..end).map(PointId).enumerate() {
+            if bytes >= bytes_max || looked >= LOOK_MAX {
+                page.next = Some(u64::from(point.0.saturating_sub(1)));
+                break;
+            }
+            let Some(entry) = self.points.current(point) else { continue };
+            topic.clear();
+            render::topic(&self.root, &entry.definition.path, &mut topic);
+            if !matches(filter, &topic) {
+                continue;
+            }
+            let Some(value) = self.live.latest(point) else { continue };
+            let mut payload = Vec::with_capacity(96);
+            render::payload(&value, &entry.definition.unit, &mut payload);
+            bytes += topic.len() + payload.len();
+            page.messages.push((topic.clone(), payload));
+            if !before.want(&topic) {
+                state.changed.remove(point); // nobody else waits for it
+            }
+        }
+        give(page); // with the lock held, so that nothing newer overtakes it
     }
 }
 

@@ -68,8 +68,15 @@ pub fn publish(out: &mut Vec<u8>, version: Version, message: &PublishOut<'_>) {
     let (properties, body) = message.lengths(version);
     out.reserve(5 + body);
     let flags = u8::from(message.dup) << 3 | (message.qos as u8) << 1 | u8::from(message.retain);
-    header(out, 0x30 | flags, body);
-    text(out, message.topic);
+    let topic = cut(message.topic).as_bytes();
+    // Header and length of the topic in one piece: every append checks the capacity again.
+    let mut head = [0x30 | flags, 0, 0, 0, 0, 0, 0];
+    let length = 1 + write_variable(&mut head, 1, body);
+    let [.., high, low] = topic.len().to_be_bytes();
+    head[length] = high;
+    head[length + 1] = low;
+    out.extend_from_slice(&head[..length + 2]);
+    out.extend_from_slice(topic);
     if message.qos != QoS::AtMostOnce {
         out.extend_from_slice(&message.packet_id.to_be_bytes());
     }
@@ -287,12 +294,29 @@ fn header(out: &mut Vec<u8>, first: u8, body: usize) {
 /// A variable byte integer (§1.5.5); beyond its maximum, the maximum.
 #[inline]
 fn variable(out: &mut Vec<u8>, value: usize) {
-    let mut rest = value.min(VARIABLE_BYTE_INTEGER_MAX as usize);
-    while rest > 0x7F {
-        out.push(rest.to_le_bytes()[0] | 0x80);
-        rest >>= 7;
+    if value <= 0x7F {
+        out.push(value.to_le_bytes()[0]);
+        return;
     }
-    out.push(rest.to_le_bytes()[0]);
+    let mut bytes = [0; 4];
+    let length = write_variable(&mut bytes, 0, value);
+    out.extend_from_slice(&bytes[..length]);
+}
+
+/// Writes a variable byte integer at a place; the number of its bytes, 4 at most.
+#[inline]
+fn write_variable(into: &mut [u8], at: usize, value: usize) -> usize {
+    let mut rest = value.min(VARIABLE_BYTE_INTEGER_MAX as usize);
+    for (index, byte) in into[at..].iter_mut().take(4).enumerate() {
+        let low = rest.to_le_bytes()[0];
+        rest >>= 7;
+        if rest == 0 {
+            *byte = low;
+            return index + 1;
+        }
+        *byte = low | 0x80;
+    }
+    4
 }
 
 /// A string that fits its length: the whole one, unless it breaks the standard's limit.

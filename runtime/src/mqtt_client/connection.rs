@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use rumqttc::tokio_rustls::TlsConnector;
 use rumqttc::tokio_rustls::rustls::crypto::aws_lc_rs;
-use rumqttc::tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use rumqttc::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rumqttc::tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use rumqttc::{Connect, ConnectReturnCode, LastWill, Packet, Protocol};
@@ -15,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{MqttError, MqttOptions, TlsOptions};
+use crate::pki::{Certificate, read_certificates, read_pem};
 
 /// An accepted connection: both halves, and bytes already received after CONNACK.
 pub(super) struct Opened {
@@ -51,7 +51,7 @@ pub(super) async fn open(options: &MqttOptions) -> Result<Opened, MqttError> {
     Ok(Opened { reader, writer, received: buffer })
 }
 
-async fn dial(host: &str, port: u16) -> Result<TcpStream, MqttError> {
+pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, MqttError> {
     let mut last = MqttError::Lost(format!("{host} has no address"));
     let addresses =
         tokio::net::lookup_host((host, port)).await.map_err(|e| MqttError::Lost(format!("{host}: {e}")))?;
@@ -108,11 +108,12 @@ async fn accepted(
     }
 }
 
-fn tls_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, MqttError> {
+/// Reads the files at each connection, so that a renewed certificate is used from the next one on.
+pub(crate) fn tls_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, MqttError> {
     let mut roots = RootCertStore::empty();
     match &options.ca_file {
         Some(path) => {
-            for certificate in certificates(path)? {
+            for certificate in certificates(read_certificates(path).map_err(bad)?) {
                 roots.add(certificate).map_err(|e| MqttError::Options(format!("{}: {e}", path.display())))?;
             }
         }
@@ -123,27 +124,41 @@ fn tls_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, MqttError> {
     if roots.is_empty() {
         return Err(MqttError::Options("there is no CA certificate; set ca_file".into()));
     }
-    let bad = |error: &dyn std::fmt::Display| MqttError::Options(format!("TLS: {error}"));
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|e| bad(&e))?
+        .map_err(|error| bad(format!("TLS: {error}")))?
         .with_root_certificates(roots);
     let config = match &options.client {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
-            let private = PrivateKeyDer::from_pem_file(key)
-                .map_err(|e| MqttError::Options(format!("{}: {e}", key.display())))?;
-            builder.with_client_auth_cert(certificates(chain)?, private).map_err(|e| bad(&e))?
+            let (certificates, private) = own_certificate(chain, key)?;
+            let taken = builder.with_client_auth_cert(certificates, private);
+            taken.map_err(|e| bad(format!("{} and {}: {e}", chain.display(), key.display())))?
         }
     };
     Ok(Arc::new(config))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, MqttError> {
-    let problem = |error: &dyn std::fmt::Display| MqttError::Options(format!("{}: {error}", path.display()));
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|e| problem(&e))?.collect();
-    let found = found.map_err(|e| problem(&e))?;
-    if found.is_empty() { Err(problem(&"no certificate in PEM form")) } else { Ok(found) }
+/// Chain and key. A file that holds both is read once: it may be replaced at any moment.
+fn own_certificate(
+    chain: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), MqttError> {
+    let of_chain = read_pem(chain).map_err(bad)?;
+    if of_chain.certificates.is_empty() {
+        return Err(bad(format!("{}: no certificate in PEM form", chain.display())));
+    }
+    let private = if chain == key { of_chain.key } else { read_pem(key).map_err(bad)?.key };
+    let private = private.ok_or_else(|| bad(format!("{}: no unencrypted key in PEM form", key.display())))?;
+    Ok((certificates(of_chain.certificates), private))
+}
+
+fn certificates(read: Vec<Certificate>) -> Vec<CertificateDer<'static>> {
+    read.into_iter().map(|certificate| certificate.der).collect()
+}
+
+fn bad(error: impl std::fmt::Display) -> MqttError {
+    MqttError::Options(error.to_string())
 }
 
 fn tls_error(error: io::Error) -> MqttError {

@@ -303,6 +303,7 @@ fn lock(path: &Path) -> Result<File, EditError> {
     let beside = beside(path, "lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside);
     let file = file.map_err(failed(&beside))?;
+    give_to_owner_of_folder(&beside, &file);
     file.lock().map_err(failed(&beside))?;
     Ok(file)
 }
@@ -315,6 +316,9 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    if old.is_none() {
+        give_to_owner_of_folder(path, &file);
+    }
     if let Some(old) = old {
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
@@ -324,8 +328,21 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     }
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// What root makes in the hub's folder must be the hub's. For others this is neither needed nor possible.
+fn give_to_owner_of_folder(path: &Path, file: &File) {
+    if let (Ok(folder), Ok(made)) = (std::fs::metadata(folder_of(path)), file.metadata())
+        && made.uid() == 0
+        && folder.uid() != 0
+    {
+        std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid())).ok();
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// `.access.toml.lock`, in the same folder.

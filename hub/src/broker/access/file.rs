@@ -158,8 +158,8 @@ impl AccessFile {
         let name = section.checked("name", problems, |text| check_name(text).map(|()| text.to_owned()));
         let node = section.checked("node", problems, check_node);
         let roles = self.roles_of(&mut section, node.is_some(), problems);
-        let password = section.checked("password", problems, PasswordHash::parse);
-        let token = section.checked("token", problems, parse_token_hash);
+        let password = secret(&mut section, "password", problems, PasswordHash::parse);
+        let token = secret(&mut section, "token", problems, parse_token_hash);
         let certificate = section.boolean("certificate", problems).is_some_and(|l| l.value);
         let certificates_from = section.checked("certificates_from", problems, parse_time).map(|l| l.value);
         let disabled = section.boolean("disabled", problems).is_some_and(|l| l.value);
@@ -217,6 +217,23 @@ impl AccessFile {
             roles.push(Arc::clone(known));
         }
         roles
+    }
+}
+
+/// A text that is shown to nobody, were it even wrong: somebody may have written the password itself.
+fn secret<T>(
+    section: &mut Section<'_>,
+    key: &str,
+    problems: &mut Problems,
+    rule: impl FnOnce(&str) -> Result<T, String>,
+) -> Option<Located<T>> {
+    let found = Located { text: "(not shown)".into(), ..section.text(key, problems)? };
+    match rule(&found.value) {
+        Ok(value) => Some(found.map(|_| value)),
+        Err(why) => {
+            problems.push(found.problem(why));
+            None
+        }
     }
 }
 

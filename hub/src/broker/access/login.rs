@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::file::Entry;
-use super::password::{PASSWORD_BYTES_MAX, PasswordHash, SecretError, same, token_hash};
+use super::password::{HashMemory, PASSWORD_BYTES_MAX, PasswordHash, SecretError, same, token_hash};
 use super::{ANONYMOUS, AccessBook, ClientCertificate, Credentials, Identity, Login, Proof, Refusal};
 use crate::guesses::{Guesses, neighbourhood};
 
@@ -25,7 +25,7 @@ const ADDRESS_GUESS_EVERY: Duration = Duration::from_secs(1);
 /// Addresses (and names of them) that are remembered; beyond, they share one bucket.
 const KEYS_MAX: usize = 4_096;
 
-/// Passwords hashed at a time: 12 MiB each, and cores are left for the plant.
+/// Passwords hashed at a time: 7 MiB each, and cores are left for the plant.
 const HASHES_AT_ONCE: usize = 2;
 /// Log-ins that wait for that: all agents of a large plant after a restart.
 const WAITING_MAX: usize = 1_024;
@@ -49,6 +49,8 @@ pub(super) struct Doorkeeper {
     by_address: Guesses<IpAddr>,
     logged: Guesses<IpAddr>,
     hashing: Arc<Semaphore>,
+    /// What is not in use, at most [`HASHES_AT_ONCE`].
+    memory: Arc<Mutex<Vec<HashMemory>>>,
     waiting: AtomicUsize,
     verified: Verified,
     nobody: PasswordHash,
@@ -71,6 +73,7 @@ impl Doorkeeper {
             by_address: Guesses::new(ADDRESS_GUESSES, ADDRESS_GUESS_EVERY, KEYS_MAX),
             logged: Guesses::new(LOGGED, LOGGED_EVERY, KEYS_MAX),
             hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            memory: Arc::default(),
             waiting: AtomicUsize::new(0),
             verified: Verified { key, set: Mutex::default() },
             nobody: PasswordHash::of_nobody()?,
@@ -117,9 +120,11 @@ impl Doorkeeper {
         };
         // Taken before it is known to be wrong: whoever hangs up meanwhile has guessed too.
         self.take_guess(address, name)?;
-        let password = password.to_owned();
+        let (password, idle) = (password.to_owned(), Arc::clone(&self.memory));
         let work = tokio::task::spawn_blocking(move || {
-            let right = hash.is_of(&password);
+            let mut memory = idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+            let right = hash.is_of(&password, &mut memory);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(memory.tidied());
             drop(turn);
             right
         });

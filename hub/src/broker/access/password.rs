@@ -1,8 +1,9 @@
 //! Secrets: argon2id hashes of passwords, hashes of tokens, the agents' password of this machine.
 //!
-//! A password is hashed with 12 MiB and three passes (one of the equal choices of OWASP's list), so that two at a time
+//! A password is hashed with 7 MiB and five passes (one of the equal choices of OWASP's list), so that two at a time
 //! stay small on an industrial PC. Hashes with other parameters are verified too, within bounds: a file cannot make the
-//! hub take a minute or a gigabyte per login.
+//! hub take a minute or a gigabyte per login. The memory is kept and used again ([`HashMemory`]): given back, it would
+//! stay in the allocator's hands, once per thread that ever hashed.
 //! A token is a random text of 256 bits. Nobody guesses it, so one round of SHA-256 protects it in the file.
 
 use std::io::Write as _;
@@ -10,8 +11,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use argon2::password_hash::{PasswordHash as Phc, PasswordHasher as _, PasswordVerifier as _, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::{PasswordHash as Phc, PasswordHasher as _, Salt, SaltString};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
@@ -25,8 +26,8 @@ pub(super) const PASSWORD_BYTES_MAX: usize = 1_024;
 const AGENT_TOKEN_FILE: &str = "agent-token";
 
 /// KiB, passes, lanes of new hashes.
-const MEMORY_KIB: u32 = 12 << 10;
-const PASSES: u32 = 3;
+const MEMORY_KIB: u32 = 7 << 10;
+const PASSES: u32 = 5;
 const LANES: u32 = 1;
 
 /// The same of hashes that others made.
@@ -84,9 +85,21 @@ impl PasswordHash {
     }
 
     /// Whether it is this password's. Takes tens of milliseconds on purpose.
-    pub(super) fn is_of(&self, password: &[u8]) -> bool {
+    pub(super) fn is_of(&self, password: &[u8], memory: &mut HashMemory) -> bool {
         let Ok(hash) = Phc::new(&self.0) else { return false };
-        Argon2::default().verify_password(password, &hash).is_ok()
+        let (Some(salt), Some(right), Ok(params)) = (hash.salt, hash.hash, Params::try_from(&hash)) else {
+            return false;
+        };
+        let Ok(version) = hash.version.map_or(Ok(Version::default()), Version::try_from) else {
+            return false;
+        };
+        let mut bytes = [0; Salt::MAX_LENGTH];
+        let Ok(salt) = salt.decode_b64(&mut bytes) else { return false };
+        let blocks = memory.blocks(params.block_count());
+        let argon2 = Argon2::new(Algorithm::Argon2id, version, params);
+        let mut output = vec![0; right.len()];
+        argon2.hash_password_into_with_memory(password, salt, &mut output, blocks).is_ok()
+            && same(&output, right.as_bytes())
     }
 
     /// One that no password has, to spend the time of a name that exists on one that does not.
@@ -94,6 +107,33 @@ impl PasswordHash {
         let mut random = [0; TOKEN_BYTES];
         getrandom::fill(&mut random).map_err(SecretError::Random)?;
         hash(&random, MEMORY_KIB, PASSES).map(|text| PasswordHash(text.into()))
+    }
+}
+
+/// Memory for one hash at a time.
+#[derive(Default)]
+pub(super) struct HashMemory(Vec<Block>);
+
+impl std::fmt::Debug for HashMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HashMemory({} KiB)", self.0.len())
+    }
+}
+
+impl HashMemory {
+    fn blocks(&mut self, count: usize) -> &mut [Block] {
+        if self.0.len() < count {
+            self.0 = vec![Block::new(); count];
+        }
+        &mut self.0
+    }
+
+    /// Forgets what was in it, and what only a hash of others' making needed.
+    pub(super) fn tidied(mut self) -> HashMemory {
+        self.0.truncate(MEMORY_KIB as usize);
+        self.0.shrink_to_fit();
+        self.0.fill(Block::new());
+        self
     }
 }
 

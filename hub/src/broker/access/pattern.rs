@@ -126,4 +126,4 @@ pub(super) fn check_filter(filter: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -30,7 +30,9 @@ use bytes::Bytes;
 use durable_log::Position;
 use model::Timestamp;
 
-use super::record::{Message, Qos, Record, SessionId, Target};
+use proto::mqtt::QoS;
+
+use super::record::{Message, Record, SessionId, Target};
 
 const VERSION: u8 = 1;
 
@@ -287,7 +289,7 @@ impl MessageHead {
         if flags & !(QOS_BITS | RETAIN | TARGET_IDS) != 0 {
             return Err(DecodeError::Damaged("a target with an unknown flag"));
         }
-        let qos = Qos::from_bits(flags & QOS_BITS).filter(|qos| *qos != Qos::AtMostOnce);
+        let qos = QoS::try_from(flags & QOS_BITS).ok().filter(|qos| *qos != QoS::AtMostOnce);
         let qos = qos.ok_or(DecodeError::Damaged("a target with no QoS 1 or 2"))?;
         let count = if flags & TARGET_IDS == 0 { 0 } else { from.count(1)? };
         let wanted = wanted(session);
@@ -331,7 +333,8 @@ impl<'a> Decoder<'a> {
         if flags & !(QOS_BITS | RETAIN | MESSAGE_EXPIRES | MESSAGE_PUBLISHER) != 0 {
             return Err(DecodeError::Damaged("a message with an unknown flag"));
         }
-        let qos = Qos::from_bits(flags & QOS_BITS).ok_or(DecodeError::Damaged("a message with QoS 3"))?;
+        let qos =
+            QoS::try_from(flags & QOS_BITS).map_err(|_| DecodeError::Damaged("a message with QoS 3"))?;
         let expires_at = if flags & MESSAGE_EXPIRES == 0 { None } else { Some(self.time()?) };
         let publisher = if flags & MESSAGE_PUBLISHER == 0 { None } else { Some(self.session()?) };
         Ok(Message {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use durable_log::{LogView, Position, Storage};
 
-use super::shared::{Picture, Running, Shared, wait};
+use super::shared::{Picture, Shared, wait};
 use super::snapshot::{SnapshotState, Stand, write};
 
 pub(super) struct Keeper {
@@ -19,7 +19,6 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Until the writer has ended and nothing can be written any more.
     pub(super) fn run(self) {
-        let _running = Running(Arc::clone(&self.shared));
         while let Some((position, state)) = self.next() {
             let log_epoch = position.0.checked_sub(1).and_then(|last| self.view.epoch_of(Position(last)));
             let stand = Stand { position, log_epoch: log_epoch.unwrap_or(0) };

@@ -5,34 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use durable_log::Position;
 use model::Timestamp;
+use proto::mqtt::QoS;
 
 /// Number of a session: durable, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionId(pub(crate) u64);
-
-/// Quality of service of a message or a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub(crate) enum Qos {
-    /// QoS 0.
-    AtMostOnce = 0,
-    /// QoS 1.
-    AtLeastOnce = 1,
-    /// QoS 2.
-    ExactlyOnce = 2,
-}
-
-impl Qos {
-    /// From its two bits; 3 is none.
-    pub(crate) const fn from_bits(bits: u8) -> Option<Qos> {
-        match bits {
-            0 => Some(Self::AtMostOnce),
-            1 => Some(Self::AtLeastOnce),
-            2 => Some(Self::ExactlyOnce),
-            _ => None,
-        }
-    }
-}
 
 /// A published message; shared, never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +19,7 @@ pub(crate) struct Message {
     /// Payload.
     pub(crate) payload: Bytes,
     /// As published.
-    pub(crate) qos: Qos,
+    pub(crate) qos: QoS,
     /// The flag as published.
     pub(crate) retain: bool,
     /// The MQTT 5 properties that go to subscribers, encoded; opaque here.
@@ -66,7 +43,7 @@ pub(crate) struct Target {
     /// Who.
     pub(crate) session: SessionId,
     /// Granted: 1 or 2.
-    pub(crate) qos: Qos,
+    pub(crate) qos: QoS,
     /// The retain flag to send.
     pub(crate) retain: bool,
     /// Identifiers of the subscriptions that matched; empty costs nothing.

@@ -12,7 +12,7 @@ use durable_log::{LogError, LogView, Position, Reader};
 use super::JournalError;
 use super::encoding::decode_wanted;
 use super::record::{Message, SessionId, Target};
-use super::shared::{Running, Shared, wait};
+use super::shared::{Shared, wait};
 
 /// What one pass reads and collects: some milliseconds.
 const PASS_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -93,7 +93,6 @@ impl Replayer {
 
     /// Until the journal is closed or dropped.
     pub(super) fn run(mut self) {
-        let _running = Running(Arc::clone(&self.shared));
         while let Some(limit) = self.next_turn() {
             while let Some(key) = self.order.pop_front() {
                 if let Some(first) = self.waiting.remove(&key) {

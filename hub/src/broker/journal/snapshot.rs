@@ -85,6 +85,14 @@ pub(super) enum SnapshotError {
 
 /// Writes a snapshot; durable, and the only one, when this returns. Returns its size in bytes.
 pub(super) fn write(storage: &dyn Storage, stand: Stand, state: &SnapshotState) -> io::Result<u64> {
+    let written = write_items(storage, stand, state);
+    if written.is_err() {
+        storage.remove(UNFINISHED).ok(); // on a full disk its room is needed; else it is in nobody's way
+    }
+    written
+}
+
+fn write_items(storage: &dyn Storage, stand: Stand, state: &SnapshotState) -> io::Result<u64> {
     let mut out = Items { file: storage.create(UNFINISHED)?, buffer: head(stand), written: 0, items: 0 };
     for session in &state.sessions {
         out.item(SESSION, |body| put_session(body, session))?;

@@ -12,7 +12,7 @@ use durable_log::{Log, LogError, Storage};
 use super::encoding::encode;
 use super::options::JournalOptions;
 use super::record::Record;
-use super::shared::{Running, Shared, wait, wait_at_most};
+use super::shared::{Shared, wait, wait_at_most};
 
 /// Records of one commit: what a disk writes in some milliseconds.
 const COMMIT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -66,8 +66,8 @@ impl Writer {
 
     /// Until [`super::Journal::close`], or until the journal is dropped.
     pub(super) fn run(mut self) {
-        let _running = Running(Arc::clone(&self.shared));
         self.look_at_segments();
+        self.tell(false); // a disk may be full from the beginning
         let mut full = false;
         loop {
             let closing = self.take(full);

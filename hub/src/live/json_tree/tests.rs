@@ -20,6 +20,10 @@ impl Points for Table {
     fn current(&self, id: PointId) -> Option<Arc<PointEntry>> {
         self.0.read().unwrap().get(&id).cloned()
     }
+
+    fn count(&self) -> usize {
+        self.0.read().unwrap().keys().max().map_or(0, |id| id.0 as usize + 1)
+    }
 }
 
 impl Table {
