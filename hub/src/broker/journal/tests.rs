@@ -6,6 +6,7 @@ mod rate;
 mod replays;
 mod room;
 
+use proto::mqtt::QoS;
 use std::sync::{Condvar, Mutex, OnceLock};
 
 use bytes::Bytes;

@@ -2,6 +2,7 @@
 
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
+use proto::mqtt::QoS;
 
 use super::super::encoding::{decode, decode_wanted, encode};
 use super::super::snapshot::{read, write};
