@@ -327,6 +327,7 @@ impl Core {
                 Err(error) => self.lost(key, &error),
             }
         }
+        self.journal.submit(); // ends of connections
     }
 
     /// The socket has taken something: whoever waited for that goes on.

@@ -33,6 +33,8 @@ pub(super) struct Connection {
     pub(super) partial: Vec<u8>,
     /// It waits for its turn to be read.
     pub(super) is_queued: bool,
+    /// A packet of its own waits for the host or the disk.
+    pub(super) is_waiting: bool,
     /// It is not read because it does not read.
     pub(super) is_held_back: bool,
     /// The other side has closed: read to the end.

@@ -385,8 +385,12 @@ impl Core {
                 next = *position;
                 break;
             }
-            let publication = Publication::of(message, now).filter(|_| rights.may_receive(&message.topic));
             let Some(session) = self.session_mut(key) else { return };
+            let publication = match session.out.was_sent() {
+                true => Some(Publication::again(message, now)),
+                false => Publication::of(message, now),
+            };
+            let publication = publication.filter(|_| rights.may_receive(&message.topic));
             match publication {
                 None => {
                     session.out.skip(*position, bytes);

@@ -45,6 +45,7 @@ impl Core {
 
     fn read_into(&mut self, key: usize, scratch: &mut [u8]) -> Flow {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
+        connection.is_waiting = false;
         connection.is_held_back = connection.out_bytes() > OUT_BYTES_MAX;
         if !connection.is_accepted || connection.is_held_back {
             return Flow::On; // read on when CONNACK is sent, or the socket has taken what waits
@@ -123,6 +124,7 @@ impl Core {
     fn pause(&mut self, key: usize, partial: Vec<u8>, flow: Flow, is_empty: bool) -> Flow {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
         connection.partial = partial;
+        connection.is_waiting = matches!(flow, Flow::Wait(_));
         match flow {
             Flow::On if is_empty => {}
             Flow::On => self.want_read(key), // until the socket has no more

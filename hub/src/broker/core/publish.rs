@@ -11,7 +11,7 @@ use proto::mqtt::{Publish, QoS, Version, reason};
 
 use super::super::Incoming;
 use super::super::journal::{Message, Record, SessionId, Target};
-use super::super::limits::{LEVELS_MAX, TOPIC_BYTES_MAX};
+use super::super::limits::{ALIASES_MAX, LEVELS_MAX, TOPIC_BYTES_MAX};
 use super::super::subscriptions::SessionKey;
 use super::connect::End;
 use super::deliver::Delivery;
@@ -119,9 +119,9 @@ impl Core {
                 let why = "more messages without an answer than the receive maximum".to_owned();
                 return Flow::End(End::Broken(reason::RECEIVE_MAXIMUM_EXCEEDED, why)); // [MQTT-3.3.4-7]
             }
-            if self.disk_is_behind() {
-                return Flow::Wait(WaitingFor::Disk);
-            }
+        }
+        if (publish.qos != QoS::AtMostOnce || publish.retain) && self.disk_is_behind() {
+            return Flow::Wait(WaitingFor::Disk);
         }
         if publish.retain && !publish.payload.is_empty() {
             let bytes = publish.payload.len() + publish.properties.raw().len();
@@ -206,8 +206,14 @@ impl Core {
         let Some(alias) = publish.properties.topic_alias else { return Ok(None) };
         let Some(connection) = self.wires.get_mut(key) else { return Err(Flow::On) };
         let wrong = |what: &str| Err(Flow::End(End::Broken(reason::TOPIC_ALIAS_INVALID, what.to_owned())));
-        let Some(known) = connection.aliases_in.get_mut(usize::from(alias).wrapping_sub(1)) else {
+        if alias > ALIASES_MAX {
             return wrong("a topic alias above the maximum");
+        }
+        if connection.aliases_in.is_empty() {
+            connection.aliases_in.resize(usize::from(ALIASES_MAX), None);
+        }
+        let Some(known) = connection.aliases_in.get_mut(usize::from(alias).wrapping_sub(1)) else {
+            return wrong("topic alias 0");
         };
         if publish.topic.is_empty() {
             return match known {

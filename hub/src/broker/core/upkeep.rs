@@ -74,7 +74,7 @@ impl Core {
             .iter()
             .filter(|(_, connection)| {
                 // What it sent may lie unread because we do not read it: that is no silence.
-                let waits = connection.is_held_back || !connection.partial.is_empty();
+                let waits = connection.is_held_back || connection.is_waiting;
                 connection.silence_max.is_some_and(|max| now.duration_since(connection.heard) > max) && !waits
             })
             .map(|(key, _)| key)
@@ -128,7 +128,7 @@ impl Core {
             if !lost.is_empty() {
                 tracing::warn!(%client, filters = lost.len(), "subscriptions that its rights lack now are removed");
             }
-            let is_connected = session.connection.is_some();
+            let is_connected = self.outlet(session).is_some();
             for filter in lost {
                 if self.unsubscribe(key, &filter) && is_connected {
                     self.interest.remove(&filter);
