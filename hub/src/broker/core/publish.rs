@@ -399,9 +399,14 @@ impl Core {
         })
     }
 
-    /// Does the work when everything appended so far is on disk.
+    /// Does the work when everything appended so far is on disk: at once if it is, since nobody will say so again.
     pub(super) fn when_durable(&mut self, work: Work) {
-        self.due.push_back(Due { needs: self.journal.next_position(), work });
+        let needs = self.journal.next_position();
+        if self.due.is_empty() && needs <= self.durable {
+            self.work(work);
+        } else {
+            self.due.push_back(Due { needs, work });
+        }
     }
 
     /// Answers a message of QoS 1 or 2.
