@@ -318,8 +318,12 @@ impl Core {
         }
         for _ in 0..self.runnable.len() {
             let Some(key) = self.runnable.pop_front() else { break };
+            if let Some(session) = self.session_mut(key) {
+                session.is_runnable = false;
+            }
             self.go_on(key);
         }
+        self.begin_replays();
         self.journal.submit();
         for key in self.wires.take_dirty() {
             match self.wires.flush(key) {
@@ -344,10 +348,10 @@ impl Core {
 
     /// Puts the session in the queue of those that may go on, if it has something to go on with.
     fn may_go_on(&mut self, key: SessionKey) {
-        let waits = self.session(key).is_some_and(|session| {
-            !session.pages.is_empty() || (session.out.cursor().is_some() && !session.out.reading)
-        });
-        if waits {
+        let Some(session) = self.session_mut(key) else { return };
+        let waits = !session.pages.is_empty() || (session.out.cursor().is_some() && !session.out.reading);
+        if waits && !session.is_runnable {
+            session.is_runnable = true;
             self.runnable.push_back(key);
         }
     }

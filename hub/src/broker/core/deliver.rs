@@ -348,7 +348,12 @@ impl Core {
         let window = session.out.window(connection.receive_max);
         let Some(from) = session.out.cursor().filter(|_| !session.out.reading && window > 0) else { return };
         if self.replays >= REPLAYS_MAX {
-            self.waiting_for_replay.push_back(key);
+            if let Some(session) = self.session_mut(key)
+                && !session.waits_for_replay
+            {
+                session.waits_for_replay = true;
+                self.waiting_for_replay.push_back(key);
+            }
             return;
         }
         let request = ReplayRequest {
@@ -365,12 +370,22 @@ impl Core {
         }
     }
 
+    /// Begins reads of the journal as long as there are places. Who waited may be gone or up to date by now: then the
+    /// place is the next one's.
+    pub(super) fn begin_replays(&mut self) {
+        while self.replays < REPLAYS_MAX
+            && let Some(key) = self.waiting_for_replay.pop_front()
+        {
+            if let Some(session) = self.session_mut(key) {
+                session.waits_for_replay = false;
+            }
+            self.go_on(key);
+        }
+    }
+
     /// What was read for a session.
     pub(super) fn replayed(&mut self, batch: ReplayBatch) {
         self.replays -= 1;
-        if let Some(next) = self.waiting_for_replay.pop_front() {
-            self.runnable.push_back(next);
-        }
         let Some(key) = self.by_id.get(&batch.session).copied() else { return };
         let Some(session) = self.session(key) else { return };
         let Some(outlet) = self.outlet(session) else { return };
