@@ -341,9 +341,9 @@ impl Core {
             return; // when the socket has taken it
         }
         if !session.pages.is_empty() {
-            self.send_page(key, outlet);
-            return;
+            self.send_page(key, outlet); // it may have to wait for what lies in the journal: that goes on below
         }
+        let Some(session) = self.session(key) else { return };
         let Some(connection) = self.wires.get(outlet) else { return };
         let window = session.out.window(connection.receive_max);
         let Some(from) = session.out.cursor().filter(|_| !session.out.reading && window > 0) else { return };
