@@ -392,11 +392,12 @@ impl Core {
         let Some(connection) = self.wires.get(outlet).filter(|c| c.serial == batch.token) else { return };
         let (rights, receive_max) = (Arc::clone(&connection.login.rights), connection.receive_max);
         let now = self.clock.now();
-        let mut next = batch.next;
+        let (mut next, mut has_room) = (batch.next, true);
         for (position, message, target) in &batch.messages {
             let bytes = message.bytes();
             let has_window = self.session(key).is_some_and(|session| session.out.has_window(receive_max));
-            if !has_window || !self.wires.has_room(outlet, bytes) {
+            has_room = self.wires.has_room(outlet, bytes);
+            if !has_window || !has_room {
                 next = *position;
                 break;
             }
@@ -430,9 +431,9 @@ impl Core {
         session.out.read_to(next, caught_up);
         if !caught_up && next >= durable {
             self.waiting_for_sync.push(key);
-        } else {
+        } else if has_room {
             self.may_go_on(key);
-        }
+        } // else when the socket has taken something: asked again now, it would be the same
     }
 }
 
