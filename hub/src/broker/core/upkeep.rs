@@ -191,7 +191,12 @@ impl Core {
 
     /// Tells the journal which records are still needed, and gives up the oldest queue if it is about to be full.
     fn tell_what_is_needed(&mut self) {
-        let needed = |session: &super::Session| session.out.needs_from().filter(|_| session.out.queued() > 0);
+        // What a session that ends with its connection has in flight is never read again: it has no position.
+        let needed = |session: &super::Session| {
+            let out = &session.out;
+            let from = if session.is_persistent() { out.needs_from() } else { out.cursor() };
+            from.filter(|_| out.queued() > 0)
+        };
         let oldest = self.sessions.iter().filter_map(|(key, session)| Some((needed(session)?, key))).min();
         let keep = oldest.map_or(self.durable, |(position, _)| position.min(self.durable));
         self.journal.keep_from(keep);
