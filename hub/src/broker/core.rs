@@ -300,7 +300,10 @@ impl Core {
                     self.count.disk_full.set(1);
                     tracing::warn!("the broker's journal has no room; acknowledgements wait for it");
                 }
-                JournalEvent::Room => self.count.disk_full.set(0),
+                JournalEvent::Room => {
+                    self.count.disk_full.set(0);
+                    self.disk_may_take_more();
+                }
                 JournalEvent::Failed(cause) => {
                     self.disk_failed = true;
                     tracing::error!(%cause, "the broker's journal cannot be written; nothing that needs it is taken");

@@ -257,9 +257,9 @@ impl Core {
         }
     }
 
-    /// Whether so much waits for the disk that a client whose messages need it has to wait.
+    /// Whether a client whose messages may need the disk has to wait: too much waits for it, or it has no room.
     pub(super) fn disk_is_behind(&self) -> bool {
-        self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES
+        self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES || !self.journal.has_room()
     }
 }
 

@@ -454,7 +454,12 @@ impl Core {
         for key in std::mem::take(&mut self.waiting_for_sync) {
             self.may_go_on(key);
         }
-        if !self.waiting_for_disk.is_empty() && !self.disk_is_behind() {
+        self.disk_may_take_more();
+    }
+
+    /// Reads on with the clients that waited for the disk, if it takes more.
+    pub(super) fn disk_may_take_more(&mut self) {
+        if !self.disk_is_behind() {
             for key in std::mem::take(&mut self.waiting_for_disk) {
                 self.want_read(key);
             }
