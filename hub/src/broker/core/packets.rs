@@ -108,7 +108,7 @@ impl Core {
 
     fn nothing_read(&mut self, key: usize, partial: Vec<u8>, error: &io::Error) -> Flow {
         if let Some(connection) = self.wires.get_mut(key) {
-            connection.partial = partial;
+            connection.keep_partial(partial);
         }
         match error.kind() {
             io::ErrorKind::WouldBlock => Flow::On,
@@ -123,7 +123,7 @@ impl Core {
     /// Keeps what is not taken yet, and decides when it goes on.
     fn pause(&mut self, key: usize, partial: Vec<u8>, flow: Flow, is_empty: bool) -> Flow {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
-        connection.partial = partial;
+        connection.keep_partial(partial);
         connection.is_waiting = matches!(flow, Flow::Wait(_));
         match flow {
             Flow::On if is_empty => {}
