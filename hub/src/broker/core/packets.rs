@@ -17,6 +17,8 @@ use super::{Core, READ_BYTES};
 pub(super) enum Flow {
     /// On with the next one.
     On,
+    /// Its turn is over: the rest when it comes round again.
+    Later,
     /// This packet has to come again when the host or the disk has room.
     Wait(WaitingFor),
     /// The connection is over.
@@ -108,7 +110,7 @@ impl Core {
 
     fn nothing_read(&mut self, key: usize, partial: Vec<u8>, error: &io::Error) -> Flow {
         if let Some(connection) = self.wires.get_mut(key) {
-            connection.partial = partial;
+            connection.keep_partial(partial);
         }
         match error.kind() {
             io::ErrorKind::WouldBlock => Flow::On,
@@ -123,11 +125,11 @@ impl Core {
     /// Keeps what is not taken yet, and decides when it goes on.
     fn pause(&mut self, key: usize, partial: Vec<u8>, flow: Flow, is_empty: bool) -> Flow {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
-        connection.partial = partial;
+        connection.keep_partial(partial);
         connection.is_waiting = matches!(flow, Flow::Wait(_));
         match flow {
             Flow::On if is_empty => {}
-            Flow::On => self.want_read(key), // until the socket has no more
+            Flow::On | Flow::Later => self.want_read(key), // until the socket has no more
             Flow::Wait(WaitingFor::Host) => self.waiting_for_host.push(key),
             Flow::Wait(WaitingFor::Disk) => self.waiting_for_disk.push(key),
             Flow::End(_) => {}
@@ -135,10 +137,14 @@ impl Core {
         flow
     }
 
-    /// Takes whole packets from the front; how many bytes that were.
+    /// Takes whole packets from the front, as long as it is the client's turn; how many bytes that were.
     fn take_packets(&mut self, key: usize, bytes: &[u8]) -> (usize, Flow) {
-        let mut taken = 0;
+        let (mut taken, begun) = (0, std::time::Instant::now());
         loop {
+            // What a packet costs depends on who gets it, by a factor of thousands: only the clock knows.
+            if taken > 0 && taken < bytes.len() && begun.elapsed() > self.turn {
+                return (taken, Flow::Later);
+            }
             let rest = bytes.get(taken..).unwrap_or_default();
             let frame = match frame(rest, self.limits.packet_bytes) {
                 Ok(Some(frame)) => frame,

@@ -296,7 +296,12 @@ impl Core {
         }
         // `$SYS` and what views serve is made anew at each start.
         let is_volatile = publication.topic.starts_with("$SYS/") || self.is_served(publication.topic);
-        let is_kept = publication.retain && !is_volatile;
+        // One beyond the bound is passed on, but not kept: not in the journal either, or it would push out another one
+        // at the next start.
+        let bytes = publication.payload.len() + publication.properties.len();
+        let is_kept = publication.retain
+            && !is_volatile
+            && (publication.payload.is_empty() || self.retained.has_room(publication.topic, bytes));
         let choice = self.choose(&route, publication, source.session);
         let is_wanted = !choice.deliveries.is_empty() || is_sparkplug;
         let needs_disk = is_kept || source.received.is_some() || source.waits || choice.has_persistent;
@@ -399,9 +404,14 @@ impl Core {
         })
     }
 
-    /// Does the work when everything appended so far is on disk.
+    /// Does the work when everything appended so far is on disk: at once if it is, since nobody will say so again.
     pub(super) fn when_durable(&mut self, work: Work) {
-        self.due.push_back(Due { needs: self.journal.next_position(), work });
+        let needs = self.journal.next_position();
+        if self.due.is_empty() && needs <= self.durable {
+            self.work(work);
+        } else {
+            self.due.push_back(Due { needs, work });
+        }
     }
 
     /// Answers a message of QoS 1 or 2.
