@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "this whole crate is tests")]
 
+mod access;
 mod broker_interop;
 mod certificates;
 mod check_config;
