@@ -1,9 +1,10 @@
 //! What Sparkplug 3.0 asks of an aware server (section 10.1.4). Payloads are read by prost with a schema of this file's
 //! own, since the hub has a decoder of its own making.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
+use runtime::clock::Clock;
 
 use super::broker::Broker;
 use super::client::{Client, PATIENCE, connect, unique};
@@ -57,7 +58,7 @@ fn birth(topic: &str, number: u64) -> Publish {
 }
 
 fn millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
+    Clock::machine().now().millis().try_into().unwrap()
 }
 
 /// What a client that comes now is given for a filter. A birth may be acknowledged before its certificate is kept:
