@@ -10,9 +10,10 @@ use super::{AGENT, Case, PASSWORD, Site, Transport, USER};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The program with all that it needs to log in.
+/// The program with all that it needs to log in, its output line by line.
 fn client(site: &Site, case: &Case, name: &str) -> Command {
-    let mut command = Command::new(program(name));
+    let mut command = Command::new("stdbuf");
+    command.arg("-oL").arg(program(name));
     let version = if case.version == 4 { "311" } else { "5" };
     command.args(["-h", "localhost", "-V", version, "-p", &site.port(case.transport).to_string()]);
     if case.transport == Transport::Tls {
