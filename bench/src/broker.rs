@@ -53,7 +53,8 @@ pub struct Options {
 /// Runs the cases; `say` gets each table as it is done. The answer is everything, for scripts.
 pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Value, String> {
     let machine = machine::describe();
-    say(&machine);
+    let command = command_line();
+    say(&format!("{command}\n{machine}"));
     let mut installed = Vec::new();
     for peer in &options.peers {
         match Installed::find(*peer, &options.program, options.running.as_ref()) {
@@ -82,6 +83,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Value, String
     let versions: Vec<Value> =
         installed.iter().map(|one| json!({ "peer": one.peer.name(), "version": one.version })).collect();
     Ok(json!({
+        "command": command,
         "machine": machine,
         "machine_after": machine::describe(),
         "peers": versions,
@@ -113,6 +115,14 @@ fn measure(case: &Case, installed: &[Installed], options: &Options) -> Outcome {
         }
     }
     Outcome { name: case.name, title: case.title, columns: case.columns(), contestants }
+}
+
+/// What was typed, without this machine's folders.
+fn command_line() -> String {
+    let mut arguments = std::env::args();
+    let program = arguments.next().unwrap_or_default();
+    let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    std::iter::once(program).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 /// A failure with the last that the broker said.

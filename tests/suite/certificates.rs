@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_tests::peers::{program, run};
+use forebay_tests::plant::http_get;
 use forebay_tests::process::{Running, eventually, forebay, free_address};
 use runtime::clock::Clock;
 use runtime::pki::{Authority, PrivateKey, read_certificates, read_pem, write_private, write_public};
@@ -16,6 +17,7 @@ use serde_json::Value;
 struct Site {
     folder: tempfile::TempDir,
     enrol: SocketAddr,
+    mqtts: SocketAddr,
     http: SocketAddr,
 }
 
@@ -25,12 +27,19 @@ fn text(bytes: &[u8]) -> String {
 
 impl Site {
     fn new() -> Site {
-        let site = Site { folder: tempfile::tempdir().unwrap(), enrol: free_address(), http: free_address() };
+        let site = Site {
+            folder: tempfile::tempdir().unwrap(),
+            enrol: free_address(),
+            mqtts: free_address(),
+            http: free_address(),
+        };
         let config = format!(
             "version = 1\nenterprise = \"acme\"\nsite = \"works\"\n[hub]\ndata_dir = \"hub\"\n\
-             [hub.http]\nlisten = \"{}\"\n[hub.broker]\nlisten = \"{}\"\n[hub.enrol]\nlisten = \"{}\"\n",
+             [hub.http]\nlisten = \"{}\"\n[hub.broker]\nlisten = \"{}\"\n\
+             [[hub.broker.listeners]]\nlisten = \"{}\"\n[hub.enrol]\nlisten = \"{}\"\n",
             site.http,
             free_address(),
+            site.mqtts,
             site.enrol
         );
         std::fs::write(site.at("hub.toml"), config).unwrap();
@@ -91,6 +100,32 @@ impl Site {
         let said = text(&output.stdout);
         let (body, status) = said.rsplit_once('\n').unwrap_or_default();
         (status.to_owned(), body.to_owned() + &text(&output.stderr))
+    }
+
+    /// Debian's client with the certificate of a folder, on the TLS listener; says what it sends and receives.
+    fn subscriber(&self, folder: &str) -> Running {
+        let file = |name: &str| self.at(folder).join(name);
+        let mut command = Command::new(program("stdbuf")); // or its lines wait for a full buffer
+        command.arg("-oL").arg(program("mosquitto_sub")).args([
+            "-d",
+            "-V",
+            "mqttv5",
+            "-h",
+            "localhost",
+            "-t",
+            "spBv1.0/works/NCMD/line-3",
+        ]);
+        command.args(["-p", &self.mqtts.port().to_string()]);
+        command.arg("--cafile").arg(file("ca.crt")).arg("--cert").arg(file("agent.pem"));
+        Running::start(command.arg("--key").arg(file("agent.pem")))
+    }
+
+    /// The last receipt that the hub sent to its only agent.
+    fn last_receipt(&self) -> Option<String> {
+        let token = std::fs::read_to_string(self.at("hub/token")).ok()?;
+        let agents = http_get(self.http, "/api/v1/agents", token.trim())?;
+        let agents: Value = serde_json::from_slice(&agents).ok()?;
+        agents["agents"][0]["last_receipt"].as_str().map(str::to_owned)
     }
 
     fn listed(&self, name: &str) -> Value {
@@ -157,7 +192,14 @@ fn an_agent_comes_in_by_a_join_line_and_is_shut_out() {
     assert_eq!(site.renew("agent").0, "200");
     assert_eq!(site.listed("line-3")["state"], "good");
     assert_eq!(site.listed("line-4")["state"], "not joined");
+    let mut live = site.subscriber("agent");
+    live.wait_for_line("Subscribed", Duration::from_secs(10));
+    let revoked = Instant::now();
     site.good("agent revoke line-3");
+    live.wait_for_line("DISCONNECT", Duration::from_millis(1500));
+    println!("a live session ended {:?} after the revocation", revoked.elapsed());
+    let mut refused = site.subscriber("agent");
+    assert!(!refused.wait(Duration::from_secs(10)).success(), "{}", refused.output());
     let (status, body) = site.renew("agent");
     assert!(status == "403" && body.contains("revoked"), "{status} {body}");
     assert_eq!(site.listed("line-3")["state"], "revoked");
@@ -220,14 +262,6 @@ fn an_agent_renews_by_itself_and_connects_with_the_new_certificate() {
     let agent = site.at("agent/agent.pem");
     write_private(&agent, &(key.to_pem() + &old.pem)).unwrap();
 
-    let broker = free_address();
-    let config = format!(
-        "user root\nlistener {} 127.0.0.1\ncafile {tls}/ca.crt\ncertfile {tls}/hub.crt\nkeyfile {tls}/hub.key\n\
-         require_certificate true\nuse_identity_as_username true\nallow_anonymous false\n",
-        broker.port(),
-        tls = tls.display()
-    );
-    std::fs::write(site.at("mosquitto.conf"), config).unwrap();
     std::fs::write(site.at("sim.csv"), "name,address,type\nwave,sine(period=2s),f64\n").unwrap();
     let folder = site.at("agent");
     let config = format!(
@@ -235,7 +269,7 @@ fn an_agent_renews_by_itself_and_connects_with_the_new_certificate() {
          data_dir = \"line-3\"\nhub = \"mqtts://localhost:{}\"\nca_file = \"{folder}/ca.crt\"\n\
          cert_file = \"{folder}/agent.pem\"\nkey_file = \"{folder}/agent.pem\"\nenrol = \"https://localhost:{}\"\n\
          [[edge.devices]]\nname = \"sim\"\ndriver = \"simulated\"\npoints = \"sim.csv\"\n",
-        broker.port(),
+        site.mqtts.port(),
         site.enrol.port(),
         folder = folder.display()
     );
@@ -248,10 +282,18 @@ fn an_agent_renews_by_itself_and_connects_with_the_new_certificate() {
         renewed.days_left(Clock::machine().now()) >= 89 && renewed.fingerprint != old.certificate.fingerprint
     );
     assert!(PrivateKey::from_der(&read_pem(&agent).unwrap().key.unwrap()).unwrap().fits(&renewed));
-    // The broker comes up only now: this connection reads the files again.
-    let mut mosquitto =
-        Running::start(Command::new(program("mosquitto")).args(["-v", "-c"]).arg(site.at("mosquitto.conf")));
-    mosquitto.wait_for_line("u'line-3'", Duration::from_secs(40));
+    eventually(Duration::from_secs(30), "a receipt", || site.last_receipt());
+    // Sessions of the old certificate end; the next one shows the new one, because the files are read again.
+    let access = std::fs::read_to_string(site.at("hub/access.toml")).unwrap();
+    let yesterday = model::Timestamp(now.micros() - day).to_string();
+    let from = format!("certificate = true\ncertificates_from = \"{yesterday}\"\n");
+    assert_eq!(access.matches("\ncertificate = true\n").count(), 1, "{access}");
+    std::fs::write(site.at("hub/access.toml"), access.replace("certificate = true\n", &from)).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let before = site.last_receipt();
+    eventually(Duration::from_secs(30), "another receipt", || {
+        site.last_receipt().filter(|now| before.as_ref() != Some(now))
+    });
     assert!(site.listed("line-3")["renewed"].is_string());
 }
 

@@ -23,7 +23,7 @@ pub struct Case {
 #[derive(Clone, Copy, Debug)]
 enum Work {
     Throughput(Shape),
-    /// The same in the open and under TLS, of our broker alone.
+    /// The same in the open and under TLS.
     Tls(Shape),
     Latency {
         qos: u8,
@@ -157,10 +157,10 @@ impl Case {
         }
     }
 
-    /// Whether the peer takes part: TLS is compared with our own plain rate, and rumqttd keeps nothing on disk.
+    /// Whether the peer takes part: rumqttd is not set up for TLS, and keeps nothing on disk.
     pub(super) fn suits(&self, peer: Peer) -> bool {
         match self.work {
-            Work::Tls(_) => peer == Peer::Forebay,
+            Work::Tls(_) => matches!(peer, Peer::Forebay | Peer::Mosquitto),
             Work::Durable { .. } => peer != Peer::Rumqttd,
             Work::Throughput(_) | Work::Latency { .. } | Work::Idle | Work::Stuck => true,
         }

@@ -19,6 +19,8 @@ pub(super) const RATE: u64 = 5_000;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// The last messages are waited for.
 const QUIET: Duration = Duration::from_millis(500);
+/// A publisher whose socket stays full for so long gives up.
+const STOPPED: Duration = Duration::from_secs(10);
 const PAYLOAD_BYTES: usize = 100;
 /// The kernel may let a sleeper oversleep by 50 µs by default; the publisher asks for 1 µs.
 const TIMER_SLACK_NS: u64 = 1_000;
@@ -103,6 +105,9 @@ fn publish(
             let written = connection.write(bytes)?;
             bytes = &bytes[written..];
             if written == 0 {
+                if base.elapsed() > due + STOPPED {
+                    return Err("the broker has stopped reading the publisher".into());
+                }
                 std::thread::sleep(Duration::from_micros(50));
             }
         }

@@ -3,6 +3,7 @@
 //! Every run gets a fresh process, so that its peak memory is its own. What each may hold is set above what the load can
 //! have on its way (see [`mosquitto`] and [`rumqttd`]), so that none drops because of a default.
 
+mod certificates;
 mod forebay;
 mod mosquitto;
 mod rumqttd;

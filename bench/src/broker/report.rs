@@ -80,12 +80,12 @@ pub(super) struct Outcome {
 impl Outcome {
     /// The case as a table for people: a line each, then a line per pair whose ratio says something.
     pub(super) fn text(&self) -> String {
-        let mut text = format!("{:<34}", format!("{} ({})", self.title, self.name));
+        let mut text = format!("{} ({})\n{:<44}", self.title, self.name, "");
         for column in self.columns {
             write!(text, " {:>15}", column.title).ok();
         }
         for contestant in &self.contestants {
-            write!(text, "\n  {:<32}", contestant.label()).ok();
+            write!(text, "\n  {:<42}", contestant.label()).ok();
             if !contestant.runs.is_empty() {
                 for column in self.columns {
                     let value = contestant.median(column.name);
@@ -97,7 +97,7 @@ impl Outcome {
             }
         }
         for (one, other) in self.pairs() {
-            write!(text, "\n  {:<32}", format!("{} ÷ {}", one.label(), other.label())).ok();
+            write!(text, "\n  {:<42}", format!("{} ÷ {}", one.label(), other.label())).ok();
             for column in self.columns {
                 let ratio = ratio(one, other, column).map_or(String::new(), |ratio| format!("{ratio:.2} ×"));
                 write!(text, " {ratio:>15}").ok();

@@ -27,7 +27,7 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// Exit 0 after a graceful end; with `--for` only if the balance is right.
 #[must_use]
 pub fn run(options: &Demo) -> u8 {
-    ::runtime::telemetry::start_log_lines("warn,mqtt5=error");
+    ::runtime::telemetry::start_log_lines("warn");
     let ended = runtime().and_then(|runtime| {
         let ended = runtime.block_on(whole_plant(options));
         runtime.shutdown_timeout(Duration::from_secs(1));

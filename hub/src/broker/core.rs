@@ -70,6 +70,12 @@ const TICK: Duration = Duration::from_millis(250);
 /// Bytes read from one client before it is another's turn; one scratch buffer serves all.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Work done for clients before sockets are flushed and looked at again, shared by those that have something to read;
+/// none is cut shorter than [`TURN_MIN`].
+const TURN: Duration = Duration::from_millis(16);
+/// See [`TURN`].
+const TURN_MIN: Duration = Duration::from_millis(1);
+
 /// The mailbox's own token; sockets have the number of their connection.
 const MAIL: Token = Token(usize::MAX);
 
@@ -139,6 +145,8 @@ pub(super) struct Core {
     ending: Vec<(usize, u64, End)>,
 
     scratch: Vec<u8>,
+    /// The longest that one client is worked for before it is another's turn.
+    turn: Duration,
     upkeep: upkeep::Upkeep,
     count: status::Counts,
     stopping: bool,
@@ -178,6 +186,7 @@ impl Core {
             waiting_for_replay: VecDeque::new(),
             ending: Vec::new(),
             scratch: vec![0; 2 * READ_BYTES],
+            turn: TURN,
             upkeep: upkeep::Upkeep::new(access.generation()),
             stopping: false,
             mailbox,
@@ -280,6 +289,8 @@ impl Core {
 
     /// One turn for everybody who has something to read.
     fn read_turns(&mut self) {
+        let clients = u32::try_from(self.readable.len()).unwrap_or(u32::MAX);
+        self.turn = (TURN / clients.max(1)).max(TURN_MIN);
         for _ in 0..self.readable.len() {
             let Some(key) = self.readable.pop_front() else { break };
             if let Some(connection) = self.wires.get_mut(key) {
@@ -300,7 +311,10 @@ impl Core {
                     self.count.disk_full.set(1);
                     tracing::warn!("the broker's journal has no room; acknowledgements wait for it");
                 }
-                JournalEvent::Room => self.count.disk_full.set(0),
+                JournalEvent::Room => {
+                    self.count.disk_full.set(0);
+                    self.disk_may_take_more();
+                }
                 JournalEvent::Failed(cause) => {
                     self.disk_failed = true;
                     tracing::error!(%cause, "the broker's journal cannot be written; nothing that needs it is taken");
@@ -318,8 +332,12 @@ impl Core {
         }
         for _ in 0..self.runnable.len() {
             let Some(key) = self.runnable.pop_front() else { break };
+            if let Some(session) = self.session_mut(key) {
+                session.is_runnable = false;
+            }
             self.go_on(key);
         }
+        self.begin_replays();
         self.journal.submit();
         for key in self.wires.take_dirty() {
             match self.wires.flush(key) {
@@ -327,6 +345,7 @@ impl Core {
                 Err(error) => self.lost(key, &error),
             }
         }
+        self.journal.submit(); // ends of connections
     }
 
     /// The socket has taken something: whoever waited for that goes on.
@@ -343,10 +362,10 @@ impl Core {
 
     /// Puts the session in the queue of those that may go on, if it has something to go on with.
     fn may_go_on(&mut self, key: SessionKey) {
-        let waits = self.session(key).is_some_and(|session| {
-            !session.pages.is_empty() || (session.out.cursor().is_some() && !session.out.reading)
-        });
-        if waits {
+        let Some(session) = self.session_mut(key) else { return };
+        let waits = !session.pages.is_empty() || (session.out.cursor().is_some() && !session.out.reading);
+        if waits && !session.is_runnable {
+            session.is_runnable = true;
             self.runnable.push_back(key);
         }
     }

@@ -270,6 +270,12 @@ impl Journal {
         self.buffer_bytes + self.submitted_bytes
     }
 
+    /// Whether anything that needs the disk may be taken: as told by [`JournalEvent::NoRoom`] and
+    /// [`JournalEvent::Room`].
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_room
+    }
+
     /// What happened since the last call; after `wake` was called. A [`JournalEvent::Durable`] comes before replayed
     /// messages that reach up to it.
     pub(crate) fn drain_events(&mut self, into: &mut Vec<JournalEvent>) {

@@ -22,6 +22,9 @@ pub(super) const OUT_BYTES_MIN: usize = 48 * 1024;
 /// Bytes waiting for all sockets, before each gets less.
 pub(super) const OUT_BYTES_ALL: usize = 16 * 1024 * 1024;
 
+/// Bytes of packets that came in part, of all clients: some of the longest at a time.
+pub(super) const IN_BYTES_ALL: usize = 64 * 1024 * 1024;
+
 /// Below this a socket is given more: a page of retained messages as long again, messages from the journal.
 pub(super) const OUT_BYTES_LOW: usize = 16 * 1024;
 

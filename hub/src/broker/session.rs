@@ -45,6 +45,10 @@ pub(super) struct Session {
     pub(super) will: Option<DelayedWill>,
     /// Progress that the journal does not know yet.
     pub(super) unsaved: bool,
+    /// It is in the queue of those that may go on.
+    pub(super) is_runnable: bool,
+    /// It is in the queue of those that wait for somebody else's read of the journal to end.
+    pub(super) waits_for_replay: bool,
     /// What is to be sent page by page.
     pub(super) pages: std::collections::VecDeque<Pages>,
     /// Messages not queued because the session's bound was reached.
@@ -86,6 +90,8 @@ impl Session {
             disconnected_at: None,
             will: None,
             unsaved: false,
+            is_runnable: false,
+            waits_for_replay: false,
             pages: std::collections::VecDeque::new(),
             refused: 0,
         }

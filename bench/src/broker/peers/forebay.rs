@@ -1,16 +1,12 @@
 //! Our broker as the load meets it: `forebay run` with nothing but `[hub]`, and one identity that may publish and subscribe
 //! what the load uses and logs in with a token.
 //!
-//! Its limits are above what the load needs; nothing else is changed. For TLS it gets a certificate made with openssl.
+//! Its limits are above what the load needs; nothing else is changed.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::process::Command;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
-
+use super::certificates::{CA, CERTIFICATE, KEY, make_certificates};
 use super::{Broker, Needs, free_door, launch, write};
 
 const USER: &str = "bench";
@@ -32,11 +28,10 @@ pub(super) fn start(program: &Path, dir: &Path, needs: Needs) -> Result<Broker, 
          [[identities]]\nname = \"{USER}\"\nroles = [\"bench\"]\ntoken = \"sha256:{TOKEN_SHA256}\"\n"
     );
     if needs.tls {
-        make_certificates(dir)?;
-        door = free_door(Some((USER, TOKEN)), Some(trusting(&dir.join("ca.crt"))?))?;
+        door = free_door(Some((USER, TOKEN)), Some(make_certificates(dir)?))?;
         text += &format!(
             "[[hub.broker.listeners]]\nlisten = \"{}\"\n\
-             [hub.tls]\ncert_file = \"hub.crt\"\nkey_file = \"hub.key\"\nclient_ca_file = \"ca.crt\"\n",
+             [hub.tls]\ncert_file = \"{CERTIFICATE}\"\nkey_file = \"{KEY}\"\nclient_ca_file = \"{CA}\"\n",
             door.address
         );
     }
@@ -45,51 +40,4 @@ pub(super) fn start(program: &Path, dir: &Path, needs: Needs) -> Result<Broker, 
     let mut command = Command::new(program);
     command.args(["run", "hub.toml"]).env("RUST_LOG", "warn");
     launch(command, dir, door)
-}
-
-/// A CA, and a certificate of 127.0.0.1 that it signed: `ca.crt`, `hub.crt`, `hub.key`.
-fn make_certificates(dir: &Path) -> Result<(), String> {
-    let key =
-        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-    let openssl = |further: &[&str]| {
-        let output =
-            Command::new("openssl").args(key).args(further).current_dir(dir).stdin(Stdio::null()).output();
-        match output {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(format!("openssl: {}", String::from_utf8_lossy(&output.stderr))),
-            Err(error) => Err(format!("openssl makes the certificates of this case: {error}")),
-        }
-    };
-    openssl(&["-subj", "/CN=bench CA", "-keyout", "ca.key", "-out", "ca.crt"])?;
-    let for_whom =
-        ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
-    let by_whom = ["-CA", "ca.crt", "-CAkey", "ca.key", "-keyout", "hub.key", "-out", "hub.crt"];
-    openssl(&[&["-subj", "/CN=bench hub"], for_whom.as_slice(), by_whom.as_slice()].concat())
-}
-
-/// A client that trusts this CA alone.
-fn trusting(ca_file: &Path) -> Result<Arc<ClientConfig>, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", ca_file.display());
-    let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(ca_file).map_err(|error| failed(&error))?;
-    roots.add(ca).map_err(|error| failed(&error))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = builder.map_err(|error| failed(&error))?.with_root_certificates(roots).with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn openssl_makes_what_the_client_trusts() {
-        let dir = std::env::temp_dir().join(format!("forebay-bench-tls-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        make_certificates(&dir).unwrap();
-        trusting(&dir.join("ca.crt")).unwrap();
-        assert!(CertificateDer::from_pem_file(dir.join("hub.crt")).is_ok());
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
 }

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::certificates::{CA, CERTIFICATE, KEY, make_certificates};
 use super::{Broker, Needs, find_program, free_door, launch, write};
 
 pub(super) fn program() -> Option<PathBuf> {
@@ -15,7 +16,12 @@ pub(super) fn program() -> Option<PathBuf> {
 }
 
 pub(super) fn start(program: &Path, dir: &Path, needs: Needs) -> Result<Broker, String> {
-    let door = free_door(None, None)?;
+    let tls = if needs.tls { Some(make_certificates(dir)?) } else { None };
+    let door = free_door(None, tls)?;
+    let tls = match door.tls {
+        Some(_) => format!("cafile {CA}\ncertfile {CERTIFICATE}\nkeyfile {KEY}\n"),
+        None => String::new(),
+    };
     let persistence = if needs.disk {
         format!("persistence true\npersistence_location {}/\n", dir.display())
     } else {
@@ -24,7 +30,7 @@ pub(super) fn start(program: &Path, dir: &Path, needs: Needs) -> Result<Broker, 
     let queues =
         if needs.default_queues { "" } else { "max_queued_messages 0\nmax_inflight_messages 1000\n" };
     let text = format!(
-        "listener {} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n{queues}sys_interval 0\nlog_dest none\nuser root\n{persistence}",
+        "listener {} 127.0.0.1\n{tls}allow_anonymous true\nset_tcp_nodelay true\n{queues}sys_interval 0\nlog_dest none\nuser root\n{persistence}",
         door.address.port()
     );
     write(dir, "mosquitto.conf", &text)?;

@@ -110,6 +110,9 @@ impl Core {
                 return self.turn_away(arrival, reason::CLIENT_IDENTIFIER_NOT_VALID);
             }
             if let Some(connection) = self.session(existing).and_then(|session| session.connection) {
+                self.read(connection); // what it has acknowledged already counts
+            }
+            if let Some(connection) = self.session(existing).and_then(|session| session.connection) {
                 self.end_connection(connection, End::TakenOver);
             }
         }
@@ -200,6 +203,7 @@ impl Core {
             will: connect.will.clone(),
             partial: leftover,
             is_queued: false,
+            is_waiting: false,
             is_held_back: false,
             is_closing: false,
             is_accepted: false,
@@ -212,7 +216,7 @@ impl Core {
             stuck_since: None,
             receive_max: usize::from(connect.receive_maximum.min(self.limits.inflight)),
             packet_max: connect.packet_bytes_max.map_or(usize::MAX, |bytes| bytes as usize),
-            aliases_in: vec![None; usize::from(ALIASES_MAX)],
+            aliases_in: Vec::new(),
             aliases_out: AliasesOut::new(connect.topic_alias_max.min(ALIASES_MAX)),
             waiting: 0,
             unanswered: 0,

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::super::access::Login;
 use super::super::door::{Slot, Transport};
 use super::super::subscriptions::SessionKey;
+use super::READ_BYTES;
 
 /// See the module.
 pub(super) struct Connection {
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     pub(super) partial: Vec<u8>,
     /// It waits for its turn to be read.
     pub(super) is_queued: bool,
+    /// A packet of its own waits for the host or the disk.
+    pub(super) is_waiting: bool,
     /// It is not read because it does not read.
     pub(super) is_held_back: bool,
     /// The other side has closed: read to the end.
@@ -109,6 +112,16 @@ impl AliasesOut {
 }
 
 impl Connection {
+    /// Keeps what came and is no whole packet; not the room that a longer one took.
+    pub(super) fn keep_partial(&mut self, mut partial: Vec<u8>) {
+        if partial.is_empty() {
+            partial = Vec::new();
+        } else if partial.capacity() > 4 * partial.len() + READ_BYTES {
+            partial.shrink_to_fit();
+        }
+        self.partial = partial;
+    }
+
     /// Bytes that wait for the socket.
     pub(super) fn out_bytes(&self) -> usize {
         self.out.len() - self.sent

@@ -341,14 +341,19 @@ impl Core {
             return; // when the socket has taken it
         }
         if !session.pages.is_empty() {
-            self.send_page(key, outlet);
-            return;
+            self.send_page(key, outlet); // it may have to wait for what lies in the journal: that goes on below
         }
+        let Some(session) = self.session(key) else { return };
         let Some(connection) = self.wires.get(outlet) else { return };
         let window = session.out.window(connection.receive_max);
         let Some(from) = session.out.cursor().filter(|_| !session.out.reading && window > 0) else { return };
         if self.replays >= REPLAYS_MAX {
-            self.waiting_for_replay.push_back(key);
+            if let Some(session) = self.session_mut(key)
+                && !session.waits_for_replay
+            {
+                session.waits_for_replay = true;
+                self.waiting_for_replay.push_back(key);
+            }
             return;
         }
         let request = ReplayRequest {
@@ -365,28 +370,43 @@ impl Core {
         }
     }
 
+    /// Begins reads of the journal as long as there are places. Who waited may be gone or up to date by now: then the
+    /// place is the next one's.
+    pub(super) fn begin_replays(&mut self) {
+        while self.replays < REPLAYS_MAX
+            && let Some(key) = self.waiting_for_replay.pop_front()
+        {
+            if let Some(session) = self.session_mut(key) {
+                session.waits_for_replay = false;
+            }
+            self.go_on(key);
+        }
+    }
+
     /// What was read for a session.
     pub(super) fn replayed(&mut self, batch: ReplayBatch) {
         self.replays -= 1;
-        if let Some(next) = self.waiting_for_replay.pop_front() {
-            self.runnable.push_back(next);
-        }
         let Some(key) = self.by_id.get(&batch.session).copied() else { return };
         let Some(session) = self.session(key) else { return };
         let Some(outlet) = self.outlet(session) else { return };
         let Some(connection) = self.wires.get(outlet).filter(|c| c.serial == batch.token) else { return };
         let (rights, receive_max) = (Arc::clone(&connection.login.rights), connection.receive_max);
         let now = self.clock.now();
-        let mut next = batch.next;
+        let (mut next, mut has_room) = (batch.next, true);
         for (position, message, target) in &batch.messages {
             let bytes = message.bytes();
             let has_window = self.session(key).is_some_and(|session| session.out.has_window(receive_max));
-            if !has_window || !self.wires.has_room(outlet, bytes) {
+            has_room = self.wires.has_room(outlet, bytes);
+            if !has_window || !has_room {
                 next = *position;
                 break;
             }
-            let publication = Publication::of(message, now).filter(|_| rights.may_receive(&message.topic));
             let Some(session) = self.session_mut(key) else { return };
+            let publication = match session.out.was_sent() {
+                true => Some(Publication::again(message, now)),
+                false => Publication::of(message, now),
+            };
+            let publication = publication.filter(|_| rights.may_receive(&message.topic));
             match publication {
                 None => {
                     session.out.skip(*position, bytes);
@@ -411,9 +431,9 @@ impl Core {
         session.out.read_to(next, caught_up);
         if !caught_up && next >= durable {
             self.waiting_for_sync.push(key);
-        } else {
+        } else if has_room {
             self.may_go_on(key);
-        }
+        } // else when the socket has taken something: asked again now, it would be the same
     }
 }
 

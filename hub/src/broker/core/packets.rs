@@ -17,6 +17,8 @@ use super::{Core, READ_BYTES};
 pub(super) enum Flow {
     /// On with the next one.
     On,
+    /// Its turn is over: the rest when it comes round again.
+    Later,
     /// This packet has to come again when the host or the disk has room.
     Wait(WaitingFor),
     /// The connection is over.
@@ -45,6 +47,7 @@ impl Core {
 
     fn read_into(&mut self, key: usize, scratch: &mut [u8]) -> Flow {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
+        connection.is_waiting = false;
         connection.is_held_back = connection.out_bytes() > OUT_BYTES_MAX;
         if !connection.is_accepted || connection.is_held_back {
             return Flow::On; // read on when CONNACK is sent, or the socket has taken what waits
@@ -107,7 +110,7 @@ impl Core {
 
     fn nothing_read(&mut self, key: usize, partial: Vec<u8>, error: &io::Error) -> Flow {
         if let Some(connection) = self.wires.get_mut(key) {
-            connection.partial = partial;
+            connection.keep_partial(partial);
         }
         match error.kind() {
             io::ErrorKind::WouldBlock => Flow::On,
@@ -122,10 +125,11 @@ impl Core {
     /// Keeps what is not taken yet, and decides when it goes on.
     fn pause(&mut self, key: usize, partial: Vec<u8>, flow: Flow, is_empty: bool) -> Flow {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
-        connection.partial = partial;
+        connection.keep_partial(partial);
+        connection.is_waiting = matches!(flow, Flow::Wait(_));
         match flow {
             Flow::On if is_empty => {}
-            Flow::On => self.want_read(key), // until the socket has no more
+            Flow::On | Flow::Later => self.want_read(key), // until the socket has no more
             Flow::Wait(WaitingFor::Host) => self.waiting_for_host.push(key),
             Flow::Wait(WaitingFor::Disk) => self.waiting_for_disk.push(key),
             Flow::End(_) => {}
@@ -133,10 +137,14 @@ impl Core {
         flow
     }
 
-    /// Takes whole packets from the front; how many bytes that were.
+    /// Takes whole packets from the front, as long as it is the client's turn; how many bytes that were.
     fn take_packets(&mut self, key: usize, bytes: &[u8]) -> (usize, Flow) {
-        let mut taken = 0;
+        let (mut taken, begun) = (0, std::time::Instant::now());
         loop {
+            // What a packet costs depends on who gets it, by a factor of thousands: only the clock knows.
+            if taken > 0 && taken < bytes.len() && begun.elapsed() > self.turn {
+                return (taken, Flow::Later);
+            }
             let rest = bytes.get(taken..).unwrap_or_default();
             let frame = match frame(rest, self.limits.packet_bytes) {
                 Ok(Some(frame)) => frame,
@@ -255,9 +263,9 @@ impl Core {
         }
     }
 
-    /// Whether so much waits for the disk that a client whose messages need it has to wait.
+    /// Whether a client whose messages may need the disk has to wait: too much waits for it, or it has no room.
     pub(super) fn disk_is_behind(&self) -> bool {
-        self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES
+        self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES || !self.journal.has_room()
     }
 }
 

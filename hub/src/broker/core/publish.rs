@@ -11,7 +11,7 @@ use proto::mqtt::{Publish, QoS, Version, reason};
 
 use super::super::Incoming;
 use super::super::journal::{Message, Record, SessionId, Target};
-use super::super::limits::{LEVELS_MAX, TOPIC_BYTES_MAX};
+use super::super::limits::{ALIASES_MAX, LEVELS_MAX, TOPIC_BYTES_MAX};
 use super::super::subscriptions::SessionKey;
 use super::connect::End;
 use super::deliver::Delivery;
@@ -119,9 +119,9 @@ impl Core {
                 let why = "more messages without an answer than the receive maximum".to_owned();
                 return Flow::End(End::Broken(reason::RECEIVE_MAXIMUM_EXCEEDED, why)); // [MQTT-3.3.4-7]
             }
-            if self.disk_is_behind() {
-                return Flow::Wait(WaitingFor::Disk);
-            }
+        }
+        if (publish.qos != QoS::AtMostOnce || publish.retain) && self.disk_is_behind() {
+            return Flow::Wait(WaitingFor::Disk);
         }
         if publish.retain && !publish.payload.is_empty() {
             let bytes = publish.payload.len() + publish.properties.raw().len();
@@ -206,8 +206,14 @@ impl Core {
         let Some(alias) = publish.properties.topic_alias else { return Ok(None) };
         let Some(connection) = self.wires.get_mut(key) else { return Err(Flow::On) };
         let wrong = |what: &str| Err(Flow::End(End::Broken(reason::TOPIC_ALIAS_INVALID, what.to_owned())));
-        let Some(known) = connection.aliases_in.get_mut(usize::from(alias).wrapping_sub(1)) else {
+        if alias > ALIASES_MAX {
             return wrong("a topic alias above the maximum");
+        }
+        if connection.aliases_in.is_empty() {
+            connection.aliases_in.resize(usize::from(ALIASES_MAX), None);
+        }
+        let Some(known) = connection.aliases_in.get_mut(usize::from(alias).wrapping_sub(1)) else {
+            return wrong("topic alias 0");
         };
         if publish.topic.is_empty() {
             return match known {
@@ -290,7 +296,12 @@ impl Core {
         }
         // `$SYS` and what views serve is made anew at each start.
         let is_volatile = publication.topic.starts_with("$SYS/") || self.is_served(publication.topic);
-        let is_kept = publication.retain && !is_volatile;
+        // One beyond the bound is passed on, but not kept: not in the journal either, or it would push out another one
+        // at the next start.
+        let bytes = publication.payload.len() + publication.properties.len();
+        let is_kept = publication.retain
+            && !is_volatile
+            && (publication.payload.is_empty() || self.retained.has_room(publication.topic, bytes));
         let choice = self.choose(&route, publication, source.session);
         let is_wanted = !choice.deliveries.is_empty() || is_sparkplug;
         let needs_disk = is_kept || source.received.is_some() || source.waits || choice.has_persistent;
@@ -393,9 +404,14 @@ impl Core {
         })
     }
 
-    /// Does the work when everything appended so far is on disk.
+    /// Does the work when everything appended so far is on disk: at once if it is, since nobody will say so again.
     pub(super) fn when_durable(&mut self, work: Work) {
-        self.due.push_back(Due { needs: self.journal.next_position(), work });
+        let needs = self.journal.next_position();
+        if self.due.is_empty() && needs <= self.durable {
+            self.work(work);
+        } else {
+            self.due.push_back(Due { needs, work });
+        }
     }
 
     /// Answers a message of QoS 1 or 2.
@@ -438,7 +454,12 @@ impl Core {
         for key in std::mem::take(&mut self.waiting_for_sync) {
             self.may_go_on(key);
         }
-        if !self.waiting_for_disk.is_empty() && !self.disk_is_behind() {
+        self.disk_may_take_more();
+    }
+
+    /// Reads on with the clients that waited for the disk, if it takes more.
+    pub(super) fn disk_may_take_more(&mut self) {
+        if !self.disk_is_behind() {
             for key in std::mem::take(&mut self.waiting_for_disk) {
                 self.want_read(key);
             }

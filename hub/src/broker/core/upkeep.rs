@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use durable_log::Position;
+use proto::mqtt::reason;
 use tokio::time::Instant;
 
 use super::super::door::Transport;
 use super::super::journal::{Record, SessionState, SnapshotState};
+use super::super::limits::IN_BYTES_ALL;
 use super::super::subscriptions::SessionKey;
 use super::Core;
 use super::connect::End;
@@ -45,6 +47,7 @@ impl Core {
     pub(super) fn look_after(&mut self) {
         let now = Instant::now();
         self.end_silent(now);
+        self.bound_partial();
         self.let_go(now);
         if self.access.generation() != self.upkeep.generation {
             self.upkeep.generation = self.access.generation();
@@ -74,13 +77,27 @@ impl Core {
             .iter()
             .filter(|(_, connection)| {
                 // What it sent may lie unread because we do not read it: that is no silence.
-                let waits = connection.is_held_back || !connection.partial.is_empty();
+                let waits = connection.is_held_back || connection.is_waiting;
                 connection.silence_max.is_some_and(|max| now.duration_since(connection.heard) > max) && !waits
             })
             .map(|(key, _)| key)
             .collect();
         for key in silent {
             self.end_connection(key, End::Silent);
+        }
+    }
+
+    /// Packets that came in part hold no more than [`IN_BYTES_ALL`] together: the longest one has to go. A client that
+    /// means well has sent its packet by the next look; many that begin one and wait would fill the memory.
+    fn bound_partial(&mut self) {
+        loop {
+            let sizes = || self.wires.iter().map(|(key, connection)| (connection.partial.capacity(), key));
+            if sizes().map(|(bytes, _)| bytes).sum::<usize>() <= IN_BYTES_ALL {
+                return;
+            }
+            let Some((_, key)) = sizes().max() else { return };
+            let why = "one of too many long packets that do not come to their end".to_owned();
+            self.end_connection(key, End::Broken(reason::QUOTA_EXCEEDED, why));
         }
     }
 
@@ -128,7 +145,7 @@ impl Core {
             if !lost.is_empty() {
                 tracing::warn!(%client, filters = lost.len(), "subscriptions that its rights lack now are removed");
             }
-            let is_connected = session.connection.is_some();
+            let is_connected = self.outlet(session).is_some();
             for filter in lost {
                 if self.unsubscribe(key, &filter) && is_connected {
                     self.interest.remove(&filter);
@@ -191,7 +208,12 @@ impl Core {
 
     /// Tells the journal which records are still needed, and gives up the oldest queue if it is about to be full.
     fn tell_what_is_needed(&mut self) {
-        let needed = |session: &super::Session| session.out.needs_from().filter(|_| session.out.queued() > 0);
+        // What a session that ends with its connection has in flight is never read again: it has no position.
+        let needed = |session: &super::Session| {
+            let out = &session.out;
+            let from = if session.is_persistent() { out.needs_from() } else { out.cursor() };
+            from.filter(|_| out.queued() > 0)
+        };
         let oldest = self.sessions.iter().filter_map(|(key, session)| Some((needed(session)?, key))).min();
         let keep = oldest.map_or(self.durable, |(position, _)| position.min(self.durable));
         self.journal.keep_from(keep);

@@ -33,20 +33,22 @@ pub(super) struct Publication<'a> {
 impl<'a> Publication<'a> {
     /// `None` if it has expired.
     pub(super) fn of(message: &'a Message, now: Timestamp) -> Option<Publication<'a>> {
-        let expiry_s = match message.expires_at {
-            None => None,
-            Some(at) if at <= now => return None,
-            // Rounded up: one that arrives has some time left.
-            Some(at) => Some(u32::try_from((at.0 - now.0 + 999_999) / 1_000_000).unwrap_or(u32::MAX)),
-        };
-        Some(Publication {
+        let is_over = message.expires_at.is_some_and(|at| at <= now);
+        (!is_over).then(|| Publication::again(message, now))
+    }
+
+    /// One that was sent before, which does not expire any more [MQTT-4.3.3-7].
+    pub(super) fn again(message: &'a Message, now: Timestamp) -> Publication<'a> {
+        // Rounded up: one that arrives has some time left.
+        let left = |at: Timestamp| u32::try_from((at.0 - now.0 + 999_999) / 1_000_000).unwrap_or(0).max(1);
+        Publication {
             topic: &message.topic,
             payload: &message.payload,
             properties: &message.properties,
             qos: message.qos,
             retain: message.retain,
-            expiry_s,
-        })
+            expiry_s: message.expires_at.map(left),
+        }
     }
 }
 

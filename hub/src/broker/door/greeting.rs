@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proto::mqtt::encode::{self, ConnAckOut};
 use proto::mqtt::{self, ConnectOwned, DecodeError, Version, reason};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::outcome::Outcome;
@@ -148,8 +148,10 @@ impl Guest {
             let Ok(_turn) = door.handshakes.acquire().await else {
                 return Err(Turned::silently(Outcome::Failed));
             };
-            if let Ok(done) = ready.try_io(|fd| fd.get_mut().handshake()) {
-                return done.map_err(failed);
+            let seen = ready.ready();
+            match ready.try_io(|fd| fd.get_mut().handshake()) {
+                Ok(done) => return done.map_err(failed),
+                Err(_) => still_open(seen).map_err(failed)?,
             }
         }
     }
@@ -308,10 +310,21 @@ async fn drive<T>(
     loop {
         let interest = interest | interest_of(fd.get_ref());
         let mut ready = fd.ready_mut(interest).await?;
-        if let Ok(done) = ready.try_io(|fd| step(fd.get_mut())) {
-            return done;
+        let seen = ready.ready();
+        match ready.try_io(|fd| step(fd.get_mut())) {
+            Ok(done) => return done,
+            Err(_) => still_open(seen)?,
         }
     }
+}
+
+/// An error if the client hung up before a step that could not be done: it never will be, and tokio would call such a
+/// socket ready for ever.
+fn still_open(ready: Ready) -> io::Result<()> {
+    if ready.is_read_closed() || ready.is_write_closed() {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
 }
 
 fn interest_of(transport: &Transport) -> Interest {

@@ -101,6 +101,7 @@ impl Places {
     }
 
     /// Connections, with those in the lobby.
+    #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.taken().all
     }

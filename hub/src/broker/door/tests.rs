@@ -175,12 +175,15 @@ fn connack(bytes: &[u8], version: Version) -> Option<u8> {
     Some(ack.reason)
 }
 
+/// Certificate and key, both also as PEM.
+type ClientPair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, String, String);
+
 /// A CA, a server's certificate and a client's, for tests.
 struct Plant {
     ca_pem: String,
     server: Arc<ServerConfig>,
-    /// Name to certificate chain and key.
-    client: Box<dyn Fn(&str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, String, String)>,
+    /// Makes a client of a name.
+    client: Box<dyn Fn(&str) -> ClientPair>,
 }
 
 fn plant() -> Plant {

@@ -28,18 +28,6 @@ pub(in crate::broker) enum TransportKind {
     SecureWebSocket,
 }
 
-impl TransportKind {
-    /// As the page and the log say it.
-    pub(in crate::broker) const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::WebSocket => "websocket",
-            Self::SecureWebSocket => "secure websocket",
-        }
-    }
-}
-
 /// The byte stream of one client.
 #[derive(Debug)]
 pub(in crate::broker) struct Transport {

@@ -43,7 +43,7 @@ const NO_UPGRADE: &str = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\nContent-Type: text/plain\r\nContent-Length: 30\r\n\r\n\
      This port speaks MQTT (ws://)\n";
 const NO_SUBPROTOCOL: &str = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n\
-     Content-Length: 45\r\n\r\nSec-WebSocket-Protocol must offer \"mqtt\" here\n";
+     Content-Length: 46\r\n\r\nSec-WebSocket-Protocol must offer \"mqtt\" here\n";
 
 /// Reads a request's head.
 pub(super) fn read(bytes: &[u8]) -> Head {

@@ -168,6 +168,12 @@ impl Outgoing {
         }
     }
 
+    /// Whether the next ordinal was sent before, in an earlier connection.
+    pub(in crate::broker) fn was_sent(&self) -> bool {
+        let at = usize::try_from(self.next - self.base).unwrap_or(usize::MAX);
+        self.slots.get(at).is_some_and(|slot| slot.state != State::Done)
+    }
+
     /// The next ordinal is not sent at all: expired, or no longer allowed.
     pub(in crate::broker) fn skip(&mut self, position: Position, bytes: usize) {
         let at = usize::try_from(self.next - self.base).unwrap_or(usize::MAX);

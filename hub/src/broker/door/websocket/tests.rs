@@ -12,8 +12,11 @@ fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     out
 }
 
+/// Payload of data frames, events, payload of control frames.
+type Found = (Vec<u8>, Vec<Event>, Vec<u8>);
+
 /// Everything that raw bytes give when they come in pieces of a size.
-fn read(raw: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<Event>, Vec<u8>), Fault> {
+fn read(raw: &[u8], piece: usize) -> Result<Found, Fault> {
     let (mut input, mut payload, mut events, mut control) =
         (Input::new(), Vec::new(), Vec::new(), Vec::new());
     for piece in raw.chunks(piece) {
