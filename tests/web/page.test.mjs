@@ -311,7 +311,7 @@ test("a subscriber that is stuck stands out with its reason, and can be disconne
   await row.filter({ hasText: /Stuck for .*It does not acknowledge/ }).waitFor();
   const first = clients.locator("tbody tr").first();
   assert.equal(await first.getAttribute("data-client"), "page-stuck", "those that are stuck come first");
-  await eventually("its queue is shown", async () => (await row.locator("td").nth(6).innerText()) === "2");
+  await eventually("its queue is shown", async () => (await row.locator("td").nth(6).innerText()) === "3");
   await picture(page, "broker-clients");
 
   await clients.getByLabel("Search clients").fill("page-");

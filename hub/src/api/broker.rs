@@ -141,7 +141,7 @@ struct Client {
     bytes_out: u64,
     /// QoS 0 messages that it was too slow for.
     dropped: u64,
-    /// Messages of QoS 1 and 2 that wait for it.
+    /// Messages of QoS 1 and 2 that it has not acknowledged, sent or not.
     queued: u64,
     /// Sent to it and not acknowledged.
     in_flight: usize,
@@ -265,8 +265,9 @@ impl Halts {
             Waiting::ForSocket => client.stuck_s.map(Duration::from_secs),
             Waiting::ForAcks if client.queued > 0 => {
                 let seen = before.remove(&client.client_id);
-                let (sent, since) =
-                    seen.filter(|(sent, _)| *sent == client.messages_out).unwrap_or((client.messages_out, now));
+                let (sent, since) = seen
+                    .filter(|(sent, _)| *sent == client.messages_out)
+                    .unwrap_or((client.messages_out, now));
                 self.since.insert(client.client_id.clone(), (sent, since));
                 Some(now.saturating_duration_since(since))
             }

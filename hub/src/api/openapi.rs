@@ -5,9 +5,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
 
-use super::{
-    agents, auth, broker, broker_stream, commands, feed, health, history, live_stream, points,
-};
+use super::{agents, auth, broker, broker_stream, commands, feed, health, history, live_stream, points};
 
 #[derive(OpenApi)]
 #[openapi(

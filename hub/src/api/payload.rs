@@ -133,7 +133,9 @@ impl Payload {
             }
         }
         let shown = match std::str::from_utf8(bytes) {
-            Ok(text) if is_json(text) => plain(Kind::Json, text.len() > budget, Some(head(text, budget).into())),
+            Ok(text) if is_json(text) => {
+                plain(Kind::Json, text.len() > budget, Some(head(text, budget).into()))
+            }
             Ok(text) if is_readable(text) => {
                 plain(Kind::Text, text.len() > budget, Some(head(text, budget).into()))
             }

@@ -63,8 +63,7 @@ fn definitions() -> Vec<PointDefinition> {
 fn config(folder: &std::path::Path) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let data_dir = folder.join("hub");
-    let broker =
-        BrokerConfig::Embedded(EmbeddedBroker { listen: any, ..EmbeddedBroker::of(&data_dir) });
+    let broker = BrokerConfig::Embedded(EmbeddedBroker { listen: any, ..EmbeddedBroker::of(&data_dir) });
     Config {
         enterprise: "acme".into(),
         site: "works".into(),
