@@ -10,6 +10,10 @@ pub(super) const TOPIC_BYTES_MAX: usize = 8 * 1024;
 /// A client id: long enough for every scheme that people use, short enough to be shown.
 pub(super) const CLIENT_ID_BYTES_MAX: usize = 1024;
 
+/// A packet from a client that is no PUBLISH: a SUBSCRIBE with a thousand long filters, or user properties of that
+/// length.
+pub(super) const CONTROL_BYTES_MAX: usize = 1024 * 1024;
+
 /// Topic aliases that a client may set, and that we set towards one.
 pub(super) const ALIASES_MAX: u16 = 32;
 

@@ -16,13 +16,16 @@ use super::super::subscriptions::{Options, Own, Receiver, Route, SessionKey};
 use super::Core;
 use super::deliver::Choice;
 use super::mail::ViewAsk;
-use super::packets::Flow;
+use super::packets::{Flow, too_many_filters};
 use super::publish::{Work, levels};
 use super::wires::{Form, Publication, Written};
 
 impl Core {
     pub(super) fn on_subscribe(&mut self, key: usize, subscribe: &Subscribe<'_>) -> Flow {
         let Some(session) = self.wires.get(key).map(|connection| connection.session) else { return Flow::On };
+        if subscribe.filters().count() > self.limits.subscriptions_per_client {
+            return too_many_filters();
+        }
         let identifier = subscribe.subscription_id();
         let mut codes = Vec::new();
         let mut pages = Vec::new();
@@ -141,6 +144,9 @@ impl Core {
 
     pub(super) fn on_unsubscribe(&mut self, key: usize, unsubscribe: &Unsubscribe<'_>) -> Flow {
         let Some(session) = self.wires.get(key).map(|connection| connection.session) else { return Flow::On };
+        if unsubscribe.filters().count() > self.limits.subscriptions_per_client {
+            return too_many_filters();
+        }
         let mut codes = Vec::new();
         for filter in unsubscribe.filters() {
             let existed = self.unsubscribe(session, filter);
