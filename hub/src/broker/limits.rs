@@ -43,6 +43,9 @@ pub(super) const REPLAYS_MAX: usize = 64;
 /// Bytes appended to the journal and not on disk; above, clients whose messages need it are not read.
 pub(super) const JOURNAL_BEHIND_BYTES: usize = 16 * 1024 * 1024;
 
+/// Messages and answers that wait for the disk: each costs some hundred bytes beside what is written.
+pub(super) const DUE_MAX: usize = 65_536;
+
 /// Bytes of all filters of all sessions.
 pub(super) const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
 

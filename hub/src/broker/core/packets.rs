@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::door::TransportKind;
 use super::super::journal::Record;
-use super::super::limits::{CONTROL_BYTES_MAX, JOURNAL_BEHIND_BYTES, OUT_BYTES_MAX};
+use super::super::limits::{CONTROL_BYTES_MAX, DUE_MAX, JOURNAL_BEHIND_BYTES, OUT_BYTES_MAX};
 use super::connect::End;
 use super::publish::Work;
 use super::{Core, READ_BYTES};
@@ -271,8 +271,15 @@ impl Core {
     }
 
     /// Whether a client whose messages may need the disk has to wait: too much waits for it, or it has no room.
+    /// One that has failed takes no more at all, which is for each packet to say: nobody waits for it.
     pub(super) fn disk_is_behind(&self) -> bool {
-        self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES || !self.journal.has_room()
+        let is_behind = self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES || self.due.len() > DUE_MAX;
+        (is_behind || !self.journal.has_room()) && !self.disk_failed
+    }
+
+    /// Whether what the broker does of its own accord has to wait for the disk.
+    pub(super) fn disk_is_half_behind(&self) -> bool {
+        self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES / 4 || self.due.len() > DUE_MAX / 4
     }
 }
 

@@ -8,7 +8,7 @@ use proto::mqtt::{QoS, Subscribe, Subscription, Unsubscribe, reason};
 
 use super::super::journal::{Message, Record};
 use super::super::limits::{
-    JOURNAL_BEHIND_BYTES, LEVELS_MAX, OUT_BYTES_LOW, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_OVERHEAD,
+    LEVELS_MAX, OUT_BYTES_LOW, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_OVERHEAD,
     TOPIC_BYTES_MAX,
 };
 use super::super::session::{PageSource, Pages};
@@ -281,12 +281,15 @@ impl Core {
         if session.out.cursor().is_some() || !is_free {
             return false;
         }
+        if self.disk_is_half_behind() {
+            return false; // it would be too many at a time; asked again by the upkeep
+        }
         let route = Route { receivers: vec![receiver], groups: Vec::new() };
         let Choice { deliveries, has_persistent } = self.choose(&route, publication, None);
         if has_persistent {
+            // Its ordinal is taken, and it is sent when the disk has it.
             self.keep_and_deliver(publication, super::publish::Source::NOBODY, deliveries, false);
-            // Its ordinal is taken and sent when the disk has it: not too many at a time.
-            return self.journal.backlog_bytes() < JOURNAL_BEHIND_BYTES / 4;
+            return true;
         }
         self.wires.begin();
         self.deliver_now(publication, deliveries);
