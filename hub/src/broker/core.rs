@@ -317,6 +317,7 @@ impl Core {
                 }
                 JournalEvent::Failed(cause) => {
                     self.disk_failed = true;
+                    self.disk_may_take_more(); // who waited is told
                     tracing::error!(%cause, "the broker's journal cannot be written; nothing that needs it is taken");
                 }
             }
@@ -376,6 +377,10 @@ impl Core {
             tracing::error!(%error, "a record is not in the broker's journal");
             self.journal.next_position()
         })
+    }
+
+    fn is_persistent(&self, key: SessionKey) -> bool {
+        self.session(key).is_some_and(Session::is_persistent)
     }
 
     fn session(&self, key: SessionKey) -> Option<&Session> {

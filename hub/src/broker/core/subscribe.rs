@@ -16,7 +16,7 @@ use super::super::subscriptions::{Options, Own, Receiver, Route, SessionKey};
 use super::Core;
 use super::deliver::Choice;
 use super::mail::ViewAsk;
-use super::packets::{Flow, too_many_filters};
+use super::packets::{Flow, WaitingFor, too_many_filters};
 use super::publish::{Work, levels};
 use super::wires::{Form, Publication, Written};
 
@@ -25,6 +25,9 @@ impl Core {
         let Some(session) = self.wires.get(key).map(|connection| connection.session) else { return Flow::On };
         if subscribe.filters().count() > self.limits.subscriptions_per_client {
             return too_many_filters();
+        }
+        if self.is_persistent(session) && self.disk_is_behind() {
+            return Flow::Wait(WaitingFor::Disk);
         }
         let identifier = subscribe.subscription_id();
         let mut codes = Vec::new();
@@ -42,8 +45,7 @@ impl Core {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
         encode::suback(&mut suback, connection.version, subscribe.packet_id, &codes);
         let waits = connection.waiting > 0;
-        let persistent = self.session(session).is_some_and(|session| session.is_persistent());
-        if persistent || waits {
+        if (self.is_persistent(session) || waits) && !self.disk_failed {
             self.subscribed_later(key, suback, pages);
         } else {
             self.subscribed(key, &suback, pages);
@@ -97,6 +99,9 @@ impl Core {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let (id, persistent) = (state.id, state.is_persistent());
+        if persistent && self.disk_failed {
+            return Err(reason::IMPLEMENTATION_SPECIFIC_ERROR);
+        }
         let is_new = known.is_none();
         let filter = known.unwrap_or_else(|| Arc::from(filter));
         let options = Options {
@@ -147,6 +152,9 @@ impl Core {
         if unsubscribe.filters().count() > self.limits.subscriptions_per_client {
             return too_many_filters();
         }
+        if self.is_persistent(session) && self.disk_is_behind() {
+            return Flow::Wait(WaitingFor::Disk);
+        }
         let mut codes = Vec::new();
         for filter in unsubscribe.filters() {
             let existed = self.unsubscribe(session, filter);
@@ -159,7 +167,7 @@ impl Core {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
         encode::unsuback(&mut unsuback, connection.version, unsubscribe.packet_id, &codes);
         let waits = connection.waiting > 0;
-        if waits || self.session(session).is_some_and(|session| session.is_persistent()) {
+        if (waits || self.is_persistent(session)) && !self.disk_failed {
             self.subscribed_later(key, unsuback, Vec::new());
         } else {
             self.wires.answer(key, |out, _| out.extend_from_slice(&unsuback));
