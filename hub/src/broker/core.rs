@@ -239,7 +239,11 @@ impl Core {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut tick = Instant::now() + TICK;
         while !self.stopping {
-            let idle = self.readable.is_empty() && self.runnable.is_empty();
+            // A connection that was lost while it was written to may have left a will to others, and a record.
+            let idle = self.readable.is_empty()
+                && self.runnable.is_empty()
+                && self.ending.is_empty()
+                && self.wires.is_flushed();
             let wait = if idle { tick.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
