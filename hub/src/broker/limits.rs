@@ -46,8 +46,11 @@ pub(super) const JOURNAL_BEHIND_BYTES: usize = 16 * 1024 * 1024;
 /// Messages and answers that wait for the disk: each costs some hundred bytes beside what is written.
 pub(super) const DUE_MAX: usize = 65_536;
 
-/// Bytes of all filters of all sessions.
+/// Bytes of all filters of all sessions, and of the tree that they make.
 pub(super) const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// ... of one session, if it shared nothing with others: a thousand filters as deep as ISA-95 and Sparkplug together.
+pub(super) const SUBSCRIPTION_BYTES_PER_CLIENT: usize = 8 * 1024 * 1024;
 
 /// What a filter costs beside its text, about.
 pub(super) const SUBSCRIPTION_OVERHEAD: usize = 160;

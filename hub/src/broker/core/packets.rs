@@ -285,7 +285,10 @@ impl Core {
 
 /// The end of a connection whose SUBSCRIBE or UNSUBSCRIBE has more filters than a client may have.
 pub(super) fn too_many_filters() -> Flow {
-    Flow::End(End::Broken(reason::QUOTA_EXCEEDED, "more filters in a packet than a client may have".to_owned()))
+    Flow::End(End::Broken(
+        reason::QUOTA_EXCEEDED,
+        "more filters in a packet than a client may have".to_owned(),
+    ))
 }
 
 /// The end of a connection whose client broke a rule.

@@ -8,11 +8,11 @@ use proto::mqtt::{QoS, Subscribe, Subscription, Unsubscribe, reason};
 
 use super::super::journal::{Message, Record};
 use super::super::limits::{
-    LEVELS_MAX, OUT_BYTES_LOW, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_OVERHEAD,
+    LEVELS_MAX, OUT_BYTES_LOW, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_BYTES_PER_CLIENT, SUBSCRIPTION_OVERHEAD,
     TOPIC_BYTES_MAX,
 };
 use super::super::session::{PageSource, Pages};
-use super::super::subscriptions::{Options, Own, Receiver, Route, SessionKey};
+use super::super::subscriptions::{NODE_BYTES, Options, Own, Receiver, Route, SessionKey};
 use super::Core;
 use super::deliver::Choice;
 use super::mail::ViewAsk;
@@ -92,9 +92,11 @@ impl Core {
         }
         let Some(state) = self.session(session) else { return Err(reason::UNSPECIFIED_ERROR) };
         let known = state.subscriptions.get_key_value(filter).map(|(filter, _)| Arc::clone(filter));
+        let all = self.subscription_bytes + self.subscriptions.tree_bytes();
         if known.is_none()
             && (state.subscriptions.len() >= self.limits.subscriptions_per_client
-                || self.subscription_bytes + filter.len() + SUBSCRIPTION_OVERHEAD > SUBSCRIPTION_BYTES_MAX)
+                || state.subscription_bytes + cost(filter) > SUBSCRIPTION_BYTES_PER_CLIENT
+                || all + cost(filter) > SUBSCRIPTION_BYTES_MAX)
         {
             return Err(reason::QUOTA_EXCEEDED);
         }
@@ -143,7 +145,10 @@ impl Core {
             self.subscription_bytes += filter.len() + SUBSCRIPTION_OVERHEAD;
         }
         if let Some(session) = self.session_mut(key) {
-            session.subscriptions.insert(filter, options);
+            let bytes = cost(&filter);
+            if session.subscriptions.insert(filter, options).is_none() {
+                session.subscription_bytes += bytes;
+            }
         }
     }
 
@@ -179,6 +184,7 @@ impl Core {
     pub(super) fn unsubscribe(&mut self, key: SessionKey, filter: &str) -> bool {
         let Some(session) = self.session_mut(key) else { return false };
         let Some((filter, _)) = session.subscriptions.remove_entry(filter) else { return false };
+        session.subscription_bytes -= cost(&filter);
         session.pages.retain(|pages| pages.filter != filter);
         let (id, persistent) = (session.id, session.is_persistent());
         self.subscriptions.remove(key, &filter);
@@ -389,6 +395,11 @@ impl Core {
         self.wires.touch(outlet);
         self.may_go_on(key);
     }
+}
+
+/// What a filter costs that shares no level with another one: the tree has a node for each level.
+fn cost(filter: &str) -> usize {
+    filter.len() + SUBSCRIPTION_OVERHEAD + levels(filter) * NODE_BYTES
 }
 
 /// Whether two page sources serve the same: a repeated subscription begins again.
