@@ -239,7 +239,11 @@ impl Core {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut tick = Instant::now() + TICK;
         while !self.stopping {
-            let idle = self.readable.is_empty() && self.runnable.is_empty();
+            // A connection that was lost while it was written to may have left a will to others, and a record.
+            let idle = self.readable.is_empty()
+                && self.runnable.is_empty()
+                && self.ending.is_empty()
+                && self.wires.is_flushed();
             let wait = if idle { tick.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -317,6 +321,7 @@ impl Core {
                 }
                 JournalEvent::Failed(cause) => {
                     self.disk_failed = true;
+                    self.disk_may_take_more(); // who waited is told
                     tracing::error!(%cause, "the broker's journal cannot be written; nothing that needs it is taken");
                 }
             }
@@ -376,6 +381,10 @@ impl Core {
             tracing::error!(%error, "a record is not in the broker's journal");
             self.journal.next_position()
         })
+    }
+
+    fn is_persistent(&self, key: SessionKey) -> bool {
+        self.session(key).is_some_and(Session::is_persistent)
     }
 
     fn session(&self, key: SessionKey) -> Option<&Session> {

@@ -10,6 +10,10 @@ pub(super) const TOPIC_BYTES_MAX: usize = 8 * 1024;
 /// A client id: long enough for every scheme that people use, short enough to be shown.
 pub(super) const CLIENT_ID_BYTES_MAX: usize = 1024;
 
+/// A packet from a client that is no PUBLISH: a SUBSCRIBE with a thousand long filters, or user properties of that
+/// length.
+pub(super) const CONTROL_BYTES_MAX: usize = 1024 * 1024;
+
 /// Topic aliases that a client may set, and that we set towards one.
 pub(super) const ALIASES_MAX: u16 = 32;
 
@@ -39,8 +43,14 @@ pub(super) const REPLAYS_MAX: usize = 64;
 /// Bytes appended to the journal and not on disk; above, clients whose messages need it are not read.
 pub(super) const JOURNAL_BEHIND_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes of all filters of all sessions.
+/// Messages and answers that wait for the disk: each costs some hundred bytes beside what is written.
+pub(super) const DUE_MAX: usize = 65_536;
+
+/// Bytes of all filters of all sessions, and of the tree that they make.
 pub(super) const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// ... of one session, if it shared nothing with others: a thousand filters as deep as ISA-95 and Sparkplug together.
+pub(super) const SUBSCRIPTION_BYTES_PER_CLIENT: usize = 8 * 1024 * 1024;
 
 /// What a filter costs beside its text, about.
 pub(super) const SUBSCRIPTION_OVERHEAD: usize = 160;

@@ -36,6 +36,8 @@ pub(super) struct Session {
     pub(super) expiry_s: u32,
     pub(super) connection: Option<usize>,
     pub(super) subscriptions: BTreeMap<Arc<str>, Options>,
+    /// What they would cost if nobody shared a level with them.
+    pub(super) subscription_bytes: usize,
     /// Identifiers of QoS 2 messages that came and are not released [MQTT-4.3.3-10].
     pub(super) received: BTreeSet<u16>,
     pub(super) out: Outgoing,
@@ -85,6 +87,7 @@ impl Session {
             expiry_s,
             connection: None,
             subscriptions: BTreeMap::new(),
+            subscription_bytes: 0,
             received: BTreeSet::new(),
             out: Outgoing::default(),
             disconnected_at: None,

@@ -105,7 +105,11 @@ pub(super) struct Subscriptions {
     route_bytes: usize,
     route_receivers: usize,
     count: usize,
+    nodes: usize,
 }
+
+/// What a level of a filter costs that no other filter shares: a map with room for four, of which one is taken.
+pub(super) const NODE_BYTES: usize = 4 * size_of::<(Box<str>, Node)>() + 64;
 
 #[derive(Default)]
 struct Node {
@@ -127,7 +131,7 @@ impl Subscriptions {
     pub(super) fn add(&mut self, session: SessionKey, filter: &str, options: Options) -> bool {
         self.forget_routes();
         let (group, filter) = split(filter);
-        let entries = self.root.entries(filter);
+        let entries = self.root.entries(filter, &mut self.nodes);
         let list = match group {
             None => &mut entries.plain,
             Some(group) => {
@@ -155,7 +159,7 @@ impl Subscriptions {
         self.forget_routes();
         let (group, filter) = split(filter);
         let levels: Vec<&str> = filter.split('/').collect();
-        let removed = self.root.remove(&levels, group, session);
+        let removed = self.root.remove(&levels, group, session, &mut self.nodes);
         self.count -= usize::from(removed);
         removed
     }
@@ -163,6 +167,11 @@ impl Subscriptions {
     /// Number of subscriptions.
     pub(super) fn count(&self) -> usize {
         self.count
+    }
+
+    /// Bytes of the tree without what its entries cost, about.
+    pub(super) fn tree_bytes(&self) -> usize {
+        self.nodes * NODE_BYTES
     }
 
     /// Who gets the topic.
@@ -205,26 +214,36 @@ fn split(filter: &str) -> (Option<&str>, &str) {
 
 impl Node {
     /// The list of a filter, made if need be. Depth is bounded by the levels that a filter may have.
-    fn entries(&mut self, filter: &str) -> &mut Entries {
+    fn entries(&mut self, filter: &str, nodes: &mut usize) -> &mut Entries {
         let mut node = self;
         for level in filter.split('/') {
             if level == "#" {
                 return &mut node.below;
             }
-            node = node.children.entry(level.into()).or_default();
+            node = node.children.entry(level.into()).or_insert_with(|| {
+                *nodes += 1;
+                Node::default()
+            });
         }
         &mut node.here
     }
 
-    fn remove(&mut self, levels: &[&str], group: Option<&str>, session: SessionKey) -> bool {
+    fn remove(
+        &mut self,
+        levels: &[&str],
+        group: Option<&str>,
+        session: SessionKey,
+        nodes: &mut usize,
+    ) -> bool {
         let Some((level, rest)) = levels.split_first() else { return self.here.remove(group, session) };
         if *level == "#" {
             return self.below.remove(group, session);
         }
         let Some(child) = self.children.get_mut(*level) else { return false };
-        let removed = child.remove(rest, group, session);
+        let removed = child.remove(rest, group, session, nodes);
         if child.is_empty() {
             self.children.remove(*level);
+            *nodes -= 1;
         }
         removed
     }
@@ -386,6 +405,7 @@ mod tests {
             assert!(all.remove(SessionKey(key), filter));
         }
         assert!(all.root.is_empty() && all.count() == 0, "nothing is left behind");
+        assert_eq!((all.tree_bytes(), all.root.children.len()), (0, 0));
     }
 
     #[test]

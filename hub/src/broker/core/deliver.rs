@@ -273,11 +273,10 @@ impl Core {
         let (packet_id, duplicate) = match sending {
             Sending::Publish { packet_id, duplicate } => (packet_id, duplicate),
             Sending::Release { packet_id } => {
-                self.answer_when_durable(
-                    key,
-                    false,
-                    Work::ack(proto::mqtt::encode::AckKind::PubRel, packet_id, 0),
-                );
+                // The PUBREC may have come in the last moment before the connection was made anew.
+                let needs_disk = self.durable < self.journal.next_position() && !self.disk_failed;
+                let release = Work::ack(proto::mqtt::encode::AckKind::PubRel, packet_id, 0);
+                self.answer_when_durable(key, needs_disk, release);
                 return;
             }
             Sending::Nothing => return,

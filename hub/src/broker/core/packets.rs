@@ -8,10 +8,13 @@ use tokio::time::Instant;
 
 use super::super::door::TransportKind;
 use super::super::journal::Record;
-use super::super::limits::{JOURNAL_BEHIND_BYTES, OUT_BYTES_MAX};
+use super::super::limits::{CONTROL_BYTES_MAX, DUE_MAX, JOURNAL_BEHIND_BYTES, OUT_BYTES_MAX};
 use super::connect::End;
 use super::publish::Work;
 use super::{Core, READ_BYTES};
+
+/// Type of a PUBLISH in a packet's first byte.
+const PUBLISH: u8 = 3;
 
 /// What a packet led to.
 pub(super) enum Flow {
@@ -152,6 +155,10 @@ impl Core {
                 Err(error) => return (taken, Flow::End(End::Broken(error.reason(), error.to_string()))),
             };
             let Some(connection) = self.wires.get(key) else { return (taken, Flow::On) };
+            if frame.total > CONTROL_BYTES_MAX && frame.first >> 4 != PUBLISH {
+                let why = format!("a packet of {} bytes that is no PUBLISH", frame.total);
+                return (taken, Flow::End(End::Broken(reason::QUOTA_EXCEEDED, why)));
+            }
             let packet = match proto::mqtt::decode(frame, connection.version) {
                 Ok(packet) => packet,
                 Err(error) => return (taken, Flow::End(End::Broken(error.reason(), error.to_string()))),
@@ -264,9 +271,24 @@ impl Core {
     }
 
     /// Whether a client whose messages may need the disk has to wait: too much waits for it, or it has no room.
+    /// One that has failed takes no more at all, which is for each packet to say: nobody waits for it.
     pub(super) fn disk_is_behind(&self) -> bool {
-        self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES || !self.journal.has_room()
+        let is_behind = self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES || self.due.len() > DUE_MAX;
+        (is_behind || !self.journal.has_room()) && !self.disk_failed
     }
+
+    /// Whether what the broker does of its own accord has to wait for the disk.
+    pub(super) fn disk_is_half_behind(&self) -> bool {
+        self.journal.backlog_bytes() > JOURNAL_BEHIND_BYTES / 4 || self.due.len() > DUE_MAX / 4
+    }
+}
+
+/// The end of a connection whose SUBSCRIBE or UNSUBSCRIBE has more filters than a client may have.
+pub(super) fn too_many_filters() -> Flow {
+    Flow::End(End::Broken(
+        reason::QUOTA_EXCEEDED,
+        "more filters in a packet than a client may have".to_owned(),
+    ))
 }
 
 /// The end of a connection whose client broke a rule.

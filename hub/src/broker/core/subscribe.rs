@@ -8,21 +8,27 @@ use proto::mqtt::{QoS, Subscribe, Subscription, Unsubscribe, reason};
 
 use super::super::journal::{Message, Record};
 use super::super::limits::{
-    JOURNAL_BEHIND_BYTES, LEVELS_MAX, OUT_BYTES_LOW, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_OVERHEAD,
+    LEVELS_MAX, OUT_BYTES_LOW, SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_BYTES_PER_CLIENT, SUBSCRIPTION_OVERHEAD,
     TOPIC_BYTES_MAX,
 };
 use super::super::session::{PageSource, Pages};
-use super::super::subscriptions::{Options, Own, Receiver, Route, SessionKey};
+use super::super::subscriptions::{NODE_BYTES, Options, Own, Receiver, Route, SessionKey};
 use super::Core;
 use super::deliver::Choice;
 use super::mail::ViewAsk;
-use super::packets::Flow;
+use super::packets::{Flow, WaitingFor, too_many_filters};
 use super::publish::{Work, levels};
 use super::wires::{Form, Publication, Written};
 
 impl Core {
     pub(super) fn on_subscribe(&mut self, key: usize, subscribe: &Subscribe<'_>) -> Flow {
         let Some(session) = self.wires.get(key).map(|connection| connection.session) else { return Flow::On };
+        if subscribe.filters().count() > self.limits.subscriptions_per_client {
+            return too_many_filters();
+        }
+        if self.is_persistent(session) && self.disk_is_behind() {
+            return Flow::Wait(WaitingFor::Disk);
+        }
         let identifier = subscribe.subscription_id();
         let mut codes = Vec::new();
         let mut pages = Vec::new();
@@ -39,8 +45,7 @@ impl Core {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
         encode::suback(&mut suback, connection.version, subscribe.packet_id, &codes);
         let waits = connection.waiting > 0;
-        let persistent = self.session(session).is_some_and(|session| session.is_persistent());
-        if persistent || waits {
+        if (self.is_persistent(session) || waits) && !self.disk_failed {
             self.subscribed_later(key, suback, pages);
         } else {
             self.subscribed(key, &suback, pages);
@@ -87,13 +92,18 @@ impl Core {
         }
         let Some(state) = self.session(session) else { return Err(reason::UNSPECIFIED_ERROR) };
         let known = state.subscriptions.get_key_value(filter).map(|(filter, _)| Arc::clone(filter));
+        let all = self.subscription_bytes + self.subscriptions.tree_bytes();
         if known.is_none()
             && (state.subscriptions.len() >= self.limits.subscriptions_per_client
-                || self.subscription_bytes + filter.len() + SUBSCRIPTION_OVERHEAD > SUBSCRIPTION_BYTES_MAX)
+                || state.subscription_bytes + cost(filter) > SUBSCRIPTION_BYTES_PER_CLIENT
+                || all + cost(filter) > SUBSCRIPTION_BYTES_MAX)
         {
             return Err(reason::QUOTA_EXCEEDED);
         }
         let (id, persistent) = (state.id, state.is_persistent());
+        if persistent && self.disk_failed {
+            return Err(reason::IMPLEMENTATION_SPECIFIC_ERROR);
+        }
         let is_new = known.is_none();
         let filter = known.unwrap_or_else(|| Arc::from(filter));
         let options = Options {
@@ -135,12 +145,21 @@ impl Core {
             self.subscription_bytes += filter.len() + SUBSCRIPTION_OVERHEAD;
         }
         if let Some(session) = self.session_mut(key) {
-            session.subscriptions.insert(filter, options);
+            let bytes = cost(&filter);
+            if session.subscriptions.insert(filter, options).is_none() {
+                session.subscription_bytes += bytes;
+            }
         }
     }
 
     pub(super) fn on_unsubscribe(&mut self, key: usize, unsubscribe: &Unsubscribe<'_>) -> Flow {
         let Some(session) = self.wires.get(key).map(|connection| connection.session) else { return Flow::On };
+        if unsubscribe.filters().count() > self.limits.subscriptions_per_client {
+            return too_many_filters();
+        }
+        if self.is_persistent(session) && self.disk_is_behind() {
+            return Flow::Wait(WaitingFor::Disk);
+        }
         let mut codes = Vec::new();
         for filter in unsubscribe.filters() {
             let existed = self.unsubscribe(session, filter);
@@ -153,7 +172,7 @@ impl Core {
         let Some(connection) = self.wires.get_mut(key) else { return Flow::On };
         encode::unsuback(&mut unsuback, connection.version, unsubscribe.packet_id, &codes);
         let waits = connection.waiting > 0;
-        if waits || self.session(session).is_some_and(|session| session.is_persistent()) {
+        if (waits || self.is_persistent(session)) && !self.disk_failed {
             self.subscribed_later(key, unsuback, Vec::new());
         } else {
             self.wires.answer(key, |out, _| out.extend_from_slice(&unsuback));
@@ -165,6 +184,7 @@ impl Core {
     pub(super) fn unsubscribe(&mut self, key: SessionKey, filter: &str) -> bool {
         let Some(session) = self.session_mut(key) else { return false };
         let Some((filter, _)) = session.subscriptions.remove_entry(filter) else { return false };
+        session.subscription_bytes -= cost(&filter);
         session.pages.retain(|pages| pages.filter != filter);
         let (id, persistent) = (session.id, session.is_persistent());
         self.subscriptions.remove(key, &filter);
@@ -275,12 +295,15 @@ impl Core {
         if session.out.cursor().is_some() || !is_free {
             return false;
         }
+        if self.disk_is_half_behind() {
+            return false; // it would be too many at a time; asked again by the upkeep
+        }
         let route = Route { receivers: vec![receiver], groups: Vec::new() };
         let Choice { deliveries, has_persistent } = self.choose(&route, publication, None);
         if has_persistent {
+            // Its ordinal is taken, and it is sent when the disk has it.
             self.keep_and_deliver(publication, super::publish::Source::NOBODY, deliveries, false);
-            // Its ordinal is taken and sent when the disk has it: not too many at a time.
-            return self.journal.backlog_bytes() < JOURNAL_BEHIND_BYTES / 4;
+            return true;
         }
         self.wires.begin();
         self.deliver_now(publication, deliveries);
@@ -372,6 +395,11 @@ impl Core {
         self.wires.touch(outlet);
         self.may_go_on(key);
     }
+}
+
+/// What a filter costs that shares no level with another one: the tree has a node for each level.
+fn cost(filter: &str) -> usize {
+    filter.len() + SUBSCRIPTION_OVERHEAD + levels(filter) * NODE_BYTES
 }
 
 /// Whether two page sources serve the same: a repeated subscription begins again.

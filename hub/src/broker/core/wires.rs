@@ -154,6 +154,11 @@ impl Wires {
         }
     }
 
+    /// Whether no buffer waits to be flushed.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
     pub(super) fn take_dirty(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.dirty)
     }
