@@ -44,14 +44,14 @@ const DESK = { width: 1280, height: 800 };
 const PHONE = { width: 390, height: 844 };
 
 /** A page in a browser profile of its own that fails its test on any error, and on any request to elsewhere. */
-async function opened(t, { viewport = DESK, colorScheme = "light", address = "/", signIn = true } = {}) {
+async function opened(t, { viewport = DESK, colorScheme = "light", address = "/", signIn = true, refusals = ["401 (Unauthorized)"] } = {}) {
   const context = await browser.newContext({ viewport, colorScheme, hasTouch: viewport === PHONE });
   const page = await context.newPage();
   page.setDefaultTimeout(SOON);
   const wrong = [];
   page.on("pageerror", (error) => wrong.push(`error: ${error.message}`));
   page.on("console", (message) => {
-    const refused = message.text().includes("401 (Unauthorized)");
+    const refused = refusals.some((refusal) => message.text().includes(refusal));
     if (message.type() === "error" && !refused) wrong.push(`console: ${message.text()}`);
   });
   page.on("request", (request) => {
@@ -330,7 +330,7 @@ test("the topic browser decodes Sparkplug, JSON, text and bytes, and its tail is
   const sender = await mqtt(t, "page-sender", 100);
   sender.publish("page-test/json", '{"pump":{"speed":12345678901234567890,"on":true},"list":[1,2.50]}', { retain: true });
   sender.publish("page-test/bytes", Buffer.from([0, 1, 254, 255]), { retain: true });
-  const page = await opened(t);
+  const page = await opened(t, { refusals: ["400 (Bad Request)"] });
   await page.evaluate(() => (location.hash = "#broker"));
   await page.getByRole("button", { name: "Topics", exact: true }).click();
   const topics = page.getByRole("region", { name: "Topics", exact: true });
