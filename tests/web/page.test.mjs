@@ -44,14 +44,14 @@ const DESK = { width: 1280, height: 800 };
 const PHONE = { width: 390, height: 844 };
 
 /** A page in a browser profile of its own that fails its test on any error, and on any request to elsewhere. */
-async function opened(t, { viewport = DESK, colorScheme = "light", address = "/", signIn = true } = {}) {
+async function opened(t, { viewport = DESK, colorScheme = "light", address = "/", signIn = true, refusals = ["401 (Unauthorized)"] } = {}) {
   const context = await browser.newContext({ viewport, colorScheme, hasTouch: viewport === PHONE });
   const page = await context.newPage();
   page.setDefaultTimeout(SOON);
   const wrong = [];
   page.on("pageerror", (error) => wrong.push(`error: ${error.message}`));
   page.on("console", (message) => {
-    const refused = message.text().includes("401 (Unauthorized)");
+    const refused = refusals.some((refusal) => message.text().includes(refusal));
     if (message.type() === "error" && !refused) wrong.push(`console: ${message.text()}`);
   });
   page.on("request", (request) => {
@@ -245,12 +245,13 @@ test("a phone shows one pane at a time and nothing beyond its edge", async (t) =
 /** Somebody who may publish under page-test/, in the access file; the hub takes it within a second. */
 const tester = { name: "page-tester", secret: randomBytes(32).toString("hex") };
 
-function letTesterIn() {
+async function letTesterIn() {
   if (readFileSync(access, "utf8").includes(`sha256:${createHash("sha256").update(tester.secret).digest("hex")}`)) return;
   const name = `${tester.name}-${randomBytes(4).toString("hex")}`;
   const hash = createHash("sha256").update(tester.secret).digest("hex");
   appendFileSync(access, `\n[roles.${name}]\npublish = ["page-test/#"]\nsubscribe = ["#"]\n\n[[identities]]\nname = "${name}"\nroles = ["${name}"]\ntoken = "sha256:${hash}"\n`);
   tester.name = name;
+  await new Promise((go) => setTimeout(go, 1500)); // wrong log-ins are counted
 }
 
 const text = (string) => Buffer.concat([Buffer.from([string.length >> 8, string.length & 255]), Buffer.from(string)]);
@@ -267,7 +268,7 @@ const packet = (first, ...parts) => {
 
 /** A client of MQTT 5.0 by hand: nothing is answered that the test does not answer. `receiveMaximum` bounds its window. */
 async function mqtt(t, clientId, receiveMaximum) {
-  letTesterIn();
+  await letTesterIn();
   const { hostname, port } = new URL(broker);
   const properties = Buffer.from([3, 0x21, 0, receiveMaximum]);
   const hello = packet(0x10, text("MQTT"), Buffer.from([5, 0xc2, 0, 0]), properties, text(clientId), text(tester.name), text(tester.secret));
@@ -329,7 +330,7 @@ test("the topic browser decodes Sparkplug, JSON, text and bytes, and its tail is
   const sender = await mqtt(t, "page-sender", 100);
   sender.publish("page-test/json", '{"pump":{"speed":12345678901234567890,"on":true},"list":[1,2.50]}', { retain: true });
   sender.publish("page-test/bytes", Buffer.from([0, 1, 254, 255]), { retain: true });
-  const page = await opened(t);
+  const page = await opened(t, { refusals: ["400 (Bad Request)"] });
   await page.evaluate(() => (location.hash = "#broker"));
   await page.getByRole("button", { name: "Topics", exact: true }).click();
   const topics = page.getByRole("region", { name: "Topics", exact: true });
@@ -341,7 +342,7 @@ test("the topic browser decodes Sparkplug, JSON, text and bytes, and its tail is
   };
   const choose = async (name) => {
     await topics.getByRole("tree").waitFor();
-    await topics.getByRole("treeitem").filter({ has: page.locator(".name", { hasText: name }), hasNotText: "/ " }).first().click();
+    await topics.getByRole("treeitem").filter({ has: page.locator(".name", { hasText: name }) }).first().click();
   };
 
   await filter("page-test/#");

@@ -105,7 +105,7 @@ function TopicDetail({ topic, messages }: { topic: Topic; messages: readonly Mes
             {topic.retained && <span className="chip">retained</span>} QoS {qos} · {countText(topic.count)} {topic.count === 1 ? "message" : "messages"} since you look · {rateText(topic.rate)}/s · {bytesText(payload.bytes)}
           </p>
         </div>
-        <button onClick={() => setPaused(paused ? null : messages)} aria-pressed={paused !== null}>
+        <button onClick={() => setPaused(paused ? null : [...messages])} aria-pressed={paused !== null}>
           {paused ? `Go on${waiting > 0 ? ` (${countText(waiting)} newer)` : ""}` : "Pause"}
         </button>
       </header>
