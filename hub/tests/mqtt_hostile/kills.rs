@@ -209,10 +209,10 @@ fn subscribe(world: &World, session: &Connect, memory: &Mutex<Memory>) {
 }
 
 /// A small generator: the same seed, the same moments.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
