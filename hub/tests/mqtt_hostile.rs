@@ -19,6 +19,8 @@ mod strict_reader;
 #[path = "mqtt_conformance/wire.rs"]
 mod wire;
 
+#[path = "mqtt_hostile/attacks.rs"]
+mod attacks;
 #[path = "mqtt_hostile/faults.rs"]
 mod faults;
 #[path = "mqtt_hostile/flow.rs"]

@@ -72,9 +72,9 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// Work done for clients before sockets are flushed and looked at again, shared by those that have something to read;
 /// none is cut shorter than [`TURN_MIN`].
-const TURN: Duration = Duration::from_millis(16);
+const TURN: Duration = Duration::from_millis(8);
 /// See [`TURN`].
-const TURN_MIN: Duration = Duration::from_millis(1);
+const TURN_MIN: Duration = Duration::from_micros(500);
 
 /// The mailbox's own token; sockets have the number of their connection.
 const MAIL: Token = Token(usize::MAX);

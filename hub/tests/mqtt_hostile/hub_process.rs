@@ -141,7 +141,7 @@ fn limits(name: &str) -> Limits {
         // Bounds that a test reaches in a second.
         "small" => Limits {
             connections: 1_500,
-            connections_per_address: 1_500,
+            connections_per_address: 700,
             retained_messages: 60_000,
             retained_bytes: 32 << 20,
             session_messages: 2_000,

@@ -109,7 +109,10 @@ fn publish(world: &World, session: &Connect, qos: u8) {
                             world.complain(format!("{kind} for {id} of {} has code {code:#x}", session.id));
                         }
                         if kind == wire::PUBREC {
-                            flying.iter_mut().filter(|(_, of, _)| *of == id).for_each(|f| f.2 = Phase::Release);
+                            flying
+                                .iter_mut()
+                                .filter(|(_, of, _)| *of == id)
+                                .for_each(|f| f.2 = Phase::Release);
                             peer.send(&wire::ack(wire::PUBREL, id))?;
                         } else {
                             let before = flying.len();
@@ -209,10 +212,10 @@ fn subscribe(world: &World, session: &Connect, memory: &Mutex<Memory>) {
 }
 
 /// A small generator: the same seed, the same moments.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

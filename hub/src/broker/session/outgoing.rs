@@ -245,12 +245,17 @@ impl Outgoing {
 
     /// The connection is gone: all that is not complete will be sent again, from the journal.
     pub(in crate::broker) fn rewind(&mut self) {
+<<<<<<< HEAD
         // What was not read again since a restart has no place of its own yet: the cursor stands before it.
         if self.next > self.base
             && let Some(slot) = self.slots.front()
         {
             self.cursor = slot.position;
             self.behind = true;
+=======
+        if let Some(position) = self.first_sent() {
+            (self.cursor, self.behind) = (position, true);
+>>>>>>> hostile
         }
         (self.next, self.in_flight, self.reading) = (self.base, 0, false);
     }
@@ -268,10 +273,20 @@ impl Outgoing {
 
     /// First position that the session still needs; `None` if nothing that is durable.
     pub(in crate::broker) fn needs_from(&self) -> Option<Position> {
+<<<<<<< HEAD
         match self.slots.front() {
             Some(slot) if self.next > self.base => Some(slot.position),
             _ => self.behind.then_some(self.cursor), // not read again since a restart, or nothing
         }
+=======
+        self.first_sent().or_else(|| self.behind.then_some(self.cursor))
+    }
+
+    /// Where the first message lies that was sent over this connection and is not complete. A slot at or above `next` was
+    /// sent over an earlier one: it may not know its position, and the cursor stands before it.
+    fn first_sent(&self) -> Option<Position> {
+        self.slots.front().filter(|_| self.base < self.next).map(|slot| slot.position)
+>>>>>>> hostile
     }
 
     /// Lowest ordinal not complete, and those above it that are.
@@ -321,6 +336,25 @@ pub(in crate::broker) fn packet_id(ordinal: u64) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_recovered_and_not_sent_again_lies_at_the_cursor() {
+        // Ordinals 0 to 5 lie at 10, 12, …; of 3 the PUBREC had come.
+        let (base, received) = (Position(10), BTreeSet::from([3]));
+        let mut out = Outgoing::recovered((0, 6), &BTreeSet::new(), &received, base, 0);
+        for position in [10, 12] {
+            let sending = out.send(QoS::ExactlyOnce, Position(position), 1);
+            assert!(matches!(sending, Sending::Publish { duplicate: true, .. }), "{sending:?}");
+        }
+        out.read_to(Position(13), false); // the window was full
+        for packet_id in [1, 2] {
+            assert!(out.received(packet_id).is_some() && out.completed(packet_id));
+        }
+        assert_eq!(out.progress(), (2, vec![]));
+        assert_eq!(out.needs_from(), Some(Position(13)), "not where ordinal 0 was");
+        out.rewind();
+        assert_eq!((out.cursor(), out.next()), (Some(Position(13)), 2));
+    }
 
     fn id(sending: Sending) -> u16 {
         match sending {
