@@ -263,12 +263,12 @@ pub(crate) fn websockets(target: &Target) {
                    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
     let endless = format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000));
     let frames: [&[u8]; 6] = [
-        &[0x82, 0x05, 1, 2, 3, 4, 5],                                      // not masked
-        &[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],     // 2^63 bytes
-        &[0x09, 0x80, 0, 0, 0, 0],                                         // a PING in fragments
-        &[0x00, 0x81, 0, 0, 0, 0, 1],                                      // goes on with nothing
-        &[0x81, 0x81, 0, 0, 0, 0, b'x'],                                   // text
-        &[0xf2, 0x80, 0, 0, 0, 0],                                         // reserved bits
+        &[0x82, 0x05, 1, 2, 3, 4, 5],                                  // not masked
+        &[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], // 2^63 bytes
+        &[0x09, 0x80, 0, 0, 0, 0],                                     // a PING in fragments
+        &[0x00, 0x81, 0, 0, 0, 0, 1],                                  // goes on with nothing
+        &[0x81, 0x81, 0, 0, 0, 0, b'x'],                               // text
+        &[0xf2, 0x80, 0, 0, 0, 0],                                     // reserved bits
     ];
     while target.goes_on(SHORT) {
         for frame in frames {

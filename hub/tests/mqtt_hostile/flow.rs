@@ -81,7 +81,9 @@ fn ten_stuck_of_twenty_subscribers_disturb_nobody() {
         run(&hub, 0, qos, 500); // warm
         let undisturbed = run(&hub, 0, qos, MESSAGES);
         let disturbed = run(&hub, 10, qos, MESSAGES);
-        println!("QoS {qos}: publisher, slowest reader, missed: {undisturbed:?}; with 10 stuck {disturbed:?}");
+        println!(
+            "QoS {qos}: publisher, slowest reader, missed: {undisturbed:?}; with 10 stuck {disturbed:?}"
+        );
         let bound = |time: Duration| time * 2 + Duration::from_millis(500);
         assert!(disturbed.0 < bound(undisturbed.0), "QoS {qos}: {disturbed:?} instead of {undisturbed:?}");
         assert!(disturbed.1 < bound(undisturbed.1), "QoS {qos}: {disturbed:?} instead of {undisturbed:?}");

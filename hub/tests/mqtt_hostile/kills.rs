@@ -109,7 +109,10 @@ fn publish(world: &World, session: &Connect, qos: u8) {
                             world.complain(format!("{kind} for {id} of {} has code {code:#x}", session.id));
                         }
                         if kind == wire::PUBREC {
-                            flying.iter_mut().filter(|(_, of, _)| *of == id).for_each(|f| f.2 = Phase::Release);
+                            flying
+                                .iter_mut()
+                                .filter(|(_, of, _)| *of == id)
+                                .for_each(|f| f.2 = Phase::Release);
                             peer.send(&wire::ack(wire::PUBREL, id))?;
                         } else {
                             let before = flying.len();

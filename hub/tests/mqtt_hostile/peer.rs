@@ -83,7 +83,8 @@ impl Peer {
     pub(crate) fn next(&mut self, at_most: Duration) -> io::Result<Packet> {
         let until = Instant::now() + at_most;
         loop {
-            let split = wire::split(&mut self.received).map_err(|wrong| io::Error::other(wrong.to_string()))?;
+            let split =
+                wire::split(&mut self.received).map_err(|wrong| io::Error::other(wrong.to_string()))?;
             if let Some(bytes) = split {
                 return wire::read(&bytes, self.version).map_err(|wrong| io::Error::other(wrong.to_string()));
             }
