@@ -6,6 +6,8 @@
 
 mod agents;
 mod auth;
+mod broker;
+mod broker_stream;
 mod commands;
 mod errors;
 mod feed;
@@ -15,6 +17,7 @@ mod json;
 mod listener;
 mod live_stream;
 mod openapi;
+mod payload;
 mod points;
 
 use std::collections::HashMap;
@@ -39,6 +42,7 @@ use runtime::telemetry::{Counter, Metrics};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::broker::Insight;
 use crate::catalogue::Catalogue;
 use crate::commands::Commands;
 use crate::config::Config;
@@ -54,6 +58,8 @@ use errors::ApiError;
 
 /// Live streams at once: pages that are open.
 const STREAMS_MAX: usize = 128;
+/// ... of which so many may watch the broker's messages: each costs the broker a copy of what it watches.
+const WATCHES_MAX: usize = 32;
 /// Scans of the plant log at once: each holds an answer in memory and a core.
 const SCANS_MAX: usize = 2;
 /// A scan waits so long for its turn.
@@ -76,6 +82,8 @@ pub struct Parts {
     pub live: Live,
     /// Who is there.
     pub host: Host,
+    /// The look into the hub's own broker; `None` with an outside one.
+    pub broker: Option<Insight>,
     /// The door for writes.
     pub commands: Commands,
     /// The hub's clock.
@@ -141,9 +149,11 @@ struct Inner {
     auth: Auth,
     path_order: points::PathOrder,
     streams: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
     scans: Arc<Semaphore>,
     feeds: Arc<Semaphore>,
     cursors: Mutex<HashMap<String, Position>>,
+    halts: Mutex<broker::Halts>,
     /// Answers given, by the first digit of their status: 2 to 5.
     answers: [Counter; 4],
     shutdown: CancellationToken,
@@ -164,9 +174,11 @@ impl Api {
             auth: Auth::new(token),
             path_order: points::PathOrder::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
             cursors: Mutex::default(),
+            halts: Mutex::default(),
             answers,
             shutdown,
         }))
@@ -190,6 +202,14 @@ impl Api {
 
     fn host(&self) -> &Host {
         &self.0.parts.host
+    }
+
+    fn broker(&self) -> Result<&Insight, ApiError> {
+        self.0.parts.broker.as_ref().ok_or(ApiError::OutsideBroker)
+    }
+
+    fn halts<T>(&self, with: impl FnOnce(&mut broker::Halts) -> T) -> T {
+        with(&mut self.0.halts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn commands(&self) -> &Commands {
@@ -247,6 +267,11 @@ impl Api {
         slot.map_err(|_| ApiError::Busy { what: "live streams" })
     }
 
+    fn watch_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let slot = Arc::clone(&self.0.watches).try_acquire_owned();
+        slot.map_err(|_| ApiError::Busy { what: "streams of messages" })
+    }
+
     fn feed_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         let slot = Arc::clone(&self.0.feeds).try_acquire_owned();
         slot.map_err(|_| ApiError::Busy { what: "feed requests" })
@@ -284,6 +309,10 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/v1/agents", get(agents::agents)),
         ("/api/v1/reconcile", get(agents::reconcile)),
         ("/api/v1/commands", get(commands::recent).post(commands::write)),
+        ("/api/v1/broker", get(broker::status)),
+        ("/api/v1/broker/retained", get(broker::retained)),
+        ("/api/v1/broker/messages", get(broker_stream::messages)),
+        ("/api/v1/broker/disconnect", post(broker::disconnect)),
         ("/api/v1/feed", get(feed::feed)),
         ("/api/v1/openapi.json", get(openapi::document)),
         ("/metrics", get(health::metrics)),

@@ -192,6 +192,7 @@ async fn wire(
         catalogue: catalogue.clone(),
         live: live.clone(),
         host: host.clone(),
+        broker: broker.insight(),
         commands: commands.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),

@@ -1,8 +1,9 @@
-//! Every statement of MQTT 5.0 and 3.1.1 that applies to a server, shown over real sockets.
+//! Every statement of MQTT 5.0 and 3.1.1 that applies to a server, and what Sparkplug 3.0 asks of one, shown over real
+//! sockets.
 //!
-//! Each test's comment names the statements it shows, as `5.0:` and `3.1.1:` lines. The lists of all statements, with
-//! the tests of each or the reason for none, are `tests/conformance/mqtt-5.0.toml` and `mqtt-3.1.1.toml`; a test of
-//! the suite in `tests/` holds lists and comments together. Absence is shown by a PINGREQ: what would have come had to
+//! Each test's comment names the statements it shows, as `5.0:`, `3.1.1:` and `Sparkplug 3.0:` lines. The lists of all
+//! statements, with the tests of each or the reason for none, are in `tests/conformance/`; a test of the suite in
+//! `tests/` holds lists and comments together. Absence is shown by a PINGREQ: what would have come had to
 //! come before its answer.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
@@ -34,6 +35,8 @@ mod restart;
 mod retain;
 #[path = "mqtt_conformance/session.rs"]
 mod session;
+#[path = "mqtt_conformance/sparkplug_aware.rs"]
+mod sparkplug_aware;
 #[path = "mqtt_conformance/subscribe.rs"]
 mod subscribe;
 #[path = "mqtt_conformance/topics.rs"]

@@ -81,6 +81,17 @@ impl PkiError {
     }
 }
 
+/// What rustls has against a certificate or key of ours, with what to do where that is known.
+pub(crate) fn refused_by_tls(error: &rustls::Error) -> String {
+    let text = error.to_string();
+    if text.contains("UnsupportedCertVersion") {
+        return "is an X.509 certificate of version 1, which nobody should trust today; issue it with extensions \
+                (openssl x509 -req … -extfile FILE)"
+            .into();
+    }
+    text
+}
+
 fn made(error: rcgen::Error) -> PkiError {
     PkiError::Make(error.to_string())
 }

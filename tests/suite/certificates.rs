@@ -105,8 +105,16 @@ impl Site {
     /// Debian's client with the certificate of a folder, on the TLS listener; says what it sends and receives.
     fn subscriber(&self, folder: &str) -> Running {
         let file = |name: &str| self.at(folder).join(name);
-        let mut command = Command::new(program("mosquitto_sub"));
-        command.args(["-d", "-V", "mqttv5", "-h", "localhost", "-t", "spBv1.0/works/NCMD/line-3"]);
+        let mut command = Command::new(program("stdbuf")); // or its lines wait for a full buffer
+        command.arg("-oL").arg(program("mosquitto_sub")).args([
+            "-d",
+            "-V",
+            "mqttv5",
+            "-h",
+            "localhost",
+            "-t",
+            "spBv1.0/works/NCMD/line-3",
+        ]);
         command.args(["-p", &self.mqtts.port().to_string()]);
         command.arg("--cafile").arg(file("ca.crt")).arg("--cert").arg(file("agent.pem"));
         Running::start(command.arg("--key").arg(file("agent.pem")))

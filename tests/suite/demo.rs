@@ -95,7 +95,7 @@ fn a_signal_ends_it_gracefully() {
     assert!(status.success(), "{status}: {}", running.output());
 }
 
-/// The page in a real browser: live values, trend, agents, balance, login (tests/web/page.test.mjs).
+/// The page in a real browser: live values, trend, agents, balance, login, the broker (tests/web/page.test.mjs).
 #[test]
 fn the_page_works_in_a_browser() {
     let folder = tempfile::tempdir().unwrap();
@@ -111,6 +111,8 @@ fn the_page_works_in_a_browser() {
         .arg("--test")
         .arg(repository().join("tests/web/page.test.mjs"))
         .env("FOREBAY_URL", format!("http://{http}"))
-        .env("FOREBAY_TOKEN", token(folder.path()));
+        .env("FOREBAY_TOKEN", token(folder.path()))
+        .env("FOREBAY_MQTT", format!("mqtt://{mqtt}"))
+        .env("FOREBAY_ACCESS", folder.path().join("hub/access.toml"));
     run(&mut command);
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "this whole crate is tests")]
 
+mod access;
+mod broker_interop;
 mod certificates;
 mod check_config;
 mod command_round_trip;

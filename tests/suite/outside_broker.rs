@@ -98,6 +98,7 @@ fn our_certificates(folder: &Path) {
 fn company_certificates(folder: &Path) {
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     write("ca.ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n");
+    write("agent.ext", "extendedKeyUsage=clientAuth\n");
     write("end.ext", "subjectAltName=DNS:localhost\n");
     for arguments in [
         "req -x509 -newkey rsa:2048 -nodes -keyout root.key -out ca.crt -subj /CN=Acme-Root -days 3650",
@@ -106,7 +107,7 @@ fn company_certificates(folder: &Path) {
         "req -newkey rsa:2048 -nodes -keyout hub.key -out hub.csr -subj /CN=localhost",
         "x509 -req -in hub.csr -CA mid.crt -CAkey mid.key -set_serial 8 -days 100 -extfile end.ext -out hub.end",
         "req -newkey rsa:2048 -nodes -keyout agent.key -out agent.csr -subj /CN=a",
-        "x509 -req -in agent.csr -CA mid.crt -CAkey mid.key -set_serial 9 -days 100 -out agent.end",
+        "x509 -req -in agent.csr -CA mid.crt -CAkey mid.key -set_serial 9 -days 100 -extfile agent.ext -out agent.end",
     ] {
         run(Command::new("openssl").args(arguments.split(' ')).current_dir(folder));
     }

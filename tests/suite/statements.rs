@@ -7,23 +7,31 @@ use std::path::PathBuf;
 
 use forebay_tests::peers::repository;
 
-/// Where the tests of the MQTT statements are.
-const MQTT_TESTS: &str = "hub/tests/mqtt_conformance";
+/// Where the tests of what is asked of a server are.
+const TESTS: &str = "hub/tests/mqtt_conformance";
 
-/// Versions as the tests cite them, which name the files too, and how many statements each has.
-const MQTT: [(&str, usize); 2] = [("5.0", 251), ("3.1.1", 142)];
+/// Standards as the tests cite them, their files in `tests/conformance/`, and how many statements each has.
+const STANDARDS: [(&str, &str, usize); 3] = [
+    ("5.0", "mqtt-5.0", 251),
+    ("3.1.1", "mqtt-3.1.1", 142),
+    // Only what binds servers: sections 10.1.3 and 10.1.4.
+    ("Sparkplug 3.0", "sparkplug-3.0-server", 11),
+];
 
 fn read(path: PathBuf) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// `3.1.2: 1-30` as thirty ids.
-fn listed(version: &str) -> Vec<String> {
-    let text = read(repository().join(format!("tests/conformance/mqtt-{version}.ids")));
+/// `3.1.2: 1-30` as thirty ids of MQTT; Sparkplug's stand as they are.
+fn listed(file: &str) -> Vec<String> {
+    let text = read(repository().join(format!("tests/conformance/{file}.ids")));
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let mut ids = Vec::new();
     for line in lines {
-        let (section, range) = line.split_once(": ").unwrap();
+        let Some((section, range)) = line.split_once(": ") else {
+            ids.push(line.to_owned());
+            continue;
+        };
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let numbers = first.parse::<u32>().unwrap()..=last.parse().unwrap();
         ids.extend(numbers.map(|number| format!("MQTT-{section}-{number}")));
@@ -31,10 +39,10 @@ fn listed(version: &str) -> Vec<String> {
     ids
 }
 
-/// Test → ids it cites, per version.
+/// Test → ids it cites, per standard.
 fn cited() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     let mut tests = BTreeMap::new();
-    for entry in std::fs::read_dir(repository().join(MQTT_TESTS)).unwrap() {
+    for entry in std::fs::read_dir(repository().join(TESTS)).unwrap() {
         let path = entry.unwrap().path();
         let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let (mut comment, mut is_test) = (Vec::new(), false);
@@ -72,21 +80,21 @@ fn citations(comment: &[String]) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn every_statement_of_mqtt_has_its_tests_or_a_reason() {
+fn every_statement_has_its_tests_or_a_reason() {
     let tests = cited();
-    assert!(tests.len() > 100, "only {} tests were found in {MQTT_TESTS}", tests.len());
+    assert!(tests.len() > 100, "only {} tests were found in {TESTS}", tests.len());
     for (test, versions) in &tests {
-        let known: Vec<&str> = MQTT.iter().map(|(version, _)| *version).collect();
+        let known: Vec<&str> = STANDARDS.iter().map(|(version, ..)| *version).collect();
         assert!(versions.values().any(|ids| !ids.is_empty()), "{test} cites no statement");
         assert!(versions.keys().all(|version| known.contains(&version.as_str())), "{test}: {versions:?}");
     }
     let mut wrong = Vec::new();
-    for (version, count) in MQTT {
-        let text = read(repository().join(format!("tests/conformance/mqtt-{version}.toml")));
+    for (version, file, count) in STANDARDS {
+        let text = read(repository().join(format!("tests/conformance/{file}.toml")));
         let manifest: Result<toml::Table, _> = text.parse();
         let manifest = manifest.unwrap_or_else(|error| panic!("{version}: {error}"));
         let statements = manifest["statements"].as_table().unwrap();
-        let ids = listed(version);
+        let ids = listed(file);
         assert_eq!(ids.len(), count, "{version}: the list itself");
         let (listed, kept): (BTreeSet<&str>, BTreeSet<&str>) =
             (ids.iter().map(String::as_str).collect(), statements.keys().map(String::as_str).collect());

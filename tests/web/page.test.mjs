@@ -1,13 +1,17 @@
 // The console in headless Chromium against a running plant (`forebay demo`): signing in, live values, trend, balance,
-// agents, writing, themes, the phone. It fails, and never skips, when something it needs is missing.
+// agents, writing, themes, the phone, the broker. It fails, and never skips, when something it needs is missing.
 //
-//   FOREBAY_URL=http://127.0.0.1:8080 FOREBAY_TOKEN=$(cat forebay-demo/hub/token) node --test tests/web/page.test.mjs
+//   FOREBAY_URL=http://127.0.0.1:8080 FOREBAY_TOKEN=$(cat forebay-demo/hub/token) FOREBAY_MQTT=mqtt://127.0.0.1:1883 \
+//     FOREBAY_ACCESS=forebay-demo/hub/access.toml node --test tests/web/page.test.mjs
 //
+// FOREBAY_ACCESS is the hub's access file: the test enters somebody who may publish under page-test/.
 // FOREBAY_SCREENSHOTS names a folder for pictures (default: none are kept). FOREBAY_CHROMIUM names the browser.
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { createHash, randomBytes } from "node:crypto";
+import { appendFileSync, mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { connect as connectSocket } from "node:net";
 import { after, before, test } from "node:test";
 
 const require = createRequire(new URL("../peers/package.json", import.meta.url));
@@ -15,7 +19,9 @@ const { chromium } = require("playwright-core"); // scripts/peers installs it
 
 const url = process.env.FOREBAY_URL;
 const token = process.env.FOREBAY_TOKEN;
-assert.ok(url && token, "set FOREBAY_URL and FOREBAY_TOKEN to a running plant");
+const broker = process.env.FOREBAY_MQTT;
+const access = process.env.FOREBAY_ACCESS;
+assert.ok(url && token && broker && access, "set FOREBAY_URL, FOREBAY_TOKEN, FOREBAY_MQTT and FOREBAY_ACCESS to a running plant");
 
 const pictures = process.env.FOREBAY_SCREENSHOTS;
 const SOON = 20_000;
@@ -38,14 +44,14 @@ const DESK = { width: 1280, height: 800 };
 const PHONE = { width: 390, height: 844 };
 
 /** A page in a browser profile of its own that fails its test on any error, and on any request to elsewhere. */
-async function opened(t, { viewport = DESK, colorScheme = "light", address = "/", signIn = true } = {}) {
+async function opened(t, { viewport = DESK, colorScheme = "light", address = "/", signIn = true, refusals = ["401 (Unauthorized)"] } = {}) {
   const context = await browser.newContext({ viewport, colorScheme, hasTouch: viewport === PHONE });
   const page = await context.newPage();
   page.setDefaultTimeout(SOON);
   const wrong = [];
   page.on("pageerror", (error) => wrong.push(`error: ${error.message}`));
   page.on("console", (message) => {
-    const refused = message.text().includes("401 (Unauthorized)");
+    const refused = refusals.some((refusal) => message.text().includes(refusal));
     if (message.type() === "error" && !refused) wrong.push(`console: ${message.text()}`);
   });
   page.on("request", (request) => {
@@ -234,4 +240,154 @@ test("a phone shows one pane at a time and nothing beyond its edge", async (t) =
   await page.getByTestId("balance").waitFor();
   await fits();
   await picture(page, "phone-plant");
+});
+
+/** Somebody who may publish under page-test/, in the access file; the hub takes it within a second. */
+const tester = { name: "page-tester", secret: randomBytes(32).toString("hex") };
+
+async function letTesterIn() {
+  if (readFileSync(access, "utf8").includes(`sha256:${createHash("sha256").update(tester.secret).digest("hex")}`)) return;
+  const name = `${tester.name}-${randomBytes(4).toString("hex")}`;
+  const hash = createHash("sha256").update(tester.secret).digest("hex");
+  appendFileSync(access, `\n[roles.${name}]\npublish = ["page-test/#"]\nsubscribe = ["#"]\n\n[[identities]]\nname = "${name}"\nroles = ["${name}"]\ntoken = "sha256:${hash}"\n`);
+  tester.name = name;
+  await new Promise((go) => setTimeout(go, 1500)); // wrong log-ins are counted
+}
+
+const text = (string) => Buffer.concat([Buffer.from([string.length >> 8, string.length & 255]), Buffer.from(string)]);
+const packet = (first, ...parts) => {
+  const body = Buffer.concat(parts);
+  const length = [];
+  let rest = body.length;
+  do {
+    length.push((rest & 127) | (rest > 127 ? 128 : 0));
+    rest >>= 7;
+  } while (rest > 0);
+  return Buffer.concat([Buffer.from([first, ...length]), body]);
+};
+
+/** A client of MQTT 5.0 by hand: nothing is answered that the test does not answer. `receiveMaximum` bounds its window. */
+async function mqtt(t, clientId, receiveMaximum) {
+  await letTesterIn();
+  const { hostname, port } = new URL(broker);
+  const properties = Buffer.from([3, 0x21, 0, receiveMaximum]);
+  const hello = packet(0x10, text("MQTT"), Buffer.from([5, 0xc2, 0, 0]), properties, text(clientId), text(tester.name), text(tester.secret));
+  const socket = await eventually(`the broker lets ${clientId} in`, async () => {
+    const attempt = connectSocket({ host: hostname, port: Number(port) });
+    const code = await new Promise((decided) => {
+      attempt.once("data", (answer) => decided(answer[3]));
+      attempt.once("error", () => decided(255));
+      attempt.once("close", () => decided(255));
+      attempt.write(hello);
+    });
+    if (code === 0) return attempt;
+    attempt.destroy();
+    return null;
+  });
+  socket.on("data", () => {}).on("error", () => {});
+  let closed = false;
+  socket.on("close", () => (closed = true));
+  t.after(() => socket.destroy());
+  return {
+    subscribe: (filter, qos) => socket.write(packet(0x82, Buffer.from([0, 1, 0]), text(filter), Buffer.from([qos]))),
+    publish: (topic, payload, { qos = 0, retain = false } = {}) => {
+      const identifier = qos > 0 ? Buffer.from([0, 1]) : Buffer.alloc(0);
+      socket.write(packet(0x30 | (qos << 1) | Number(retain), text(topic), identifier, Buffer.from([0]), Buffer.from(payload)));
+    },
+    isClosed: () => closed,
+  };
+}
+
+test("a subscriber that is stuck stands out with its reason, and can be disconnected", async (t) => {
+  const stuck = await mqtt(t, "page-stuck", 1);
+  const sender = await mqtt(t, "page-sender", 100);
+  stuck.subscribe("page-test/stuck", 1);
+  const page = await opened(t);
+  await page.getByRole("navigation", { name: "Views" }).getByRole("button", { name: "Broker" }).click();
+  const clients = page.getByRole("region", { name: "Clients", exact: true });
+  const row = clients.locator('[data-client="page-stuck"]');
+  await row.waitFor();
+  assert.ok(!(await row.innerText()).includes("Stuck"), "nothing waits for it yet");
+  for (let number = 0; number < 3; number += 1) sender.publish("page-test/stuck", `message ${number}`, { qos: 1 });
+  await row.filter({ hasText: /Stuck for .*It does not acknowledge/ }).waitFor();
+  const first = clients.locator("tbody tr").first();
+  assert.equal(await first.getAttribute("data-client"), "page-stuck", "those that are stuck come first");
+  await eventually("its queue is shown", async () => (await row.locator("td").nth(6).innerText()) === "3");
+  await picture(page, "broker-clients");
+
+  await clients.getByLabel("Search clients").fill("page-");
+  await eventually("two clients are found", async () => (await clients.locator("[data-client]").count()) === 2);
+  await row.getByRole("button", { name: "page-stuck" }).click();
+  await clients.getByText("page-test/stuck").waitFor();
+  await clients.getByRole("button", { name: "Disconnect …" }).click();
+  assert.ok(!stuck.isClosed(), "not before it is confirmed");
+  await clients.getByRole("button", { name: "Disconnect now" }).click();
+  await eventually("its connection ends", async () => stuck.isClosed());
+  await eventually("the table shows it", async () => (await row.count()) === 0);
+});
+
+test("the topic browser decodes Sparkplug, JSON, text and bytes, and its tail is paused", async (t) => {
+  const sender = await mqtt(t, "page-sender", 100);
+  sender.publish("page-test/json", '{"pump":{"speed":12345678901234567890,"on":true},"list":[1,2.50]}', { retain: true });
+  sender.publish("page-test/bytes", Buffer.from([0, 1, 254, 255]), { retain: true });
+  const page = await opened(t, { refusals: ["400 (Bad Request)"] });
+  await page.evaluate(() => (location.hash = "#broker"));
+  await page.getByRole("button", { name: "Topics", exact: true }).click();
+  const topics = page.getByRole("region", { name: "Topics", exact: true });
+  const detail = page.getByRole("region", { name: "Selected topic" });
+  const payload = detail.getByTestId("payload");
+  const filter = async (text) => {
+    await topics.getByLabel("Topic filter").fill(text);
+    await topics.getByRole("button", { name: "Apply" }).click();
+  };
+  const choose = async (name) => {
+    await topics.getByRole("tree").waitFor();
+    await topics.getByRole("treeitem").filter({ has: page.locator(".name", { hasText: name }) }).first().click();
+  };
+
+  await filter("page-test/#");
+  await choose(/^json$/);
+  await detail.getByText("retained", { exact: true }).waitFor();
+  assert.equal(await payload.getAttribute("data-kind"), "json");
+  const laidOut = await payload.locator("pre").innerText();
+  assert.ok(laidOut.includes('  "pump": {\n    "speed": 12345678901234567890,'), `every digit, laid out: ${laidOut}`);
+  await choose(/^bytes$/);
+  assert.equal(await payload.locator("pre").innerText(), "00 01 fe ff");
+
+  sender.publish("page-test/live", "21.5");
+  await choose(/^live$/);
+  assert.equal(await payload.locator("pre").innerText(), "21.5");
+  await eventually("a live message", async () => {
+    sender.publish("page-test/live", "22.5");
+    return (await payload.locator("pre").innerText()) === "22.5";
+  });
+  await detail.getByRole("button", { name: "Pause" }).click();
+  sender.publish("page-test/live", "99.5");
+  await detail.getByRole("button", { name: /Go on \(\d+ newer\)/ }).waitFor();
+  assert.ok(!(await detail.innerText()).includes("99.5"), "paused");
+  await detail.getByRole("button", { name: /Go on/ }).click();
+  await detail.getByRole("log").getByText("99.5").waitFor();
+
+  await filter("spBv1.0/#");
+  const node = topics.getByRole("treeitem").filter({ hasText: /=/ }).first();
+  await node.waitFor();
+  await node.click();
+  await eventually("metrics", async () => (await payload.getAttribute("data-kind")) === "sparkplug" && (await payload.locator("tbody tr").count()) > 0);
+  assert.match(await payload.innerText(), /Sparkplug B · seq \d+/);
+  await page.waitForTimeout(pictures ? 3000 : 0);
+  await picture(page, "broker-topics");
+  await filter("a/#/b");
+  await topics.getByText(/must be a topic filter/).waitFor();
+});
+
+test("the broker fits a phone", async (t) => {
+  const page = await opened(t, { viewport: PHONE });
+  await page.getByRole("navigation", { name: "Panes" }).getByRole("button", { name: "Broker" }).click();
+  await page.getByRole("region", { name: "Clients", exact: true }).locator("[data-client]").first().waitFor();
+  const fits = async () => assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "no sideways scrolling");
+  await fits();
+  await picture(page, "phone-broker");
+  await page.getByRole("button", { name: "Topics", exact: true }).click();
+  await page.getByRole("region", { name: "Topics", exact: true }).getByRole("treeitem").first().waitFor();
+  await fits();
 });

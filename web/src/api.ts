@@ -99,6 +99,76 @@ export interface CommandRecord {
   read_back: string | null;
 }
 
+export interface BrokerClient {
+  client_id: string;
+  identity: string;
+  peer: string | null;
+  listener: string;
+  transport: string;
+  version: string;
+  login: string;
+  connected_s: number;
+  expiry_s: number;
+  filters: string[];
+  filters_count: number;
+  messages_in: number;
+  messages_out: number;
+  bytes_in: number;
+  bytes_out: number;
+  dropped: number;
+  queued: number;
+  in_flight: number;
+  refused: number;
+  waiting_for: "data" | "acknowledgements" | "socket" | "host" | "disk" | "journal" | "connection";
+  stuck: string | null;
+  stuck_s: number | null;
+}
+
+export interface BrokerState {
+  now: string;
+  connected: number;
+  sessions: number;
+  subscriptions: number;
+  retained: number;
+  retained_bytes: number;
+  received: number;
+  dropped: number;
+  out_bytes: number;
+  journal_bytes: number;
+  journal_bytes_max: number;
+  access_problem: string | null;
+  tls: { loaded_at: string; problem: string | null; certificates: { file: string; subject: string; names: string[]; not_after: string; days_left: number; is_ending: boolean }[] }[];
+  stuck: number;
+  found: number;
+  clients: BrokerClient[];
+}
+
+/** A payload as the hub understands it: JSON and text as they were sent, other bytes as hex. */
+export interface Payload {
+  kind: "sparkplug" | "json" | "text" | "hex" | "empty";
+  bytes: number;
+  cut: boolean;
+  text?: string;
+  problem?: string;
+  sparkplug?: { timestamp: string | null; seq: number | null; metrics_count: number; metrics: Metric[] };
+}
+
+export interface Metric {
+  name?: string;
+  alias?: number | string;
+  type?: string;
+  v: Scalar;
+  special?: string;
+  t?: string;
+  q: string;
+  historical: boolean;
+}
+
+export interface RetainedPage {
+  messages: { topic: string; qos: number; payload: Payload }[];
+  next: string | null;
+}
+
 /** What the hub answered instead: `remedy` says what to do about it. */
 export class ApiError extends Error {
   constructor(

@@ -3,16 +3,17 @@ import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { AgentList } from "./agent_list";
 import { ApiError, everyPoint, get, post, type Agent, type Health, type Plant, type Point, type Reconcile } from "./api";
 import { Balance } from "./balance";
+import { BrokerView } from "./broker";
 import { HealthBanner, HealthPill } from "./health";
 import { useLink, useNarrow, usePolled, useTheme } from "./hooks";
-import { ChartIcon, DoorIcon, Logo, MoonIcon, PlantIcon, SunIcon, TreeIcon } from "./icons";
+import { BrokerIcon, ChartIcon, DoorIcon, Logo, MoonIcon, PlantIcon, SunIcon, TreeIcon } from "./icons";
 import { live } from "./live";
 import { Login } from "./login";
 import { PointPane } from "./point_pane";
 import { PointTree } from "./point_tree";
 
 type Session = { state: "asking" } | { state: "out" } | { state: "in"; plant: Plant } | { state: "unreachable"; error: ApiError };
-type Pane = "points" | "trend" | "plant";
+type Pane = "points" | "trend" | "plant" | "broker";
 
 export function App() {
   const [session, setSession] = useState<Session>({ state: "asking" });
@@ -71,8 +72,16 @@ interface ConsoleProps {
 
 function Console({ plant, theme, onOut, signOut }: ConsoleProps) {
   const { points, complete } = usePoints(onOut);
-  const [selected, select] = useSelected();
-  const [pane, setPane] = useState<Pane>("points");
+  const { selected, select, isBroker, setBroker } = useAddress();
+  const [plantPane, setPlantPane] = useState<Pane>("points");
+  const pane = isBroker ? "broker" : plantPane;
+  const setPane = useCallback(
+    (next: Pane) => {
+      setBroker(next === "broker");
+      if (next !== "broker") setPlantPane(next);
+    },
+    [setBroker],
+  );
   const narrow = useNarrow();
   const link = useLink();
 
@@ -88,18 +97,18 @@ function Console({ plant, theme, onOut, signOut }: ConsoleProps) {
   const pick = useCallback(
     (path: string) => {
       select(path);
-      setPane("trend");
+      setPlantPane("trend");
     },
     [select],
   );
 
   // On a wide screen something is always shown: the first number there is.
   useEffect(() => {
-    if (selected === null && !narrow && complete) {
+    if (selected === null && !isBroker && !narrow && complete) {
       const first = [...points.values()].find((p) => p.device !== null && (p.type === "float" || p.type === "double")) ?? points.values().next().value;
       if (first) select(first.path);
     }
-  }, [selected, narrow, complete, points, select]);
+  }, [selected, isBroker, narrow, complete, points, select]);
 
   const show = (which: Pane): string => (narrow && pane !== which ? "pane hidden" : "pane");
   return (
@@ -112,6 +121,14 @@ function Console({ plant, theme, onOut, signOut }: ConsoleProps) {
             {plant.enterprise} / {plant.site}
           </span>
         </div>
+        <nav className="views segments" aria-label="Views">
+          <button aria-current={isBroker ? undefined : "page"} onClick={() => setBroker(false)}>
+            Plant
+          </button>
+          <button aria-current={isBroker ? "page" : undefined} onClick={() => setBroker(true)}>
+            Broker
+          </button>
+        </nav>
         <HealthPill health={health.data} error={health.error} link={link} />
         <button className="icon" onClick={theme.toggle} aria-label={theme.theme === "dark" ? "Use the light theme" : "Use the dark theme"}>
           {theme.theme === "dark" ? <SunIcon /> : <MoonIcon />}
@@ -121,24 +138,29 @@ function Console({ plant, theme, onOut, signOut }: ConsoleProps) {
         </button>
       </header>
       <HealthBanner health={health.data} error={health.error} link={link} />
-      <main className="panes">
-        <section className={`${show("points")} points`} aria-label="Points">
-          <PointTree points={points} complete={complete} selected={selected} onSelect={pick} />
-        </section>
-        <div className="right">
-          <section className={`${show("trend")} trend`} aria-label="Selected point">
-            <PointPane key={selected ?? ""} point={point} path={selected} plant={plant} visible={!narrow || pane === "trend"} />
+      {isBroker ? (
+        <BrokerView />
+      ) : (
+        <main className="panes">
+          <section className={`${show("points")} points`} aria-label="Points">
+            <PointTree points={points} complete={complete} selected={selected} onSelect={pick} />
           </section>
-          <section className={`${show("plant")} state`} aria-label="Plant">
-            <Balance reconcile={reconcile.data} error={reconcile.error} />
-            <AgentList agents={agents.data?.agents} error={agents.error} />
-          </section>
-        </div>
-      </main>
+          <div className="right">
+            <section className={`${show("trend")} trend`} aria-label="Selected point">
+              <PointPane key={selected ?? ""} point={point} path={selected} plant={plant} visible={!narrow || pane === "trend"} />
+            </section>
+            <section className={`${show("plant")} state`} aria-label="Plant">
+              <Balance reconcile={reconcile.data} error={reconcile.error} />
+              <AgentList agents={agents.data?.agents} error={agents.error} />
+            </section>
+          </div>
+        </main>
+      )}
       <nav className="tabs" aria-label="Panes">
         <Tab pane="points" current={pane} set={setPane} label="Points" icon={<TreeIcon />} />
         <Tab pane="trend" current={pane} set={setPane} label="Trend" icon={<ChartIcon />} />
         <Tab pane="plant" current={pane} set={setPane} label="Plant" icon={<PlantIcon />} />
+        <Tab pane="broker" current={pane} set={setPane} label="Broker" icon={<BrokerIcon />} />
       </nav>
     </div>
   );
@@ -204,8 +226,8 @@ function usePoints(onOut: () => void): { points: ReadonlyMap<string, Point>; com
   return useMemo(() => ({ points, complete }), [points, complete]);
 }
 
-/** The selected path lives in the address, so that a link or a reload shows the same point. */
-function useSelected(): [string | null, (path: string) => void] {
+/** What is selected lives in the address, so that a link or a reload shows the same: `#point=…` or `#broker`. */
+function useAddress(): { selected: string | null; select: (path: string) => void; isBroker: boolean; setBroker: (is: boolean) => void } {
   const read = (): string | null => {
     const match = /^#point=(.*)$/.exec(location.hash);
     try {
@@ -215,14 +237,26 @@ function useSelected(): [string | null, (path: string) => void] {
     }
   };
   const [selected, setSelected] = useState(read);
+  const [isBroker, setIsBroker] = useState(location.hash === "#broker");
+  const kept = useRef(selected);
+  kept.current = selected;
   useEffect(() => {
-    const changed = (): void => setSelected(read());
+    const changed = (): void => {
+      setIsBroker(location.hash === "#broker");
+      if (location.hash !== "#broker") setSelected(read());
+    };
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
   const select = useCallback((path: string) => {
     history.replaceState(null, "", `#point=${encodeURIComponent(path)}`);
     setSelected(path);
+    setIsBroker(false);
   }, []);
-  return [selected, select];
+  const setBroker = useCallback((is: boolean) => {
+    const point = kept.current === null ? location.pathname : `#point=${encodeURIComponent(kept.current)}`;
+    history.replaceState(null, "", is ? "#broker" : point);
+    setIsBroker(is);
+  }, []);
+  return { selected, select, isBroker, setBroker };
 }

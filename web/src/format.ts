@@ -82,6 +82,19 @@ export function countText(count: number): string {
   return String(Math.round(count)).replace(/\B(?=(\d{3})+$)/g, "\u2009");
 }
 
+/** 1234567 → `1.2 MB`. */
+export function bytesText(bytes: number): string {
+  if (bytes < 1000) return `${Math.round(bytes)} B`;
+  const power = Math.min(3, Math.floor(Math.log10(bytes) / 3));
+  const size = bytes / 1000 ** power;
+  return `${size < 10 ? size.toFixed(1) : Math.round(size)} ${["B", "kB", "MB", "GB"][power]}`;
+}
+
+/** A rate per second: `0`, `0.3`, `12`, `5 200`. */
+export function rateText(rate: number): string {
+  return rate === 0 ? "0" : rate < 0.1 ? "<0.1" : rate < 10 ? rate.toFixed(1) : countText(rate);
+}
+
 export function ageText(millis: number): string {
   const seconds = Math.max(0, millis / 1000);
   if (seconds < 1.5) return "now";

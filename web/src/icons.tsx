@@ -33,6 +33,12 @@ export const PlantIcon = () => (
     <path d="M3 20V10l6 4v-4l6 4V5h5v15zM7 17h2M12 17h2" />
   </svg>
 );
+export const BrokerIcon = () => (
+  <svg {...box}>
+    <circle cx="12" cy="12" r="3" />
+    <path d="M12 9V4M12 15v5M9 12H4M15 12h5M7 7L5 5M17 7l2-2M7 17l-2 2M17 17l2 2" />
+  </svg>
+);
 export const PenIcon = () => (
   <svg {...box} width={14} height={14}>
     <path d="M4 20l1-4L16 5l3 3L8 19z" />

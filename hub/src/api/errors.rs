@@ -47,6 +47,12 @@ pub(crate) enum ApiError {
         /// Of what there are too many.
         what: &'static str,
     },
+    /// Clients, topics and messages of an outside broker are its own business.
+    #[error("The hub uses an outside MQTT broker; only that broker knows its clients and messages.")]
+    OutsideBroker,
+    /// The hub's own broker does not answer.
+    #[error("The hub's broker does not answer: {0}.")]
+    Broker(#[from] crate::broker::BrokerError),
     /// The plant log cannot be read.
     #[error("The plant log cannot be read: {0}")]
     Log(#[from] durable_log::LogError),
@@ -86,7 +92,8 @@ impl ApiError {
             Self::Bad { .. } => StatusCode::BAD_REQUEST,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OutsideBroker => StatusCode::CONFLICT,
+            Self::Busy { .. } | Self::Broker(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Log(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -101,6 +108,8 @@ impl ApiError {
             Self::NotFound { .. } => "not-found",
             Self::Method => "method",
             Self::Busy { .. } => "busy",
+            Self::OutsideBroker => "outside-broker",
+            Self::Broker(_) => "broker",
             Self::Log(_) => "log",
             Self::Internal(_) => "internal",
         }
@@ -116,7 +125,8 @@ impl ApiError {
             Self::HeaderMissing => "Send the header, or use a Bearer token instead of the cookie.",
             Self::Bad { .. } | Self::Method => "See /api/v1/openapi.json for what it must be.",
             Self::NotFound { .. } => "GET /api/v1/points lists the points; /api/v1/openapi.json the paths.",
-            Self::Busy { .. } => "Try again in a moment.",
+            Self::Busy { .. } | Self::Broker(_) => "Try again in a moment.",
+            Self::OutsideBroker => "Look at that broker's own tools; `[hub.broker]` in the configuration says which it is.",
             Self::Log(_) => "Look at the hub's log lines, and run `forebay log verify` on its plant-log folder.",
             Self::Internal(_) => "Please report it with the hub's log lines.",
         }

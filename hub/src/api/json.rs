@@ -82,7 +82,8 @@ impl<T: std::fmt::Display> Serialize for Text<T> {
     }
 }
 
-struct Scalar<'a>(Option<&'a Value>);
+/// A value as readings have it.
+pub(crate) struct Scalar<'a>(pub(crate) Option<&'a Value>);
 
 impl Serialize for Scalar<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
@@ -110,7 +111,7 @@ impl Serialize for Scalar<'_> {
 }
 
 /// The name of a number that JSON does not have.
-fn special(value: &Value) -> Option<&'static str> {
+pub(crate) fn special(value: &Value) -> Option<&'static str> {
     let number = match value {
         Value::Float(v) => f64::from(*v),
         Value::Double(v) => *v,

@@ -5,7 +5,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
 
-use super::{agents, auth, commands, feed, health, history, live_stream, points};
+use super::{agents, auth, broker, broker_stream, commands, feed, health, history, live_stream, points};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,7 +18,8 @@ use super::{agents, auth, commands, feed, health, history, live_stream, points};
     ),
     paths(
         auth::login, auth::logout, points::list, points::one, history::history, live_stream::live, agents::agents,
-        agents::reconcile, commands::write, commands::recent, feed::feed, health::health, health::plant,
+        agents::reconcile, commands::write, commands::recent, broker::status, broker::retained,
+        broker_stream::messages, broker::disconnect, feed::feed, health::health, health::plant,
         health::metrics, document,
     ),
     modifiers(&Security, &UsualWords),

@@ -20,6 +20,8 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::config::{BrokerConfig, CommandsConfig, EmbeddedBroker, HttpConfig};
 
+mod broker;
+
 const EPOCH: Epoch = Epoch(0x0123_4567_89ab_cdef);
 const START: i64 = 1_790_000_000_000_000;
 
@@ -57,25 +59,29 @@ fn definitions() -> Vec<PointDefinition> {
     ]
 }
 
+/// A hub below this folder, with free ports.
+fn config(folder: &std::path::Path) -> Config {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let data_dir = folder.join("hub");
+    let broker = BrokerConfig::Embedded(EmbeddedBroker { listen: any, ..EmbeddedBroker::of(&data_dir) });
+    Config {
+        enterprise: "acme".into(),
+        site: "works".into(),
+        data_dir,
+        id: "works".into(),
+        host_id: "forebay".into(),
+        retention: Duration::from_secs(7 * 86_400),
+        retention_bytes: 1_000_000_000,
+        broker,
+        http: HttpConfig { listen: any },
+        commands: CommandsConfig { enabled: false },
+    }
+}
+
 impl Plant {
     async fn start() -> Plant {
         let folder = tempfile::tempdir().unwrap();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = Config {
-            enterprise: "acme".into(),
-            site: "works".into(),
-            data_dir: folder.path().join("hub"),
-            id: "works".into(),
-            host_id: "forebay".into(),
-            retention: Duration::from_secs(7 * 86_400),
-            retention_bytes: 1_000_000_000,
-            broker: BrokerConfig::Embedded(EmbeddedBroker {
-                listen: any,
-                ..EmbeddedBroker::of(&folder.path().join("hub"))
-            }),
-            http: HttpConfig { listen: any },
-            commands: CommandsConfig { enabled: false },
-        };
+        let config = config(folder.path());
         std::fs::create_dir_all(&config.data_dir).unwrap();
         let data_dir = config.data_dir.clone();
         let tasks = Tasks::new(CancellationToken::new());

@@ -102,14 +102,7 @@ impl Identity {
         &self.name
     }
 
-    /// The edge node as which it speaks.
-    #[allow(dead_code, reason = "for the page and the log of the own core, which is on its way")]
-    pub(super) fn node(&self) -> Option<&NodeId> {
-        self.node.as_ref()
-    }
-
     /// How it logged in, for people.
-    #[allow(dead_code, reason = "for the page and the log of the own core, which is on its way")]
     pub(super) fn how(&self) -> &'static str {
         match self.proof {
             Proof::None => "no login",
@@ -200,7 +193,6 @@ impl AccessBook {
     }
 
     /// What is wrong with the file as it is now; the rules are those of its last good reading.
-    #[allow(dead_code, reason = "for the page and the log of the own core, which is on its way")]
     pub(super) fn problem(&self) -> Option<String> {
         self.0.problem.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

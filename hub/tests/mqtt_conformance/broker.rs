@@ -41,6 +41,7 @@ pub(crate) struct Broker {
     /// May publish and subscribe to everything.
     pub(crate) login: Login,
     folder: PathBuf,
+    sparkplug_aware: bool,
     running: Running,
 }
 
@@ -63,11 +64,11 @@ impl Broker {
             let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mqtt-conformance");
             std::fs::remove_dir_all(&folder).ok();
             std::fs::create_dir_all(&folder).unwrap();
-            Broker::on(folder)
+            Broker::on(folder, false)
         })
     }
 
-    fn on(folder: PathBuf) -> Broker {
+    fn on(folder: PathBuf, sparkplug_aware: bool) -> Broker {
         let choice = std::env::var("FOREBAY_TEST_BROKER").ok();
         let kind = match choice.as_deref() {
             None => Kind::Ours,
@@ -81,6 +82,7 @@ impl Broker {
                     websocket: None,
                     login: login(&value("FOREBAY_TEST_USER"), &value("FOREBAY_TEST_PASSWORD")),
                     folder,
+                    sparkplug_aware,
                     running: Running::Stopped,
                 };
             }
@@ -92,6 +94,7 @@ impl Broker {
             websocket: None,
             login: login("tester", TESTER),
             folder,
+            sparkplug_aware,
             running: Running::Stopped,
         };
         broker.start();
@@ -100,14 +103,26 @@ impl Broker {
 
     /// One for a test alone; none, with a word about it, where the suite cannot start any.
     pub(crate) fn alone() -> Option<Broker> {
-        // Removed after the broker's end.
-        let folder = tempfile::Builder::new().prefix("mqtt-conformance").tempdir().unwrap().keep();
-        let broker = Broker::on(folder);
+        let broker = Broker::on(Broker::own_folder(), false);
         if broker.kind == Kind::Foreign {
             eprintln!("left out: needs a broker of the suite's own");
             return None;
         }
         Some(broker)
+    }
+
+    /// A Sparkplug-aware one for a test alone; none, with a word about it, if it is not ours.
+    pub(crate) fn aware() -> Option<Broker> {
+        if std::env::var_os("FOREBAY_TEST_BROKER").is_some() {
+            eprintln!("left out: only our broker is asked to be Sparkplug-aware");
+            return None;
+        }
+        Some(Broker::on(Broker::own_folder(), true))
+    }
+
+    /// A folder that is removed after the broker's end.
+    fn own_folder() -> PathBuf {
+        tempfile::Builder::new().prefix("mqtt-conformance").tempdir().unwrap().keep()
     }
 
     /// May subscribe below `open/` and publish nothing.
@@ -132,7 +147,7 @@ impl Broker {
     fn start(&mut self) {
         match self.kind {
             Kind::Ours => {
-                let hub = Hub::start(&self.folder, free_address());
+                let hub = Hub::start(&self.folder, free_address(), self.sparkplug_aware);
                 (self.address, self.websocket) = (hub.address, hub.websocket);
                 self.running = Running::Ours(hub);
             }

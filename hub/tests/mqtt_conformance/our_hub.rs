@@ -53,7 +53,7 @@ token = "sha256:{}"
     )
 }
 
-fn config(folder: &Path, websocket: SocketAddr) -> Config {
+fn config(folder: &Path, websocket: SocketAddr, sparkplug_aware: bool) -> Config {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let access_file_path = folder.join("access.toml");
     std::fs::write(&access_file_path, access_file()).unwrap();
@@ -68,6 +68,7 @@ fn config(folder: &Path, websocket: SocketAddr) -> Config {
         listen: any,
         access_file: access_file_path,
         listeners: vec![listener],
+        sparkplug_aware,
         ..EmbeddedBroker::of(folder)
     };
     Config {
@@ -86,8 +87,8 @@ fn config(folder: &Path, websocket: SocketAddr) -> Config {
 
 impl Hub {
     /// Starts with this data folder; WebSocket is served at the address given.
-    pub(crate) fn start(folder: &Path, websocket: SocketAddr) -> Hub {
-        let config = config(folder, websocket);
+    pub(crate) fn start(folder: &Path, websocket: SocketAddr, sparkplug_aware: bool) -> Hub {
+        let config = config(folder, websocket, sparkplug_aware);
         let shutdown = CancellationToken::new();
         let (started, address) = sync_channel(1);
         let token = shutdown.clone();

@@ -25,6 +25,7 @@ pub(crate) fn every_property() -> Vec<Property> {
 /// - 5.0: [MQTT-2.2.1-5] [MQTT-3.3.4-1] [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.7.2-1] [MQTT-4.3.2-4]
 ///   [MQTT-4.3.3-8] [MQTT-4.3.3-11]
 /// - 3.1.1: [MQTT-2.3.1-6] [MQTT-3.3.4-1] [MQTT-4.3.2-2] [MQTT-4.3.3-2]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-qos1]
 #[test]
 fn a_message_is_answered_by_its_qos() {
     under_both(|broker, version| {
@@ -47,6 +48,7 @@ fn a_message_is_answered_by_its_qos() {
 /// - 5.0: [MQTT-2.2.1-2] [MQTT-2.2.1-4] [MQTT-3.3.1-2] [MQTT-4.3.1-1] [MQTT-4.3.2-1] [MQTT-4.3.2-2]
 ///   [MQTT-4.3.3-1] [MQTT-4.3.3-2] [MQTT-4.3.3-4] [MQTT-3.6.2-1]
 /// - 3.1.1: [MQTT-2.3.1-4] [MQTT-2.3.1-5] [MQTT-3.3.1-2] [MQTT-4.3.1-1] [MQTT-4.3.2-1] [MQTT-4.3.3-1]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-qos0] [tck-id-conformance-mqtt-qos1]
 #[test]
 fn a_message_arrives_as_it_was() {
     under_both(|broker, version| {
@@ -175,6 +177,7 @@ fn an_unknown_release_is_answered() {
 /// A message goes out with the lower of its own QoS and the subscription's.
 /// - 5.0: [MQTT-3.8.4-8]
 /// - 3.1.1: [MQTT-3.8.4-6]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-qos0] [tck-id-conformance-mqtt-qos1]
 #[test]
 fn the_lower_qos_counts() {
     under_both(|broker, version| {

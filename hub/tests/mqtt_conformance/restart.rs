@@ -7,6 +7,7 @@ use super::wire::{self, BOTH, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Property,
 /// Retained messages survive, removed ones stay removed.
 /// - 5.0: [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7]
 /// - 3.1.1: [MQTT-3.3.1-5] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.1.2-7]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-retained]
 #[test]
 fn retained_messages_survive() {
     let Some(mut broker) = Broker::alone() else { return };

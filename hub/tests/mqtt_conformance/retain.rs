@@ -11,6 +11,7 @@ const AS_PUBLISHED: u8 = 0x08;
 /// whatever its QoS.
 /// - 5.0: [MQTT-3.3.1-5] [MQTT-3.3.1-9] [MQTT-3.3.2-3]
 /// - 3.1.1: [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-8] [MQTT-3.3.2-3]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-retained]
 #[test]
 fn the_last_retained_message_is_kept() {
     under_both(|broker, version| {
@@ -41,6 +42,7 @@ fn the_last_retained_message_is_kept() {
 /// An empty payload removes the retained message, is not kept itself, and reaches who is subscribed.
 /// - 5.0: [MQTT-3.3.1-6] [MQTT-3.3.1-7]
 /// - 3.1.1: [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-retained]
 #[test]
 fn an_empty_payload_removes() {
     under_both(|broker, version| {
@@ -61,6 +63,7 @@ fn an_empty_payload_removes() {
 /// A message without the flag leaves the retained one alone.
 /// - 5.0: [MQTT-3.3.1-8]
 /// - 3.1.1: [MQTT-3.3.1-12]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-retained]
 #[test]
 fn a_plain_message_is_not_retained() {
     under_both(|broker, version| {
@@ -83,6 +86,7 @@ fn a_plain_message_is_not_retained() {
 /// A message that matches an established subscription has its flag cleared.
 /// - 5.0: [MQTT-3.3.1-12]
 /// - 3.1.1: [MQTT-3.3.1-9]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-retained]
 #[test]
 fn the_flag_is_cleared_for_who_is_there() {
     under_both(|broker, version| {
@@ -99,6 +103,7 @@ fn the_flag_is_cleared_for_who_is_there() {
 
 /// With "retain as published" the flag stays as it came.
 /// - 5.0: [MQTT-3.3.1-13]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-retained]
 #[test]
 fn the_flag_stays_if_asked() {
     let broker = Broker::shared();
@@ -114,6 +119,7 @@ fn the_flag_stays_if_asked() {
 
 /// Retain handling: 0 sends at every subscribe, 1 only for a new subscription, 2 never.
 /// - 5.0: [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.8.4-4]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-retained]
 #[test]
 fn retain_handling() {
     let broker = Broker::shared();

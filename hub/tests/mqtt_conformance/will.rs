@@ -15,6 +15,7 @@ fn listener(broker: &Broker, version: Version, topic: &str) -> Client {
 /// When the network fails, the will is published with its QoS: once.
 /// - 5.0: [MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.1.2-12] [MQTT-3.1.2-14]
 /// - 3.1.1: [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.1.2-14] [MQTT-3.1.2-16]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-will-messages]
 #[test]
 fn a_will_is_published_when_the_network_fails() {
     under_both(|broker, version| {
@@ -40,6 +41,7 @@ fn a_will_is_published_when_the_network_fails() {
 /// A will that is to be retained is.
 /// - 5.0: [MQTT-3.1.2-15]
 /// - 3.1.1: [MQTT-3.1.2-17]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-will-messages]
 #[test]
 fn a_retained_will_is_retained() {
     under_both(|broker, version| {
@@ -57,6 +59,7 @@ fn a_retained_will_is_retained() {
 /// DISCONNECT deletes the will; who has none leaves none.
 /// - 5.0: [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.14.4-3]
 /// - 3.1.1: [MQTT-3.1.2-8] [MQTT-3.1.2-10] [MQTT-3.1.2-12] [MQTT-3.14.4-3]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-will-messages]
 #[test]
 fn who_says_goodbye_has_no_will() {
     under_both(|broker, version| {
@@ -76,6 +79,7 @@ fn who_says_goodbye_has_no_will() {
 
 /// DISCONNECT "with will" publishes it, and so does every other reason than 0.
 /// - 5.0: [MQTT-3.1.2-8] [MQTT-3.14.4-3]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-will-messages]
 #[test]
 fn a_client_may_leave_with_its_will() {
     let broker = Broker::shared();
@@ -93,6 +97,7 @@ fn a_client_may_leave_with_its_will() {
 /// A connection that the server closes for an error, or for a second connection, ends with its will.
 /// - 5.0: [MQTT-3.1.2-8] [MQTT-4.13.1-1]
 /// - 3.1.1: [MQTT-3.1.2-8] [MQTT-4.8.0-1]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-will-messages]
 #[test]
 fn who_is_thrown_out_has_a_will() {
     under_both(|broker, version| {
@@ -113,6 +118,7 @@ fn who_is_thrown_out_has_a_will() {
 /// The properties of the will are those of its message, in their order; its delay is not one of them.
 /// - 5.0: [MQTT-3.1.3-10] [MQTT-3.3.2-4] [MQTT-3.3.2-15] [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18]
 ///   [MQTT-3.3.2-20]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-will-messages]
 #[test]
 fn a_will_has_properties() {
     let broker = Broker::shared();
@@ -157,6 +163,7 @@ pub(crate) fn users(properties: &[Property]) -> Vec<(&str, &str)> {
 
 /// A delayed will waits for its time, if the session lasts so long.
 /// - 5.0: [MQTT-3.1.2-8] [MQTT-3.1.2-10]
+/// - Sparkplug 3.0: [tck-id-conformance-mqtt-will-messages]
 #[test]
 fn a_will_waits_for_its_delay() {
     let broker = Broker::shared();

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use rumqttc::tokio_rustls::TlsConnector;
-use rumqttc::tokio_rustls::rustls::crypto::aws_lc_rs;
-use rumqttc::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rumqttc::tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use rumqttc::{Connect, ConnectReturnCode, LastWill, Packet, Protocol};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{MqttError, MqttOptions, TlsOptions};
-use crate::pki::{Certificate, read_certificates, read_pem};
+use crate::pki::{Certificate, read_certificates, read_pem, refused_by_tls};
 
 /// An accepted connection: both halves, and bytes already received after CONNACK.
 pub(super) struct Opened {
@@ -133,7 +133,7 @@ pub(crate) fn tls_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, Mqtt
         Some((chain, key)) => {
             let (certificates, private) = own_certificate(chain, key)?;
             let taken = builder.with_client_auth_cert(certificates, private);
-            taken.map_err(|e| bad(format!("{} and {}: {e}", chain.display(), key.display())))?
+            taken.map_err(|error| own_refused(chain, key, &error))?
         }
     };
     Ok(Arc::new(config))
@@ -151,6 +151,17 @@ fn own_certificate(
     let private = if chain == key { of_chain.key } else { read_pem(key).map_err(bad)?.key };
     let private = private.ok_or_else(|| bad(format!("{}: no unencrypted key in PEM form", key.display())))?;
     Ok((certificates(of_chain.certificates), private))
+}
+
+fn own_refused(chain: &Path, key: &Path, error: &rustls::Error) -> MqttError {
+    match error {
+        rustls::Error::InconsistentKeys(_) => bad(format!(
+            "{}: its key does not belong to the certificate in {}",
+            key.display(),
+            chain.display()
+        )),
+        other => bad(format!("{}: {}", chain.display(), refused_by_tls(other))),
+    }
 }
 
 fn certificates(read: Vec<Certificate>) -> Vec<CertificateDer<'static>> {

@@ -11,7 +11,7 @@ use rustls::{RootCertStore, ServerConfig};
 
 use super::{ClientCertificate, TlsError, TlsFiles};
 use crate::clock::Clock;
-use crate::pki::{Certificate, Contents, PkiError, read_bounded};
+use crate::pki::{Certificate, Contents, PkiError, read_bounded, refused_by_tls};
 
 /// The bytes of the files, to see whether they changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,13 +116,13 @@ fn verifier(
 }
 
 fn mismatch(files: &TlsFiles, error: &rustls::Error) -> TlsError {
-    let why = match error {
+    match error {
         rustls::Error::InconsistentKeys(_) => {
-            format!("its key does not belong to the first certificate of {}", files.cert_file.display())
+            let cert = files.cert_file.display();
+            problem(&files.key_file, format!("its key does not belong to the first certificate of {cert}"))
         }
-        other => format!("cannot be used with {}: {other}", files.cert_file.display()),
-    };
-    problem(&files.key_file, why)
+        other => problem(&files.cert_file, refused_by_tls(other)),
+    }
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, TlsError> {

@@ -110,7 +110,6 @@ impl Rights {
     }
 
     /// Whether a message on this topic may be delivered to the client.
-    #[allow(dead_code, reason = "asked by the own core, which is on its way")]
     pub(in crate::broker) fn may_receive(&self, topic: &str) -> bool {
         self.subscribe.iter().any(|grant| grant.pattern.matches(topic))
     }

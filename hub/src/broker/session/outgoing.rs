@@ -245,8 +245,17 @@ impl Outgoing {
 
     /// The connection is gone: all that is not complete will be sent again, from the journal.
     pub(in crate::broker) fn rewind(&mut self) {
+<<<<<<< HEAD
+        // What was not read again since a restart has no place of its own yet: the cursor stands before it.
+        if self.next > self.base
+            && let Some(slot) = self.slots.front()
+        {
+            self.cursor = slot.position;
+            self.behind = true;
+=======
         if let Some(position) = self.first_sent() {
             (self.cursor, self.behind) = (position, true);
+>>>>>>> hostile
         }
         (self.next, self.in_flight, self.reading) = (self.base, 0, false);
     }
@@ -264,6 +273,12 @@ impl Outgoing {
 
     /// First position that the session still needs; `None` if nothing that is durable.
     pub(in crate::broker) fn needs_from(&self) -> Option<Position> {
+<<<<<<< HEAD
+        match self.slots.front() {
+            Some(slot) if self.next > self.base => Some(slot.position),
+            _ => self.behind.then_some(self.cursor), // not read again since a restart, or nothing
+        }
+=======
         self.first_sent().or_else(|| self.behind.then_some(self.cursor))
     }
 
@@ -271,6 +286,7 @@ impl Outgoing {
     /// sent over an earlier one: it may not know its position, and the cursor stands before it.
     fn first_sent(&self) -> Option<Position> {
         self.slots.front().filter(|_| self.base < self.next).map(|slot| slot.position)
+>>>>>>> hostile
     }
 
     /// Lowest ordinal not complete, and those above it that are.
@@ -447,5 +463,30 @@ mod tests {
         assert_eq!(id(out.send(QoS::AtLeastOnce, Position(7), 10)), packet_id(7));
         out.give_up(10, Position(10));
         assert_eq!((out.queued(), out.cursor()), (0, None));
+    }
+}
+
+#[cfg(test)]
+mod recovered_places {
+    use super::*;
+
+    #[test]
+    fn after_a_restart_the_place_moves_with_what_is_complete() {
+        let mut out = Outgoing::recovered((0, 10), &[3].into(), &BTreeSet::new(), Position(100), 1000);
+        out.send(QoS::AtLeastOnce, Position(100), 10);
+        out.read_to(Position(101), false);
+        assert!(out.acknowledged(packet_id(0)));
+        assert_eq!(out.progress().0, 1);
+        assert!(out.needs_from() > Some(Position(100)), "needs_from {:?}", out.needs_from());
+    }
+
+    #[test]
+    fn after_a_restart_a_rewind_does_not_go_back_behind_what_is_complete() {
+        let mut out = Outgoing::recovered((0, 10), &[3].into(), &BTreeSet::new(), Position(100), 1000);
+        out.send(QoS::AtLeastOnce, Position(100), 10);
+        out.read_to(Position(101), false);
+        assert!(out.acknowledged(packet_id(0)));
+        out.rewind();
+        assert!(out.cursor() > Some(Position(100)), "cursor {:?}", out.cursor());
     }
 }

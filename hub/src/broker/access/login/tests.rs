@@ -57,7 +57,7 @@ async fn by_certificate() {
     let plant = Fixture::new();
     let login = plant.login(with_certificate(&["gateway.example", "line-3"], 5)).await.unwrap();
     assert_eq!((login.identity.name(), login.identity.how()), ("line-3", "certificate"));
-    assert_eq!(login.identity.node().unwrap().to_string(), "antwerp/line-3");
+    assert_eq!(login.identity.node.as_ref().unwrap().to_string(), "antwerp/line-3");
     assert_eq!(refused(plant.login(with_certificate(&["scada"], 5)).await), 0x87, "has a password only");
     assert_eq!(refused(plant.login(with_certificate(&["nobody"], 5)).await), 0x87);
     let open = Credentials { anonymous_read: true, ..with_certificate(&["nobody"], 5) };
