@@ -245,17 +245,8 @@ impl Outgoing {
 
     /// The connection is gone: all that is not complete will be sent again, from the journal.
     pub(in crate::broker) fn rewind(&mut self) {
-<<<<<<< HEAD
-        // What was not read again since a restart has no place of its own yet: the cursor stands before it.
-        if self.next > self.base
-            && let Some(slot) = self.slots.front()
-        {
-            self.cursor = slot.position;
-            self.behind = true;
-=======
         if let Some(position) = self.first_sent() {
             (self.cursor, self.behind) = (position, true);
->>>>>>> hostile
         }
         (self.next, self.in_flight, self.reading) = (self.base, 0, false);
     }
@@ -273,12 +264,6 @@ impl Outgoing {
 
     /// First position that the session still needs; `None` if nothing that is durable.
     pub(in crate::broker) fn needs_from(&self) -> Option<Position> {
-<<<<<<< HEAD
-        match self.slots.front() {
-            Some(slot) if self.next > self.base => Some(slot.position),
-            _ => self.behind.then_some(self.cursor), // not read again since a restart, or nothing
-        }
-=======
         self.first_sent().or_else(|| self.behind.then_some(self.cursor))
     }
 
@@ -286,7 +271,6 @@ impl Outgoing {
     /// sent over an earlier one: it may not know its position, and the cursor stands before it.
     fn first_sent(&self) -> Option<Position> {
         self.slots.front().filter(|_| self.base < self.next).map(|slot| slot.position)
->>>>>>> hostile
     }
 
     /// Lowest ordinal not complete, and those above it that are.
