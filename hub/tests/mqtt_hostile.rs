@@ -5,7 +5,7 @@
 //!   `FOREBAY_KILLS=500 cargo test -p hub --test mqtt_hostile kills -- --nocapture` is the long form.
 //! - `flow`: subscribers that never read.
 //! - `faults`: what was found, each by itself.
-//! - `fuzz`: packets of several clients in any order, whole and mutated (`FOREBAY_FUZZ_SECONDS=600` for longer).
+//! - `fuzz`: packets of several clients in any order, whole and mutated (`FOREBAY_FUZZ_ITERATIONS=100000` for longer).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
