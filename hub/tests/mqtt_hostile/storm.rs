@@ -14,10 +14,14 @@ use super::wire::Publish;
 /// How long each part lasts.
 const CALM: Duration = Duration::from_secs(2);
 const ONE: Duration = Duration::from_millis(1_500);
-const ALL: Duration = Duration::from_secs(10);
+const ALL: Duration = Duration::from_secs(6);
 
-/// A fresh client is served within this.
-const SERVED: Duration = Duration::from_millis(100);
+/// A fresh client is served within this: five answers of the broker, one after the other. Without optimisation its work
+/// takes several times as long.
+const SERVED: Duration = Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 100 });
+
+/// ... while all attacks go on at once: then the attackers themselves take most of a machine of two cores.
+const SERVED_AMONG_ALL: Duration = SERVED.saturating_mul(5);
 
 /// A fresh client: connects, subscribes, publishes, gets its message.
 fn visit(hub: &Hub) -> io::Result<Duration> {
@@ -99,6 +103,7 @@ fn a_fresh_client_is_served_whatever_others_do() {
     let mut hub = Hub::with("small");
     visits(&hub, CALM / 2, "warming up");
     let calm = visits(&hub, CALM, "undisturbed");
+    let first = hub.memory().0;
     // This machine does other things as well: what it makes of an undisturbed broker is allowed for.
     let allowed = SERVED.max(calm.p95 * 4);
     let mut late = Vec::new();
@@ -108,19 +113,19 @@ fn a_fresh_client_is_served_whatever_others_do() {
             late.push(format!("{}: p95 {:?}", attack.0, served.p95));
         }
     }
-    thread::sleep(Duration::from_secs(2));
-    let (before, peak) = hub.memory();
-    println!("after each by itself: {} MB, at most {} MB", before >> 20, peak >> 20);
-    let served = under(&mut hub, &ATTACKS, ALL, "all at once");
-    // All at once, the attackers' own threads take most of the machine.
-    assert!(served.p95 < allowed * 4, "all at once: p95 {:?}", served.p95);
-    assert!(served.count > 10, "{} clients served", served.count);
-    thread::sleep(Duration::from_secs(3));
-    let (after, peak) = hub.memory();
-    println!("after all at once: {} MB, at most {} MB", after >> 20, peak >> 20);
+    // The same twice: the second storm leaves nothing that the first did not.
+    let mut left = Vec::new();
+    for what in ["all at once", "all once more"] {
+        let served = under(&mut hub, &ATTACKS, ALL, what);
+        assert!(served.p95 < SERVED_AMONG_ALL.max(calm.p95 * 20), "{what}: p95 {:?}", served.p95);
+        assert!(served.count > 5, "{what}: {} clients served", served.count);
+        thread::sleep(Duration::from_secs(2));
+        let (memory, peak) = hub.memory();
+        println!("{:>18}  {} MB before, {} MB, at most {} MB", "", first >> 20, memory >> 20, peak >> 20);
+        left.push(memory);
+    }
     let again = visits(&hub, CALM, "calm again");
     assert!(late.is_empty(), "undisturbed p95 {:?}, allowed {allowed:?}: {late:?}", calm.p95);
     assert!(again.median < SERVED.max(calm.median * 4), "{:?} instead of {:?}", again.median, calm.median);
-    // The second storm leaves nothing that the first did not.
-    assert!(after < before + before / 10 + (8 << 20), "{} MB, {} MB before", after >> 20, before >> 20);
+    assert!(left[1] < left[0] + left[0] / 10 + (2 << 20), "bytes after each storm: {left:?}");
 }
