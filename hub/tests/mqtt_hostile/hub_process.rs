@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use hub::Config;
@@ -32,6 +33,15 @@ pub(crate) struct Hub {
     folder: PathBuf,
     limits: &'static str,
     running: Option<(Child, ChildStdin)>,
+    _turn: Turn,
+}
+
+/// Tests that measure have the machine to themselves, as far as this suite goes.
+static TURNS: RwLock<()> = RwLock::new(());
+
+enum Turn {
+    Among { _others: RwLockReadGuard<'static, ()> },
+    Alone { _held: RwLockWriteGuard<'static, ()> },
 }
 
 impl Hub {
@@ -42,10 +52,21 @@ impl Hub {
 
     /// Starts with the limits that [`limits`] has under this name.
     pub(crate) fn with(limits: &'static str) -> Hub {
+        let _others = TURNS.read().unwrap_or_else(PoisonError::into_inner);
+        Hub::make(limits, Turn::Among { _others })
+    }
+
+    /// As [`Hub::with`], while no other test of this suite runs.
+    pub(crate) fn alone(limits: &'static str) -> Hub {
+        let _held = TURNS.write().unwrap_or_else(PoisonError::into_inner);
+        Hub::make(limits, Turn::Alone { _held })
+    }
+
+    fn make(limits: &'static str, turn: Turn) -> Hub {
         let folder = tempfile::Builder::new().prefix("mqtt-hostile").tempdir().unwrap().keep();
         let [address, websocket, tls] = [(); 3].map(|()| free_address());
         write_files(&folder);
-        let mut hub = Hub { address, websocket, tls, folder, limits, running: None };
+        let mut hub = Hub { address, websocket, tls, folder, limits, running: None, _turn: turn };
         hub.run();
         hub
     }

@@ -221,6 +221,11 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0 % end
     }
+
+    /// A place in something of this length.
+    pub(crate) fn place(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
+    }
 }
 
 #[test]

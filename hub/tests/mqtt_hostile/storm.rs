@@ -58,7 +58,7 @@ fn visits(hub: &Hub, lasting: Duration, what: &str) -> Served {
     let at = |share: usize| times[(times.len() - 1) * share / 100];
     let served = Served { median: at(50), p95: at(95), max: at(100), count: times.len() };
     let Served { median, p95, max, count } = &served;
-    println!("{what:>18}: {count:4} fresh clients, p50 {median:?}, p95 {p95:?}, max {max:?}");
+    eprintln!("{what:>18}: {count:4} fresh clients, p50 {median:?}, p95 {p95:?}, max {max:?}");
     served
 }
 
@@ -94,13 +94,13 @@ fn under(hub: &mut Hub, attacks: &[(&str, Attack, usize)], lasting: Duration, wh
         thread.join().unwrap();
     }
     assert!(hub.is_running(), "{what}: the hub has ended");
-    println!("{:>18}  {} rounds", "", target.done.load(Ordering::Relaxed));
+    eprintln!("{:>18}  {} rounds", "", target.done.load(Ordering::Relaxed));
     served
 }
 
 #[test]
 fn a_fresh_client_is_served_whatever_others_do() {
-    let mut hub = Hub::with("small");
+    let mut hub = Hub::alone("small");
     visits(&hub, CALM / 2, "warming up");
     let calm = visits(&hub, CALM, "undisturbed");
     let first = hub.memory().0;
