@@ -116,13 +116,13 @@ pub(crate) fn slow_loris(target: &Target) {
 /// A thousand connections that say nothing, some of them on the TLS port, up to the limit of their address; then one more,
 /// again and again.
 pub(crate) fn half_open(target: &Target) {
-    let to = |at: usize| if at % 10 == 0 { target.tls } else { target.mqtt };
+    let to = |at: usize| if at.is_multiple_of(10) { target.tls } else { target.mqtt };
     let mut held: Vec<TcpStream> = (0..1_000).filter_map(|at| from_elsewhere(to(at)).ok()).collect();
     held.push(TcpStream::connect(target.tls).unwrap());
     while target.goes_on(Duration::from_millis(5)) {
         if let Ok(mut one) = from_elsewhere(target.mqtt) {
             one.set_read_timeout(Some(SHORT)).ok();
-            one.read(&mut [0; 8]).ok();
+            drop(one.read(&mut [0; 8])); // whatever it says
         }
     }
 }
@@ -276,7 +276,7 @@ pub(crate) fn websockets(target: &Target) {
             stream.set_read_timeout(Some(Duration::from_millis(50))).ok();
             stream.write_all(request.as_bytes()).ok();
             stream.write_all(frame).ok();
-            stream.read(&mut [0; 512]).ok();
+            drop(stream.read(&mut [0; 512])); // whatever it says
         }
         if let Ok(mut stream) = TcpStream::connect(target.websocket) {
             stream.write_all(endless.as_bytes()).ok();

@@ -113,7 +113,7 @@ fn packet(choices: &mut Choices<'_>, version: Version) -> Vec<u8> {
         10 => wire::disconnect(),
         _ => connect_of(choices).bytes(),
     };
-    if kind & 8 != 0 && choices.byte() % 4 == 0 {
+    if kind & 8 != 0 && choices.byte().is_multiple_of(4) {
         let at = usize::from(choices.byte()) % bytes.len();
         match choices.byte() % 3 {
             0 => bytes[at] ^= choices.byte(),
