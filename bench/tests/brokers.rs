@@ -1,5 +1,7 @@
 //! The load against mosquitto: what is published arrives, and every figure is there.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -8,6 +8,8 @@
 //! - `fuzz`: packets of several clients in any order, whole and mutated (`FOREBAY_FUZZ_ITERATIONS=100000` for longer).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::print_stdout, reason = "what was measured is for people")]
+#![allow(clippy::cast_possible_truncation, reason = "random numbers below a bound")]
 
 #[path = "mqtt_hostile/hub_process.rs"]
 mod hub_process;

@@ -90,7 +90,6 @@ pub(super) struct Parts {
     pub(super) interest: Arc<Interest>,
     pub(super) views: mpsc::Sender<ViewAsk>,
     pub(super) limits: Limits,
-    pub(super) host_id: String,
     pub(super) sparkplug_aware: bool,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
@@ -106,8 +105,6 @@ pub(super) struct Core {
     interest: Arc<Interest>,
     views: mpsc::Sender<ViewAsk>,
     limits: Limits,
-    /// `spBv1.0/STATE/{host id}`.
-    state_topic: String,
     sparkplug_aware: bool,
     clock: Clock,
 
@@ -158,7 +155,6 @@ impl Core {
         let Parts { mailbox, poll, journal, recovered, access, inbox, interest, views, limits, .. } = parts;
         let count = status::Counts::new(&parts.metrics);
         let mut core = Core {
-            state_topic: format!("spBv1.0/STATE/{}", parts.host_id),
             sparkplug_aware: parts.sparkplug_aware,
             clock: parts.clock,
             wires: Wires::new(count.dropped.clone()),
@@ -264,6 +260,7 @@ impl Core {
             self.settle();
         }
         self.farewell();
+        self.journal.close();
         Ok(())
     }
 

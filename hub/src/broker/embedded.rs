@@ -57,7 +57,6 @@ pub(super) async fn start(config: &EmbeddedBroker, wiring: Wiring) -> Result<Arc
         interest: Arc::clone(&interest),
         views,
         limits: config.limits.clone(),
-        host_id: host.host_id.clone(),
         sparkplug_aware: config.sparkplug_aware,
         clock: clock.clone(),
         metrics: metrics.clone(),
@@ -66,7 +65,7 @@ pub(super) async fn start(config: &EmbeddedBroker, wiring: Wiring) -> Result<Arc
     let (listeners, certificates) = listeners(config, &clock, &metrics, &tasks)?;
     let address = listeners.first().map(Listener::address);
     let reception = handle.clone();
-    let reception: door::Reception = Arc::new(move |arrival| reception.arrive(arrival).map_err(Box::new));
+    let reception: door::Reception = Arc::new(move |arrival| reception.arrive(arrival));
     let limits = (config.limits.connections, config.limits.connections_per_address);
     let door = Door::new(access.clone(), reception, Arc::new(read_certificate), limits, &metrics);
     let this = Arc::new(Embedded { core: handle, address, interest, access, certificates, metrics });

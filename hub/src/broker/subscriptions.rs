@@ -122,9 +122,12 @@ struct Node {
 
 #[derive(Default)]
 struct Entries {
-    plain: Vec<(SessionKey, Options)>,
-    shared: Vec<(Box<str>, Vec<(SessionKey, Options)>)>,
+    plain: Subscribers,
+    /// By the name of the share.
+    shared: Vec<(Box<str>, Subscribers)>,
 }
+
+type Subscribers = Vec<(SessionKey, Options)>;
 
 impl Subscriptions {
     /// Adds or replaces; `true` if it is new.
@@ -285,7 +288,7 @@ impl Entries {
     }
 
     fn remove(&mut self, group: Option<&str>, session: SessionKey) -> bool {
-        let take = |list: &mut Vec<(SessionKey, Options)>| {
+        let take = |list: &mut Subscribers| {
             let at = list.iter().position(|(key, _)| *key == session);
             at.map(|at| list.swap_remove(at)).is_some()
         };
@@ -302,8 +305,8 @@ impl Entries {
 
 #[derive(Default)]
 struct Found<'a> {
-    plain: Vec<(SessionKey, Options)>,
-    groups: Vec<&'a Vec<(SessionKey, Options)>>,
+    plain: Subscribers,
+    groups: Vec<&'a Subscribers>,
 }
 
 impl<'a> Found<'a> {

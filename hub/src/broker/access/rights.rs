@@ -20,7 +20,6 @@ pub(in crate::broker) struct Rights {
     publish: Box<[Grant]>,
     subscribe: Box<[Grant]>,
     reserved: Arc<Reserved>,
-    anonymous: bool,
 }
 
 /// A filter and the role that it is from.
@@ -73,7 +72,7 @@ impl Rights {
     pub(super) fn anonymous(reserved: Arc<Reserved>) -> Rights {
         let role = RoleName::from("anonymous");
         let subscribe = Box::new([Grant { pattern: Pattern::new("#"), filter: "#".into(), role }]);
-        Rights { publish: Box::default(), subscribe, reserved, anonymous: true }
+        Rights { publish: Box::default(), subscribe, reserved }
     }
 
     /// The roles of an identity. Filters that need a node are left out where there is none.
@@ -96,7 +95,7 @@ impl Rights {
                 }));
             }
         }
-        Rights { publish: publish.into(), subscribe: subscribe.into(), reserved, anonymous: false }
+        Rights { publish: publish.into(), subscribe: subscribe.into(), reserved }
     }
 
     /// Whether the client may publish to the topic (a name without wildcards). Topics of views are the core's to check.
@@ -112,11 +111,6 @@ impl Rights {
     /// Whether a message on this topic may be delivered to the client.
     pub(in crate::broker) fn may_receive(&self, topic: &str) -> bool {
         self.subscribe.iter().any(|grant| grant.pattern.matches(topic))
-    }
-
-    /// Whether nobody logged in.
-    pub(in crate::broker) fn is_anonymous(&self) -> bool {
-        self.anonymous
     }
 
     /// [`Rights::may_publish`] with its reason.

@@ -186,5 +186,5 @@ async fn the_first_start_makes_the_file() {
     let tasks = Tasks::new(CancellationToken::new());
     let book = AccessBook::open(&path, folder.path(), "forebay", &tasks).unwrap();
     assert!(path.exists() && book.rights_of("g/n").unwrap().may_publish("spBv1.0/g/NDATA/n"));
-    assert!(book.rights_of("anonymous").unwrap().is_anonymous() && book.rights_of("x").is_none());
+    assert!(book.rights_of("anonymous").unwrap().may_subscribe("#") && book.rights_of("x").is_none());
 }

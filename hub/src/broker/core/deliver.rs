@@ -428,7 +428,7 @@ impl Core {
             session.out.next() == session.out.end()
         };
         session.out.read_to(next, caught_up);
-        if !caught_up && next >= durable {
+        if !caught_up && batch.at_durable_end && next == batch.next && next >= durable {
             self.waiting_for_sync.push(key);
         } else if has_room {
             self.may_go_on(key);

@@ -152,10 +152,10 @@ impl CoreHandle {
     }
 
     /// Hands over a client; gives it back if too many wait, or the core has ended.
-    pub(in crate::broker) fn arrive(&self, arrival: Arrival) -> Result<(), Arrival> {
+    pub(in crate::broker) fn arrive(&self, arrival: Arrival) -> Result<(), Box<Arrival>> {
         let mut mail = self.mailbox.lock();
         if mail.is_closed || mail.arrivals.len() >= ARRIVALS_MAX {
-            return Err(arrival);
+            return Err(Box::new(arrival));
         }
         mail.arrivals.push_back(arrival);
         drop(mail);
@@ -260,7 +260,7 @@ impl Core {
                 if let Some(key) = connection {
                     self.end_connection(key, End::Administrative);
                 }
-                drop(reply.send(connection.is_some()));
+                reply.send(connection.is_some()).ok(); // who asked may be gone
             }
             Request::Stop => {
                 self.stopping = true;
