@@ -166,3 +166,15 @@ fn long_packets_in_part_are_bounded_together() {
     println!("{} MB stay of 20 × 12 MB", grown >> 20);
     assert!(grown < 40 << 20, "{} MB stay behind", grown >> 20);
 }
+
+/// A second CONNECT is a protocol error whatever is wrong with it besides: DISCONNECT has no code for a version.
+#[test]
+fn a_second_connect_of_another_version_is_a_protocol_error() {
+    let hub = Hub::start();
+    let (mut peer, _) = connect(&unique("twice")).open(hub.address).unwrap();
+    let mut bytes = connect(&unique("twice")).bytes();
+    let level = bytes.windows(4).position(|four| four == b"MQTT").unwrap() + 4;
+    bytes[level] = 9;
+    peer.send(&bytes).unwrap();
+    assert_eq!(peer.dismissal(), Some(0x82));
+}

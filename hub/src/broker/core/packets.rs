@@ -13,7 +13,8 @@ use super::connect::End;
 use super::publish::Work;
 use super::{Core, READ_BYTES};
 
-/// Type of a PUBLISH in a packet's first byte.
+/// Types of packets in their first byte.
+const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
 
 /// What a packet led to.
@@ -158,6 +159,10 @@ impl Core {
             if frame.total > CONTROL_BYTES_MAX && frame.first >> 4 != PUBLISH {
                 let why = format!("a packet of {} bytes that is no PUBLISH", frame.total);
                 return (taken, Flow::End(End::Broken(reason::QUOTA_EXCEEDED, why)));
+            }
+            if frame.first >> 4 == CONNECT {
+                // Not read: what may be wrong with it has codes that no DISCONNECT has.
+                return (taken, protocol_error("a second CONNECT")); // [MQTT-3.1.0-2]
             }
             let packet = match proto::mqtt::decode(frame, connection.version) {
                 Ok(packet) => packet,
