@@ -13,8 +13,9 @@ use super::super::journal::Message;
 use super::super::limits::{OUT_BYTES_ALL, OUT_BYTES_MAX, OUT_BYTES_MIN};
 use super::connection::Connection;
 
-/// Empty buffers kept.
-const SPARE_MAX: usize = 32;
+/// Empty buffers kept, and how long each may be: 2 MiB in all, and a burst to a few hundred clients.
+const SPARE_MAX: usize = 16;
+const SPARE_BYTES_MAX: usize = 128 * 1024;
 
 /// A message on its way to subscribers, borrowed from where it came.
 #[derive(Clone, Copy)]
@@ -298,7 +299,7 @@ impl Wires {
         self.out_bytes -= before - connection.out_bytes();
         if connection.out.is_empty() && connection.out.capacity() > 0 {
             let buffer = std::mem::take(&mut connection.out);
-            if self.spare.len() < SPARE_MAX && buffer.capacity() <= OUT_BYTES_MAX {
+            if self.spare.len() < SPARE_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
                 self.spare.push(buffer);
             }
         }
