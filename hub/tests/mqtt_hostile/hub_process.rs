@@ -74,7 +74,7 @@ impl Hub {
     fn run(&mut self) {
         let ports = [self.address, self.websocket, self.tls].map(|address| address.port().to_string());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "hub_process::the_hub", "--ignored", "--nocapture", "--quiet"])
+            .args(["--exact", "hub_process::the_hub", "--nocapture", "--quiet"])
             .env(FOLDER, &self.folder)
             .env(PORTS, ports.join(","))
             .env(LIMITS, self.limits)
@@ -207,9 +207,8 @@ fn config(folder: &Path, ports: &str, limit: &str) -> Config {
     }
 }
 
-/// What the child does: it is the hub until it is killed, or nobody holds its standard input any more.
+/// What the child does (and nothing without its folder): it is the hub until it is killed, or nobody holds its standard input any more.
 #[test]
-#[ignore = "the hub of the other tests, which start it"]
 fn the_hub() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
     let config = config(
