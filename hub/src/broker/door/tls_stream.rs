@@ -56,19 +56,34 @@ impl TlsSession {
     }
 
     /// Decrypted bytes; `Ok(0)` at the end, with or without a farewell: MQTT says itself what is complete.
-    pub(super) fn read(&mut self, mut socket: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, socket: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
         loop {
-            match self.session.reader().read(into) {
+            match self.session.reader().read(into.get_mut(filled..).unwrap_or_default()) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
-                read => return read,
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(filled),
+                Ok(read) if read > 0 && filled + read < into.len() => {
+                    filled += read; // records are short: as many as there are make one turn of the core
+                    continue;
+                }
+                Ok(read) => return Ok(filled + read),
+                Err(error) => return Err(error),
             }
-            self.session.read_tls(&mut socket)?; // 0 is seen by the reader, above
-            self.process(socket)?;
-            if self.session.wants_write() {
-                self.flush_some(socket)?; // key updates, and alerts
+            match self.take_records(socket) {
+                Err(_) if filled > 0 => return Ok(filled), // the next call meets it again
+                taken => taken?,
             }
         }
+    }
+
+    /// Reads from the socket and decrypts what is whole.
+    fn take_records(&mut self, mut socket: &TcpStream) -> io::Result<()> {
+        self.session.read_tls(&mut socket)?; // 0 is seen by the reader
+        self.process(socket)?;
+        if self.session.wants_write() {
+            self.flush_some(socket)?; // key updates, and alerts
+        }
+        Ok(())
     }
 
     /// Encrypts what fits the bound and writes what the socket takes; `WouldBlock` when nothing fits.
