@@ -510,18 +510,6 @@ fn random_epoch() -> Result<u64, JournalError> {
     }
 }
 
-/// An error with its causes.
-fn chain(error: &LogError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}
-
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "tests count small things")]
 mod tests;

@@ -188,7 +188,7 @@ impl Writer {
                     self.group.settle.push((agent, id, format!("{QUARANTINED}{}", entry.reason)));
                 }
             }
-            Err(error) => tracing::error!(error = %chain(&error), topic = entry.topic, "quarantine"),
+            Err(error) => tracing::error!(error = %crate::chain(&error), topic = entry.topic, "quarantine"),
         }
     }
 
@@ -216,7 +216,7 @@ impl Writer {
             reason: reason.clone(),
         });
         if let Err(error) = written {
-            tracing::error!(error = %chain(&error), "ledger");
+            tracing::error!(error = %crate::chain(&error), "ledger");
             return; // not settled before it is in the ledger; the next birth says it again
         }
         self.count.lost.add(range.end - range.start);
@@ -252,7 +252,7 @@ impl Writer {
         if self.ticks.is_multiple_of(RETENTION_TICKS) {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
             if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
-                tracing::error!(error = %chain(&error), "retention");
+                tracing::error!(error = %crate::chain(&error), "retention");
             }
         }
     }
@@ -294,7 +294,7 @@ impl Writer {
                     self.settle(agent, id.epoch, range, reason, true);
                 }
             }
-            Err(error) => tracing::error!(error = %chain(&error), "quarantine"),
+            Err(error) => tracing::error!(error = %crate::chain(&error), "quarantine"),
         }
     }
 
@@ -311,7 +311,7 @@ impl Writer {
             reason: mismatch.why.clone(),
         });
         if let Err(error) = written {
-            tracing::error!(error = %chain(&error), "ledger");
+            tracing::error!(error = %crate::chain(&error), "ledger");
         }
     }
 
@@ -338,10 +338,10 @@ impl Writer {
             match error.remedy() {
                 Remedy::MakeRoom if !self.shutdown.is_cancelled() => {
                     if !waited {
-                        tracing::error!(error = %chain(&error), "the hub holds: it writes nothing");
+                        tracing::error!(error = %crate::chain(&error), "the hub holds: it writes nothing");
                     }
                     waited = true;
-                    self.shared.set_health(StoreHealth::Holding(chain(&error)));
+                    self.shared.set_health(StoreHealth::Holding(crate::chain(&error)));
                     let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
                     let made = Retention::make_room(&mut self.log, needed, now, &self.ledger);
                     if !made.is_ok_and(|made| made) {
@@ -349,13 +349,13 @@ impl Writer {
                     }
                 }
                 Remedy::FixCaller => {
-                    tracing::error!(error = %chain(&error), "the plant log refused a record");
+                    tracing::error!(error = %crate::chain(&error), "the plant log refused a record");
                     self.count.unbelieved.increment();
                     return Err(Stopped);
                 }
                 _ => {
-                    tracing::error!(error = %chain(&error), "the plant log takes nothing more");
-                    self.shared.set_health(StoreHealth::Latched(chain(&error)));
+                    tracing::error!(error = %crate::chain(&error), "the plant log takes nothing more");
+                    self.shared.set_health(StoreHealth::Latched(crate::chain(&error)));
                     self.stopped = true;
                     return Err(Stopped);
                 }
@@ -373,18 +373,6 @@ impl Shared {
             self.durable.send_modify(|_position| {}); // receipts say so
         }
     }
-}
-
-/// An error with its causes.
-fn chain(error: &LogError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 fn touched(changes: &[Change]) -> BTreeSet<(AgentId, Epoch)> {

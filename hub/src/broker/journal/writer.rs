@@ -120,7 +120,7 @@ impl Writer {
             match self.log.trim(keep_from) {
                 Ok(_first) => self.look_at_segments(),
                 Err(error) => {
-                    tracing::error!(error = %super::chain(&error), "the broker's journal cannot be trimmed");
+                    tracing::error!(error = %crate::chain(&error), "the broker's journal cannot be trimmed");
                     self.shared.state().oldest_end = None; // looked at again after the next commit
                 }
             }
@@ -211,7 +211,7 @@ impl Writer {
     fn fail(&mut self, error: LogError) {
         self.failed = true;
         self.pending.clear();
-        tracing::error!(error = %super::chain(&error), "the broker's journal takes nothing more");
+        tracing::error!(error = %crate::chain(&error), "the broker's journal takes nothing more");
         let cause = self.log.latched().unwrap_or_else(|| Arc::new(error));
         self.shared.tell(|state| state.failed = Some(cause));
         self.shared.to_picture.notify_all();
