@@ -202,12 +202,15 @@ impl MqttSender {
         self.send(Request::Publish { topic, qos, retain, payload }).await
     }
 
-    /// Sends DISCONNECT after what is queued, so that the will is not sent.
+    /// Sends DISCONNECT after what is queued, so that the will is not sent, and waits until the broker closed, up to 1 s.
     pub async fn disconnect(&self) -> Result<(), MqttError> {
         let (answer, answered) = oneshot::channel();
         self.send(Request::Disconnect { answer }).await?;
         match tokio::time::timeout(ANSWER_DEADLINE, answered).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.shared.over.cancelled().await; // the writer sees to the bound
+                Ok(())
+            }
             Ok(Err(_)) => Err(self.shared.reason()),
             Err(_) => Err(MqttError::Lost("DISCONNECT could not be written".into())),
         }

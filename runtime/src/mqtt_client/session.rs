@@ -25,6 +25,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// Bytes asked of the socket at once.
 const READ_BYTES: usize = 16 * 1024;
 
+/// How long a broker may take to close after DISCONNECT.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
 /// What the user wants to be sent.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -37,7 +40,9 @@ pub(super) enum Request {
 #[derive(Debug)]
 pub(super) struct Shared {
     /// Cancelled when the session has ended.
-    over: CancellationToken,
+    pub(super) over: CancellationToken,
+    /// Cancelled when DISCONNECT is out: what still comes is nobody's.
+    leaving: CancellationToken,
     /// The first cause of the end.
     cause: Mutex<Option<String>>,
     /// Room for QoS 1 publishes.
@@ -59,6 +64,7 @@ impl Shared {
     pub(super) fn new(unacknowledged_max: usize) -> Self {
         Shared {
             over: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             cause: Mutex::default(),
             unacknowledged: Semaphore::new(unacknowledged_max),
             pending: Mutex::default(),
@@ -190,7 +196,11 @@ impl Reader {
                 let id = (publish.qos == rumqttc::QoS::AtLeastOnce).then_some(publish.pkid);
                 let message =
                     Message { topic: publish.topic, payload: publish.payload, retain: publish.retain };
-                self.messages.send(message).await.map_err(|_| "ended by its user".to_owned())?;
+                tokio::select! {
+                    biased;
+                    () = self.shared.leaving.cancelled() => return Ok(()),
+                    sent = self.messages.send(message) => sent.map_err(|_| "ended by its user".to_owned())?,
+                }
                 if let Some(id) = id {
                     lock(&self.shared.acks).push(id);
                     self.shared.acks_wait.notify_one();
@@ -253,11 +263,19 @@ impl Writer {
                 return error.to_string();
             }
             if let Some(answer) = leaving {
-                self.socket.shutdown().await.ok(); // DISCONNECT is out; the broker may close first
                 answer.send(()).ok();
-                return "disconnected".into();
+                return self.goodbye().await;
             }
         }
+    }
+
+    /// After DISCONNECT: half-closes and leaves the other half to the reader until the broker closes. A socket closed
+    /// with bytes unread in it is reset, and a broker that sees the reset first sends the will all the same.
+    async fn goodbye(&mut self) -> String {
+        self.shared.leaving.cancel();
+        self.socket.shutdown().await.ok(); // the broker may close first
+        timeout(GOODBYE_MAX, self.shared.over.cancelled()).await.ok();
+        "disconnected".into()
     }
 
     /// Encodes the request and what else waits, up to a bound; a DISCONNECT ends it.

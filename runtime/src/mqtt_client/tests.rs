@@ -131,6 +131,24 @@ async fn dropping_sends_the_will_and_disconnecting_does_not() {
 }
 
 #[tokio::test]
+async fn leaving_right_after_the_last_words_is_no_death() {
+    let broker = Mosquitto::start();
+    let (watch, mut seen) = connect(&options(broker.port, "watch")).await.unwrap();
+    watch.subscribe(&[("will/#".into(), QoS::AtLeastOnce)]).await.unwrap();
+    // The broker's answers to the last words meet a closed socket, unless leaving waits for it: it would be reset.
+    for round in 0..100 {
+        let (polite, _unread) = connect(&options(broker.port, &format!("polite-{round}"))).await.unwrap();
+        polite.subscribe(&[("t".into(), QoS::AtLeastOnce)]).await.unwrap();
+        for _ in 0..5 {
+            polite.publish("t".into(), QoS::AtLeastOnce, false, vec![2]).await.unwrap();
+        }
+        polite.disconnect().await.unwrap();
+    }
+    watch.publish("will/end".into(), QoS::AtLeastOnce, false, vec![]).await.unwrap();
+    assert_eq!(seen.next().await.unwrap().topic, "will/end");
+}
+
+#[tokio::test]
 async fn a_broker_that_dies_is_noticed_and_says_why() {
     let broker = Mosquitto::start();
     let port = broker.port;
