@@ -15,7 +15,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("hub", &["model", "proto", "durable-log", "runtime"]),
     ("bridge", &["model", "proto", "runtime"]),
     ("forebay-bench", &["model", "proto", "durable-log", "runtime", "edge-agent", "hub", "bridge"]),
-    ("cli", &["model", "proto", "durable-log", "runtime", "edge-agent", "hub", "bridge", "forebay-bench"]),
+    ("simulator", &["model", "proto", "durable-log", "runtime", "edge-agent", "hub", "bridge"]),
+    (
+        "cli",
+        &["model", "proto", "durable-log", "runtime", "edge-agent", "hub", "bridge", "forebay-bench", "simulator"],
+    ),
     ("forebay-tests", &["model", "proto", "durable-log", "runtime"]),
 ];
 
