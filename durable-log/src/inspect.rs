@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::frames::{FrameFault, Frames};
-use crate::record::FLAG_MORE;
-use crate::segment::{Header, Previous, SEGMENT_HEADER_BYTES, Segment, parse_name, read_header};
+use crate::record::{FLAG_HOLE, FLAG_MORE};
+use crate::segment::{Header, Previous, Segment, parse_name, read_header};
 use crate::storage::Storage;
 use crate::{Cut, DiskStorage, LogError, LogView, Position, Recovery, SegmentInfo, cursor};
 
@@ -51,6 +51,8 @@ pub struct SegmentCheck {
     pub end: Position,
     /// Whole groups.
     pub groups: u64,
+    /// Positions whose records were damaged once and given up by a repair.
+    pub holes: u64,
     /// Bytes of the file.
     pub bytes: u64,
     /// What is wrong, with the byte where it begins.
@@ -64,10 +66,16 @@ impl VerifyReport {
         self.problems.is_empty() && self.segments.iter().all(|segment| segment.damage.is_none())
     }
 
+    /// Positions whose records an earlier repair gave up.
+    #[must_use]
+    pub fn holes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.holes).sum()
+    }
+
     /// Number of whole records.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.end.0 - segment.first.0).sum()
+        self.segments.iter().map(|segment| segment.end.0 - segment.first.0 - segment.holes).sum()
     }
 }
 
@@ -149,6 +157,7 @@ fn check_segment(
         first,
         end: first,
         groups: 0,
+        holes: 0,
         bytes,
         damage: None,
     };
@@ -162,12 +171,13 @@ fn check_segment(
     };
     check.epoch = Some(header.epoch);
     let segment = Segment::new(header);
-    let mut frames = Frames::new(Arc::clone(&file), segment.seed, SEGMENT_HEADER_BYTES, bytes, Vec::new());
+    let mut frames = Frames::new(Arc::clone(&file), &segment, segment.begin(), bytes, Vec::new());
     let mut within_group = false;
     loop {
         match frames.next() {
             Ok(Some(frame)) => {
                 check.end = check.end.next();
+                check.holes += u64::from(frame.flags & FLAG_HOLE != 0);
                 within_group = frame.flags & FLAG_MORE != 0;
                 check.groups += u64::from(!within_group);
             }
