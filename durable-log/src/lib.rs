@@ -28,6 +28,7 @@ mod retention;
 mod salvage;
 mod segment;
 mod storage;
+mod twin;
 mod view;
 mod writer;
 
@@ -44,5 +45,6 @@ pub use recovery::{Cut, Recovery};
 pub use repair::{Plan, Repaired, Step, plan, repair};
 pub use segment::SegmentInfo;
 pub use storage::{Entry, Storage, StorageFile};
+pub use twin::TwinLog;
 pub use view::LogView;
 pub use writer::{Budget, Committer, Intake, Taken, run};

@@ -75,10 +75,20 @@ impl Log {
         options: Options,
         epoch: u64,
     ) -> Result<(Log, Recovery), LogError> {
+        Log::open_with(storage, options, epoch, None)
+    }
+
+    /// The same; what is lost is filled from a donor that holds the same records at the same positions.
+    pub(crate) fn open_with(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        epoch: u64,
+        donor: Option<&LogView>,
+    ) -> Result<(Log, Recovery), LogError> {
         let lock = take_lock(&*storage)?;
         let (mut loaded, repaired) = match options.when_damaged {
             WhenDamaged::Refuse => (load(&*storage)?, Vec::new()),
-            WhenDamaged::SetAside => repair::load_repaired(&*storage)?,
+            WhenDamaged::SetAside => repair::load_repaired(&*storage, donor)?,
         };
         if epoch == 0 || loaded.held.iter().any(|held| held.segment.header.epoch == epoch) {
             return Err(LogError::BadEpoch { epoch });
@@ -193,6 +203,10 @@ impl Log {
     /// Repairs the segments in which readers met damage: the damaged file is kept in the side folder, what it lost
     /// becomes holes. The segment being written is sealed first. Readers go on at their next call.
     pub fn heal(&mut self) -> Result<Vec<Repaired>, LogError> {
+        self.heal_from(None)
+    }
+
+    pub(crate) fn heal_from(&mut self, donor: Option<&LogView>) -> Result<Vec<Repaired>, LogError> {
         self.shared.latch.check()?;
         let damaged = self.shared.take_damage();
         let mut repaired = Vec::new();
@@ -202,7 +216,7 @@ impl Log {
                 self.sync()?;
                 self.begin_segment()?;
             }
-            repaired.extend(repair::repair_segment(&*self.shared.storage, first)?);
+            repaired.extend(repair::repair_segment(&*self.shared.storage, first, donor)?);
             if let Some(held) = self.shared.held().iter().find(|held| held.segment.header.first == first) {
                 held.segment.forget_places();
             }

@@ -22,7 +22,7 @@ use crate::segment::{
     read_header, unfinished,
 };
 use crate::storage::{Storage, read_full, write_full};
-use crate::{DiskStorage, LogError, Position, cursor};
+use crate::{DiskStorage, LogError, LogView, Position, cursor};
 
 const FRAME: u64 = FRAME_HEADER_BYTES as u64;
 const PIECE_BYTES: usize = 256 * 1024;
@@ -95,7 +95,7 @@ pub fn repair(plan: &Plan) -> Result<Vec<Repaired>, LogError> {
     if steps(&storage, None)? != plan.steps {
         return Err(damaged(&storage, "", 0, "it has changed since the plan was made; look again"));
     }
-    plan.steps.iter().map(|step| apply(&storage, step)).collect()
+    plan.steps.iter().map(|step| apply(&storage, step, None)).collect()
 }
 
 fn existing(dir: &Path) -> Result<DiskStorage, LogError> {
@@ -107,7 +107,10 @@ fn existing(dir: &Path) -> Result<DiskStorage, LogError> {
 }
 
 /// Loads the log, repairing whatever keeps it from being loaded. The caller holds the lock.
-pub(crate) fn load_repaired(storage: &dyn Storage) -> Result<(Loaded, Vec<Repaired>), LogError> {
+pub(crate) fn load_repaired(
+    storage: &dyn Storage,
+    donor: Option<&LogView>,
+) -> Result<(Loaded, Vec<Repaired>), LogError> {
     let mut repaired = Vec::new();
     loop {
         let outcome = load(storage).and_then(|loaded| cursor::all(storage).map(|_cursors| loaded));
@@ -122,15 +125,19 @@ pub(crate) fn load_repaired(storage: &dyn Storage) -> Result<(Loaded, Vec<Repair
             return Err(error);
         }
         for step in &steps {
-            repaired.push(apply(storage, step)?);
+            repaired.push(apply(storage, step, donor)?);
         }
     }
 }
 
 /// Repairs one segment in which a reader met damage, if it is damaged. The caller holds the lock.
-pub(crate) fn repair_segment(storage: &dyn Storage, first: Position) -> Result<Vec<Repaired>, LogError> {
+pub(crate) fn repair_segment(
+    storage: &dyn Storage,
+    first: Position,
+    donor: Option<&LogView>,
+) -> Result<Vec<Repaired>, LogError> {
     let steps = steps(storage, Some(&file_name(first)))?;
-    steps.iter().map(|step| apply(storage, step)).collect()
+    steps.iter().map(|step| apply(storage, step, donor)).collect()
 }
 
 /// The steps for one file, or for all.
@@ -394,10 +401,12 @@ fn unreadable(
     })
 }
 
-fn apply(storage: &dyn Storage, step: &Step) -> Result<Repaired, LogError> {
+fn apply(storage: &dyn Storage, step: &Step, donor: Option<&LogView>) -> Result<Repaired, LogError> {
+    let mut lost = step.lost.clone();
     let kept_in = match &step.work {
         Work::Segment { name, exists, header, regions, bytes } => {
-            let new = write_segment(storage, name, *exists, header, regions, *bytes)?;
+            let (new, filled) = write_segment(storage, name, *exists, header, regions, *bytes, donor)?;
+            lost.retain(|lost| !filled.contains(lost));
             let kept_in = if *exists { Some(aside(storage, name)?) } else { None };
             storage.rename(&new, name).map_err(|e| io_error(storage, "renaming", &new, e))?;
             kept_in
@@ -414,7 +423,7 @@ fn apply(storage: &dyn Storage, step: &Step) -> Result<Repaired, LogError> {
         }
     };
     storage.sync_dir().map_err(|e| io_error(storage, "syncing", "", e))?;
-    let (file, found, lost) = (step.file.clone(), step.found.clone(), step.lost.clone());
+    let (file, found) = (step.file.clone(), step.found.clone());
     Ok(Repaired { file, found, lost, kept_in })
 }
 
@@ -422,7 +431,8 @@ fn aside(storage: &dyn Storage, name: &str) -> Result<PathBuf, LogError> {
     storage.set_aside(name).map_err(|e| io_error(storage, "keeping a copy of", name, e))
 }
 
-/// Writes the repaired segment under its unfinished name, durable; gives that name.
+/// Writes the repaired segment under its unfinished name, durable; gives that name, and which positions a donor
+/// had.
 fn write_segment(
     storage: &dyn Storage,
     name: &str,
@@ -430,7 +440,9 @@ fn write_segment(
     header: &Header,
     regions: &[Region],
     bytes: u64,
-) -> Result<String, LogError> {
+    donor: Option<&LogView>,
+) -> Result<(String, Vec<Range<Position>>), LogError> {
+    let mut filled = Vec::new();
     let new = unfinished(name);
     let fault = |doing| {
         let new = new.clone();
@@ -455,6 +467,18 @@ fn write_segment(
     }
     let segment = Segment::new(*header);
     for region in regions {
+        if let Some(records) = donor.and_then(|donor| donated(donor, region)) {
+            let (mut at, mut buffer) = (region.bytes.start, Vec::new());
+            for (position, record) in (region.positions.start.0..).zip(&records) {
+                let after_sync = if position == region.positions.start.0 { FLAG_AFTER_SYNC } else { 0 };
+                let number = if header.has_numbers() { position.saturating_sub(header.first.0) } else { 0 };
+                encode(&mut buffer, segment.seed, at, after_sync, number, record);
+                at += FRAME + record.len() as u64;
+            }
+            write_full(&*file, &buffer, region.bytes.start).map_err(fault("writing"))?;
+            filled.push(region.positions.clone());
+            continue;
+        }
         let mut at = region.bytes.start;
         let mut buffer = Vec::new();
         let last = region.positions.end.0.saturating_sub(1);
@@ -469,7 +493,23 @@ fn write_segment(
         write_full(&*file, &buffer, region.bytes.start).map_err(fault("writing"))?;
     }
     file.sync().map_err(fault("syncing"))?;
-    Ok(new)
+    Ok((new, filled))
+}
+
+/// What a donor holds of a region, if that is all of it and takes exactly its room.
+fn donated(donor: &LogView, region: &Region) -> Option<Vec<Vec<u8>>> {
+    let mut reader = donor.reader(region.positions.start);
+    let mut records = Vec::new();
+    let mut bytes = 0;
+    for position in region.positions.start.0..region.positions.end.0 {
+        let (at, record) = reader.next().ok()??;
+        bytes += FRAME + record.len() as u64;
+        if at.0 != position || record.is_empty() || bytes > region.bytes.end - region.bytes.start {
+            return None;
+        }
+        records.push(record.to_vec());
+    }
+    (bytes == region.bytes.end - region.bytes.start).then_some(records)
 }
 
 impl fmt::Display for Step {
