@@ -121,6 +121,12 @@ impl LogView {
         Ok(self.recovery(cut))
     }
 
+    /// What the log holds now, as an opening would tell it.
+    #[must_use]
+    pub fn state(&self) -> Recovery {
+        self.recovery(None)
+    }
+
     pub(crate) fn recovery(&self, cut: Option<Cut>) -> Recovery {
         Recovery {
             cut,

@@ -237,9 +237,14 @@ async fn open(
     let work = move || -> Result<(Opened, Catalogue, Ledger), StoreError> {
         let disks = Disks::below(&data_dir)?;
         let epoch = store::random_epoch()?.0;
-        let catalogue = Catalogue::open(store::folder(&data_dir, "catalogue")?, epoch)?;
+        let (names, copy) =
+            (store::folder(&data_dir, "catalogue")?, store::folder(&data_dir, "catalogue-copy")?);
+        let catalogue = Catalogue::open(names, copy, epoch)?;
         let ledger = Ledger::open(store::folder(&data_dir, "ledger")?, store::random_epoch()?.0)
             .map_err(|source| StoreError::Log { log: "ledger", source })?;
+        let now = clock.now().to_string();
+        ledger.damaged("ledger", ledger.recovery(), &now);
+        ledger.damaged("point catalogue", catalogue.recovery(), &now);
         let setup = store::Setup {
             hub_id,
             retention,

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use durable_log::{Log, LogError, Remedy};
+use durable_log::{Log, LogError, Recovery, Remedy};
 use model::{Epoch, PointId, RecordId};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
@@ -248,11 +248,29 @@ impl Writer {
         if self.attempt(|_writer| catalogue.persist()).is_err() {
             return;
         }
+        self.heal();
         self.ticks += 1;
         if self.ticks.is_multiple_of(RETENTION_TICKS) {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
             if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
                 tracing::error!(error = %crate::chain(&error), "retention");
+            }
+        }
+    }
+
+    /// Looks after damage that a reader met since the last tick.
+    fn heal(&mut self) {
+        if !self.log.view().is_damaged() {
+            return;
+        }
+        self.commit(); // the segment being written may be sealed for it
+        match self.log.heal() {
+            Ok(repaired) => {
+                let recovery = Recovery { repaired, ..self.log.view().state() };
+                self.ledger.damaged("plant log", &recovery, &self.shared.clock.now().to_string());
+            }
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "a damaged segment of the plant log")
             }
         }
     }
