@@ -247,6 +247,11 @@ impl Pump {
                 let gap = format!("records [{}, {position}) are missing from it", session.next);
                 return Err(FeedError::Undecodable(gap).into());
             }
+            if bytes.is_empty() {
+                self.reporter.hole(position);
+                session.next = position + 1;
+                continue;
+            }
             let record =
                 LogRecord::decode(&bytes).map_err(|source| PumpError::Record { position, source })?;
             loop {

@@ -66,6 +66,7 @@ pub(crate) struct Reporter {
     bytes: Counter,
     commits: Counter,
     errors: Counter,
+    holes: Counter,
     lag: Gauge,
     committed: Gauge,
     stopped: Gauge,
@@ -94,6 +95,11 @@ impl Reporter {
             bytes: metrics.counter("forebay_bridge_bytes_total", "Bytes of committed files.", &labels),
             commits: metrics.counter("forebay_bridge_commits_total", "Commits.", &labels),
             errors: metrics.counter("forebay_bridge_errors_total", "Failures of hub or target.", &labels),
+            holes: metrics.counter(
+                "forebay_bridge_holes_total",
+                "Positions of the hub's log that were damaged on its disk.",
+                &labels,
+            ),
             lag: metrics.gauge(
                 "forebay_bridge_lag_records",
                 "Durable records of the hub not yet in the table.",
@@ -126,6 +132,12 @@ impl Reporter {
     /// Whether the sink is, or was until it tried again just now, interrupted for this reason.
     pub(crate) fn is_last_error(&self, why: &str) -> bool {
         self.status.borrow().interrupted_by.as_deref() == Some(why)
+    }
+
+    /// The hub's log has nothing at this position any more: its disk was damaged there, and its ledger says so.
+    pub(crate) fn hole(&self, position: u64) {
+        tracing::debug!(position, "a hole in the hub's log");
+        self.holes.increment();
     }
 
     pub(crate) fn failed(&self) {

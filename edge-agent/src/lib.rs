@@ -127,6 +127,9 @@ pub async fn start(
     });
     let (catalogue, opened) = opened.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
     tracing::info!(node = %config.node, recovery = %opened.recovery, "outbox opened");
+    for repaired in &opened.recovery.repaired {
+        tracing::error!(node = %config.node, %repaired, "the outbox");
+    }
     if let Some(cut) = &opened.recovery.cut {
         tracing::warn!(node = %config.node, %cut, "a torn end was cut off: it was never accepted");
     }

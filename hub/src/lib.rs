@@ -238,7 +238,7 @@ async fn open(
         let disks = Disks::below(&data_dir)?;
         let epoch = store::random_epoch()?.0;
         let (names, copy) =
-            (store::folder(&data_dir, "catalogue")?, store::folder(&data_dir, "catalogue-copy")?);
+            (store::folder(&data_dir, "catalogue")?, store::folder(&data_dir, "catalogue/copy")?);
         let catalogue = Catalogue::open(names, copy, epoch)?;
         let ledger = Ledger::open(store::folder(&data_dir, "ledger")?, store::random_epoch()?.0)
             .map_err(|source| StoreError::Log { log: "ledger", source })?;
