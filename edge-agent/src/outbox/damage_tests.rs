@@ -7,6 +7,14 @@ use super::crash_tests::{group, open_faulty};
 use super::tests::points;
 use super::*;
 
+/// SplitMix64 of a seed.
+fn mixed(seed: u64) -> u64 {
+    let z = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 fn flip_or_cut(disk: &FaultyStorage, random: u64) -> String {
     let files: Vec<String> = disk.names().into_iter().filter(|name| name.ends_with(".log")).collect();
     let index = |number: u64, end: usize| usize::try_from(number % end as u64).unwrap();
@@ -41,7 +49,7 @@ fn readable(view: &LogView) -> std::collections::BTreeMap<Epoch, model::RangeSet
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_outbox_is_sent_and_trimmed_as_far_as_it_can_be_read() {
     let (mut gone, mut cut) = (0, 0);
-    for seed in 0..24_u64 {
+    for seed in 0..12_u64 {
         let dir = tempfile::tempdir().unwrap();
         let points = points(dir.path());
         let storage = FaultyStorage::new(seed);
@@ -50,7 +58,7 @@ async fn a_damaged_outbox_is_sent_and_trimmed_as_far_as_it_can_be_read() {
         for _ in 0..2 {
             let (Opened { outbox, writer, .. }, ()) = open_faulty(&storage, &points).unwrap();
             let thread = std::thread::spawn(|| writer.run());
-            for _ in 0..40 {
+            for _ in 0..16 {
                 outbox.accept(group(number)).await.unwrap();
                 number += 1;
             }
@@ -58,7 +66,7 @@ async fn a_damaged_outbox_is_sent_and_trimmed_as_far_as_it_can_be_read() {
             drop(outbox);
             tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
         }
-        let what = flip_or_cut(&storage, (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8);
+        let what = flip_or_cut(&storage, mixed(seed));
 
         let (Opened { outbox, writer, recovery, .. }, ()) = open_faulty(&storage, &points).unwrap();
         let present = readable(outbox.view());
@@ -68,9 +76,9 @@ async fn a_damaged_outbox_is_sent_and_trimmed_as_far_as_it_can_be_read() {
         let missing: u64 =
             outbox.epochs(|epochs| epochs.list().iter().map(|state| state.gone().count()).sum());
         gone += u64::from(missing > 0);
-        cut += u64::from(held + missing < 80);
+        cut += u64::from(held + missing < 32);
         let named = !recovery.repaired.is_empty() || recovery.cut.is_some();
-        assert!(named || held == 80, "{seed} {what}: {recovery}");
+        assert!(named || held == 32, "{seed} {what}: {recovery}");
         // The hub takes all of it: the outbox has nothing more to do, and lets everything go.
         let thread = std::thread::spawn(|| writer.run());
         let durable = present.into_iter().collect();
@@ -85,7 +93,7 @@ async fn a_damaged_outbox_is_sent_and_trimmed_as_far_as_it_can_be_read() {
             storage.list().unwrap().iter().filter(|e| e.name.ends_with(".log")).map(|e| e.bytes).sum();
         assert!(kept < 400_000, "{seed} {what}: {kept} bytes are kept although the hub has everything");
     }
-    assert!(gone > 3 && cut > 0, "{gone} gone, {cut} cut: the test does not damage enough");
+    assert!(gone > 2 && cut > 0, "{gone} gone, {cut} cut: the test does not damage enough");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,8 @@ use writer::Writer;
 
 /// After a snapshot that could not be written.
 const SNAPSHOT_RETRY: Duration = Duration::from_secs(10);
+/// A missing end of the log is filled with holes up to so many positions: each takes 12 bytes.
+const SKIPPED_MAX: u64 = 1_000_000;
 /// [`Journal::close`] waits at most so long for the disk; less than the drain time of a log writer.
 const CLOSE: Duration = Duration::from_secs(15);
 
@@ -483,13 +485,13 @@ fn recover(
 
 fn restore(
     storage: &dyn Storage,
-    log: &Log,
+    log: &mut Log,
     cut: Option<durable_log::Cut>,
     has_holes: &mut bool,
 ) -> Result<(Recovered, Position, u64), JournalError> {
     let view = log.view();
-    let (first, end) = (view.first(), view.durable_end());
-    let (stand, mut replaying) = read_snapshot(storage, &view)?;
+    let first = view.first();
+    let (stand, mut replaying) = read_snapshot(storage, log, has_holes)?;
     let mut reader = view.reader(stand.position);
     let mut bytes = 0;
     while let Some((position, record)) = reader.next()? {
@@ -501,7 +503,7 @@ fn restore(
         let record = encoding::decode(record).map_err(|source| JournalError::Record { position, source })?;
         replaying.apply(position, record);
     }
-    let mut recovered = replaying.finish(end, cut);
+    let mut recovered = replaying.finish(view.durable_end(), cut);
     if *has_holes {
         recount(&view, first, &mut recovered.sessions)?;
         bytes = u64::MAX / 2; // a snapshot soon, which knows nothing of the holes
@@ -511,7 +513,12 @@ fn restore(
 }
 
 /// The snapshot, or its copy, or nothing if the log begins at the beginning.
-fn read_snapshot(storage: &dyn Storage, view: &LogView) -> Result<(Stand, Replaying), JournalError> {
+fn read_snapshot(
+    storage: &dyn Storage,
+    log: &mut Log,
+    has_holes: &mut bool,
+) -> Result<(Stand, Replaying), JournalError> {
+    let view = log.view();
     let (first, end) = (view.first(), view.durable_end());
     let path = storage.path(snapshot::FILE);
     let unusable = |what: String| JournalError::Snapshot { path: path.clone(), what };
@@ -545,6 +552,14 @@ fn read_snapshot(storage: &dyn Storage, view: &LogView) -> Result<(Stand, Replay
         }
         Err(error) => return Err(unusable(error.to_string())),
     };
+    let is_this_log = view.segments().iter().any(|segment| segment.epoch == stand.log_epoch);
+    if stand.position > end && is_this_log && stand.position.0 - end.0 <= SKIPPED_MAX {
+        // The end of the log is lost. Its positions are not used again.
+        tracing::error!(from = end.0, to = stand.position.0, "the end of the broker's journal is missing");
+        log.skip_to(stand.position)?;
+        *has_holes = true;
+        return Ok((stand, replaying));
+    }
     let before = stand.position.0.checked_sub(1).and_then(|last| view.epoch_of(Position(last)));
     if stand.position < first || stand.position > end {
         return Err(unusable(format!(
@@ -552,10 +567,18 @@ fn read_snapshot(storage: &dyn Storage, view: &LogView) -> Result<(Stand, Replay
             stand.position
         )));
     }
-    if before.is_some_and(|epoch| stand.log_epoch != 0 && epoch != stand.log_epoch) {
+    if before.is_some_and(|epoch| stand.log_epoch != 0 && epoch != stand.log_epoch)
+        && !(is_this_log && is_hole(&view, stand.position))
+    {
         return Err(unusable("belongs to another log".to_owned()));
     }
     Ok((stand, replaying))
+}
+
+/// Whether the record before a position is one that was given up, of an opening after that of the snapshot.
+fn is_hole(view: &LogView, at: Position) -> bool {
+    let before = Position(at.0.saturating_sub(1));
+    matches!(view.reader(before).next(), Ok(Some((position, []))) if position == before)
 }
 
 /// Counts every session's waiting messages anew, because some are gone: what stands in the log is what it will get. What

@@ -10,6 +10,14 @@ fn index(number: u64, end: usize) -> usize {
 
 const RECORDS: u64 = 120;
 
+/// SplitMix64 of a seed.
+fn mixed(seed: u64) -> u64 {
+    let z = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 fn flip_or_cut(disk: &FaultyStorage, random: u64) -> Option<String> {
     let files: Vec<String> = disk.names().into_iter().filter(|name| name != "lock").collect();
     let name = files.get(index(random, files.len()))?;
@@ -71,7 +79,7 @@ fn any_damaged_file_leaves_a_hub_that_starts_and_tells() {
         }
         hub.settle();
         hub.close();
-        let random = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8;
+        let random = mixed(seed);
         let disks = [
             &machine.plant,
             &machine.plant,

@@ -9,6 +9,14 @@ fn text(message: &Message) -> String {
     String::from_utf8(message.payload.to_vec()).unwrap()
 }
 
+/// SplitMix64 of a seed.
+fn mixed(seed: u64) -> u64 {
+    let z = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 fn flip_or_cut(disk: &FaultyStorage, random: u64) -> String {
     let files: Vec<String> = disk.names().into_iter().filter(|name| !name.starts_with("damaged")).collect();
     let files: Vec<&String> =
@@ -66,7 +74,7 @@ fn a_damaged_journal_costs_the_damaged_messages() {
             rig.wait_until("the snapshot", |_| disk.names().iter().any(|name| name == "snapshot.copy"));
         }
         rig.close();
-        let what = flip_or_cut(&disk, (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8);
+        let what = flip_or_cut(&disk, mixed(seed));
 
         let mut rig = Rig::open(&disk);
         let (mut got_all, mut healed) = (true, false);
