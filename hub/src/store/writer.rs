@@ -194,8 +194,12 @@ impl Writer {
 
     fn reported(&mut self, agent: AgentId, epochs: &[EpochAccount]) {
         self.commit(); // what is lost is judged by what is counted
-        for account in epochs {
-            let missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
+        let ended = epochs.len().saturating_sub(1); // the last epoch of a birth still grows
+        for (nth, account) in epochs.iter().enumerate() {
+            let mut missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
+            if nth < ended {
+                missing.extend(self.shared.accounts().missing_beyond(agent, account.epoch, account.end));
+            }
             for range in missing {
                 self.lost(agent, account.epoch, range);
             }

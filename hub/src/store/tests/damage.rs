@@ -126,3 +126,32 @@ fn any_damaged_file_leaves_a_hub_that_starts_and_tells() {
     );
     assert!(lost_some < asked_again, "{lost_some} of {asked_again}");
 }
+
+#[test]
+fn what_an_agent_lost_at_the_end_of_an_epoch_is_lost_and_not_waited_for() {
+    let machine = Machine::new(1);
+    let mut hub = Hub::open(&machine);
+    for offset in [0, 1, 2, 6] {
+        hub.ingest(hub.own(EPOCH, offset));
+    }
+    hub.settle();
+    let account = |epoch, end| EpochAccount {
+        epoch,
+        first_held: 0,
+        end,
+        before: Account::default(),
+        total: if end == 0 { Account::default() } else { running(epoch, end) },
+    };
+    // Its disk was damaged: of offsets 3 to 9 only 3 and 4 are left.
+    let epochs = vec![account(EPOCH, 9), account(Epoch(6), 0)];
+    hub.runtime.block_on(hub.store.reported(hub.agent, epochs)).unwrap();
+    hub.settle();
+    assert!(hub.epoch(EPOCH).lost.is_empty(), "they may still come");
+    let epochs = vec![account(EPOCH, 5), account(Epoch(6), 0)];
+    hub.runtime.block_on(hub.store.reported(hub.agent, epochs)).unwrap();
+    hub.settle();
+    let lost: Vec<_> = hub.epoch(EPOCH).lost.iter().collect();
+    assert_eq!(lost, [5..6, 7..9]);
+    assert!(hub.ledger.newest(9).iter().any(|entry| entry.kind == LedgerKind::Lost && entry.end == Some(9)));
+    hub.close();
+}
