@@ -90,6 +90,30 @@ pub fn inspect(dir: &Path) -> Result<InspectReport, LogError> {
     })
 }
 
+/// Fails with [`LogError::NewerVersion`] if a later program wrote anything in this directory; a missing one is good. Whoever
+/// opens several logs asks this of all of them first, so that nothing is changed when one of them must be refused.
+pub fn refuse_newer(dir: &Path) -> Result<(), LogError> {
+    let fault = |source| LogError::Io { doing: "listing", path: dir.to_path_buf(), source };
+    let storage = match DiskStorage::existing(dir) {
+        Ok(storage) => storage,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(fault(source)),
+    };
+    for entry in storage.list().map_err(fault)? {
+        let read = if parse_name(&entry.name).is_some() {
+            let file = storage.open(&entry.name, false);
+            file.map_err(fault).and_then(|file| read_header(&storage, &entry.name, &*file).map(|_header| ()))
+        } else {
+            cursor::check(&storage, &entry.name)
+        };
+        match read {
+            Err(error @ LogError::NewerVersion { .. }) => return Err(error),
+            Err(_for_the_opening_to_say) | Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
 /// Reads and checks every byte of the log in a directory. Damage is in the report; an error means that the
 /// directory could not be read.
 pub fn verify(dir: &Path) -> Result<VerifyReport, LogError> {

@@ -36,7 +36,7 @@ pub use disk_storage::DiskStorage;
 pub use error::{LogError, Remedy};
 #[cfg(feature = "test-util")]
 pub use faulty_storage::{Faults, FaultyStorage};
-pub use inspect::{InspectReport, SegmentCheck, VerifyReport, inspect, verify};
+pub use inspect::{InspectReport, SegmentCheck, VerifyReport, inspect, refuse_newer, verify};
 pub use log::Log;
 pub use options::{Options, WhenDamaged, WhenFull};
 pub use position::Position;

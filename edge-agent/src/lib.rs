@@ -152,6 +152,9 @@ fn open(
 ) -> Result<(Catalogue, Opened), StartError> {
     std::fs::create_dir_all(data_dir)
         .map_err(|source| StartError::Folder { path: data_dir.to_owned(), source })?;
+    for log in ["catalogue", "catalogue/copy", "outbox"] {
+        durable_log::refuse_newer(&data_dir.join(log)).map_err(OutboxError::from)?;
+    }
     let catalogue = Catalogue::open(&data_dir.join("catalogue"), outbox::new_epoch()?.0, definitions)?;
     let opened = outbox::open(&data_dir.join("outbox"), options, &catalogue.points, clock, metrics)?;
     Ok((catalogue, opened))

@@ -41,6 +41,9 @@ use ledger::Ledger;
 use live::{Live, json_tree};
 use store::{Disks, Opened, Store, StoreError, StoreHealth};
 
+/// Every log below the data folder.
+const LOGS: [&str; 7] =
+    ["plant-log", "catalogue", "catalogue/copy", "quarantine", "ledger", "commands", broker::JOURNAL_FOLDER];
 /// Ups and downs of the broker's connection that may wait for the host.
 const BROKER_EVENTS_MAX: usize = 16;
 
@@ -235,6 +238,9 @@ async fn open(
     let (hub_id, clock, metrics) = (config.id.clone(), clock.clone(), metrics.clone());
     let retention = store::Retention { age: config.retention, bytes: config.retention_bytes };
     let work = move || -> Result<(Opened, Catalogue, Ledger), StoreError> {
+        for log in LOGS {
+            durable_log::refuse_newer(&data_dir.join(log)).map_err(|source| StoreError::Log { log, source })?;
+        }
         let disks = Disks::below(&data_dir)?;
         let epoch = store::random_epoch()?.0;
         let (names, copy) =
