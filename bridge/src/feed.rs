@@ -24,6 +24,9 @@ const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Time for a connection, and for the hub's answer beyond the time that it was asked to wait.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// A name or an alarm is cut to this.
+const TEXT_BYTES_MAX: usize = 400;
+
 const _: () = assert!(PAGE_BYTES + model::limits::RECORD_BYTES_MAX < PAGE_BYTES_MAX);
 
 /// Why there is no page.
@@ -76,6 +79,8 @@ pub struct Feed {
     endpoint: Url,
     token: Option<String>,
     sink: String,
+    holder: Option<String>,
+    alarm: Option<String>,
     catalogue: Catalogue,
 }
 
@@ -111,7 +116,25 @@ impl Feed {
             .hub
             .join("api/v1/feed")
             .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
-        Ok(Feed { http, endpoint, token, sink: sink.to_owned(), catalogue: Catalogue::default() })
+        Ok(Feed {
+            http,
+            endpoint,
+            token,
+            sink: sink.to_owned(),
+            holder: None,
+            alarm: None,
+            catalogue: Catalogue::default(),
+        })
+    }
+
+    /// Takes the sink's seat at the hub under this name; see docs/specs/feed.md.
+    pub fn name_holder(&mut self, holder: String) {
+        self.holder = Some(shortened(holder));
+    }
+
+    /// What the hub shows as this sink's trouble from the next request on.
+    pub fn tell_alarm(&mut self, alarm: Option<String>) {
+        self.alarm = alarm.filter(|alarm| !alarm.is_empty()).map(shortened);
     }
 
     /// What the records' numbers mean, up to the last page.
@@ -158,6 +181,12 @@ impl Feed {
                 .append_pair("catalogue", &self.catalogue.next().to_string())
                 .append_pair("wait_ms", &request.wait.as_millis().to_string())
                 .append_pair("max_bytes", &PAGE_BYTES.to_string());
+            if let Some(holder) = &self.holder {
+                query.append_pair("holder", holder);
+            }
+            if let Some(alarm) = &self.alarm {
+                query.append_pair("alarm", alarm);
+            }
             if let Some(Cursor { epoch: Some(epoch), position }) = request.committed {
                 query
                     .append_pair("epoch", &epoch.to_string())
@@ -177,6 +206,14 @@ impl Feed {
         }
         FeedPage::decode(body).map_err(|error| FeedError::Undecodable(error.to_string()))
     }
+}
+
+/// A text that the hub takes.
+fn shortened(mut text: String) -> String {
+    while text.len() > TEXT_BYTES_MAX {
+        text.pop();
+    }
+    text
 }
 
 async fn read_body(response: reqwest::Response) -> Result<Bytes, FeedError> {

@@ -45,11 +45,18 @@ pub struct SinkStatus {
     pub last_commit: Option<Timestamp>,
     /// The last thing that went wrong, also after it was overcome.
     pub last_error: Option<String>,
+    /// Trouble that lasts: what it is. See `alarm.rs`.
+    pub alarm: Option<String>,
     /// What went wrong since the last commit, if anything: logged once.
     interrupted_by: Option<String>,
 }
 
 impl SinkStatus {
+    /// What went wrong since the last commit.
+    pub(crate) fn interruption(&self) -> Option<&str> {
+        self.interrupted_by.as_deref()
+    }
+
     /// Whether everything that the hub had when last asked is in the target.
     #[must_use]
     pub fn has_caught_up(&self) -> bool {
@@ -70,6 +77,7 @@ pub(crate) struct Reporter {
     lag: Gauge,
     committed: Gauge,
     stopped: Gauge,
+    alarm: Gauge,
 }
 
 impl Reporter {
@@ -86,6 +94,7 @@ impl Reporter {
             commits: 0,
             last_commit: None,
             last_error: None,
+            alarm: None,
             interrupted_by: None,
         };
         Reporter {
@@ -110,12 +119,39 @@ impl Reporter {
                 "The cursor in the table.",
                 &labels,
             ),
+            alarm: metrics.gauge(
+                "forebay_bridge_sink_alarm",
+                "1 if nothing has been committed for a while although something waits.",
+                &labels,
+            ),
             stopped: metrics.gauge("forebay_bridge_stopped", "1 if the sink waits for a person.", &labels),
         }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<SinkStatus> {
         self.status.subscribe()
+    }
+
+    pub(crate) fn now(&self) -> SinkStatus {
+        self.status.borrow().clone()
+    }
+
+    /// The alarm that stands; told when it begins and when it ends.
+    pub(crate) fn alarm(&self, alarm: Option<String>) {
+        let before = self.status.borrow().alarm.clone();
+        if before == alarm {
+            return;
+        }
+        let name = self.status.borrow().name.clone();
+        match (&before, &alarm) {
+            (None, Some(why)) => {
+                tracing::error!(sink = %name, alarm = %why, "a sink brings nothing into its table; it goes on trying")
+            }
+            (Some(_), None) => tracing::info!(sink = %name, "the alarm of the sink is over"),
+            _ => {}
+        }
+        self.alarm.set(i64::from(alarm.is_some()));
+        self.status.send_modify(|status| status.alarm = alarm);
     }
 
     pub(crate) fn state(&self, state: State) {

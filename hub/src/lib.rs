@@ -43,7 +43,7 @@ use store::{Disks, Opened, Store, StoreError, StoreHealth};
 
 /// Every log below the data folder.
 const LOGS: [&str; 7] =
-    ["plant-log", "catalogue", "catalogue/copy", "quarantine", "ledger", "commands", broker::JOURNAL_FOLDER];
+    ["plant-log", "catalogue", "catalogue/copy", "quarantine", "ledger", "commands", "mqtt"];
 /// Ups and downs of the broker's connection that may wait for the host.
 const BROKER_EVENTS_MAX: usize = 16;
 
@@ -239,7 +239,8 @@ async fn open(
     let retention = store::Retention { age: config.retention, bytes: config.retention_bytes };
     let work = move || -> Result<(Opened, Catalogue, Ledger), StoreError> {
         for log in LOGS {
-            durable_log::refuse_newer(&data_dir.join(log)).map_err(|source| StoreError::Log { log, source })?;
+            durable_log::refuse_newer(&data_dir.join(log))
+                .map_err(|source| StoreError::Log { log, source })?;
         }
         let disks = Disks::below(&data_dir)?;
         let epoch = store::random_epoch()?.0;
