@@ -14,15 +14,16 @@ const DEVICE: &str =
     "[[edge.devices]]\nname = \"sim\"\ndriver = \"simulated\"\npoll = \"50ms\"\npoints = \"sim.csv\"\n";
 const POINTS: &str = "name,address,type,unit,path\nparts,counter(step=1),u32,,line/parts\n";
 
-/// Every file below a folder, with its bytes.
-fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+/// Every file below a folder, with its size and a checksum of its bytes.
+fn content(dir: &Path) -> BTreeMap<String, (usize, u32)> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
         let path = entry.path();
         if entry.file_type().unwrap().is_dir() {
             found.extend(content(&path));
         } else if entry.file_name() != "lock" {
-            found.insert(path.display().to_string(), std::fs::read(&path).unwrap());
+            let bytes = std::fs::read(&path).unwrap();
+            found.insert(path.display().to_string(), (bytes.len(), crc32c::crc32c(&bytes)));
         }
     }
     found
