@@ -118,6 +118,13 @@ impl Storage for DiskStorage {
         File::open(&self.dir)?.sync_all()
     }
 
+    fn total_bytes(&self) -> Option<u64> {
+        let space = statvfs(&self.dir).ok()?;
+        // What only root may still write counts as gone, as it does in `free_bytes`.
+        let usable = space.f_blocks.saturating_sub(space.f_bfree.saturating_sub(space.f_bavail));
+        Some(usable.saturating_mul(space.f_frsize))
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let space = statvfs(&self.dir)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))

@@ -106,9 +106,8 @@ pub fn refuse_newer(dir: &Path) -> Result<(), LogError> {
         } else {
             cursor::check(&storage, &entry.name)
         };
-        match read {
-            Err(error @ LogError::NewerVersion { .. }) => return Err(error),
-            Err(_for_the_opening_to_say) | Ok(()) => {}
+        if let Err(error @ LogError::NewerVersion { .. }) = read {
+            return Err(error); // anything else is for the opening to say
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ mod disk_storage;
 mod error;
 #[cfg(feature = "test-util")]
 mod faulty_storage;
+mod fill;
 mod frames;
 mod inspect;
 mod latch;
@@ -36,6 +37,7 @@ pub use disk_storage::DiskStorage;
 pub use error::{LogError, Remedy};
 #[cfg(feature = "test-util")]
 pub use faulty_storage::{Faults, FaultyStorage};
+pub use fill::{FILLING_PERCENT, Fill, Level, NEARLY_FULL_PERCENT};
 pub use inspect::{InspectReport, SegmentCheck, VerifyReport, inspect, refuse_newer, verify};
 pub use log::Log;
 pub use options::{Options, WhenDamaged, WhenFull};

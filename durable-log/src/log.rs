@@ -19,7 +19,7 @@ use crate::segment::{
 };
 use crate::storage::{Storage, StorageFile, is_no_room, write_full};
 use crate::view::{Held, Shared};
-use crate::{DiskStorage, LogError, LogView, Options, Position, WhenDamaged, WhenFull};
+use crate::{DiskStorage, Fill, LogError, LogView, Options, Position, WhenDamaged, WhenFull};
 
 /// What is framed and not yet handed to the operating system; beyond it, a write without sync comes early.
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -248,6 +248,14 @@ impl Log {
     /// crash, compare [`LogView::first`] with what the ledger says.)
     pub fn take_dropped(&mut self) -> Option<Range<Position>> {
         self.dropped.take()
+    }
+
+    /// How full the log is, `bound` being what its owner lets it grow to. Asks the disk.
+    #[must_use]
+    pub fn fill(&self, bound: u64) -> Fill {
+        let storage = &*self.shared.storage;
+        let free = storage.free_bytes().unwrap_or(u64::MAX);
+        Fill::of(self.used(), bound, free, storage.total_bytes(), self.options.reserve_bytes)
     }
 
     /// A handle for readers.

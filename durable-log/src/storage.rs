@@ -46,6 +46,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     }
     /// Makes creations, renames and removals durable.
     fn sync_dir(&self) -> io::Result<()>;
+    /// Bytes of the whole disk, where that can be known.
+    fn total_bytes(&self) -> Option<u64> {
+        None
+    }
     /// Bytes that can still be written.
     fn free_bytes(&self) -> io::Result<u64>;
     /// Takes the writer's lock until the guard is dropped. `WouldBlock` if another one holds it.

@@ -23,7 +23,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use durable_log::{DiskStorage, LogError, LogView, Position, Storage};
+use durable_log::{DiskStorage, Fill, Level, LogError, LogView, Position, Storage};
 use model::{Epoch, NodeId, PointId, Quality, RangeSet, RecordId, Sample, SampleBatch, Timestamp, Value};
 use proto::account::Account;
 use proto::log_record::{AgentId, RecordError};
@@ -100,6 +100,17 @@ pub struct ReceivedBatch {
     pub has_command_report: bool,
     /// Its samples, in the order of the payload.
     pub samples: Vec<Sample>,
+}
+
+impl ReceivedBatch {
+    /// As live views take it when it cannot be written; the id of a foreign record means nothing then.
+    pub(crate) fn unwritten(&self) -> SampleBatch {
+        let (id, accepted_at) = match self.identity {
+            Identity::Own { id, accepted_at, .. } => (id, accepted_at),
+            Identity::Foreign => (RecordId { epoch: Epoch(0), offset: model::Offset(0) }, self.arrival),
+        };
+        SampleBatch { id, accepted_at, is_historical: self.is_historical, samples: self.samples.clone() }
+    }
 }
 
 /// Who numbers a record.
@@ -303,6 +314,7 @@ struct Shared {
     /// As of the durable end.
     accounts: Mutex<Accounts>,
     health: Mutex<StoreHealth>,
+    fill: Mutex<(Fill, Level)>,
     durable: watch::Sender<Position>,
     checkpoints: Mutex<Generations>,
 }
@@ -414,6 +426,12 @@ impl Store {
     #[must_use]
     pub fn health(&self) -> StoreHealth {
         self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How full its disk is, and what that means.
+    #[must_use]
+    pub fn fill(&self) -> (Fill, Level) {
+        *self.shared.fill.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest entries of the quarantine, newest first.

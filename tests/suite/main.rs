@@ -13,6 +13,7 @@ mod demo;
 mod faults;
 mod first_steps;
 mod foreign_nodes;
+mod full_disk;
 mod http_api;
 mod outside_broker;
 mod restored;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use durable_log::{Budget, Committer, Intake, Log, LogError, Position, SegmentInfo, Taken};
+use durable_log::{Budget, Committer, Intake, Level, Log, LogError, Position, SegmentInfo, Taken};
 use model::{CommandId, Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
 use proto::account::Account;
 use proto::log_record::{DeviceEvent, LogRecord};
@@ -25,6 +25,9 @@ const COMMAND_MARGIN_MICROS: i64 = 3_600_000_000;
 
 /// Ids kept at most: nobody gives a plant so many commands in an hour, and each costs memory and disk.
 const COMMANDS_MAX: usize = 50_000;
+
+/// The disk is asked how full it is so often.
+const LOOK_AT_DISK: Duration = Duration::from_secs(1);
 
 /// How often a closed intake is looked at while the disk has no room.
 const LOOK: Duration = Duration::from_millis(20);
@@ -141,6 +144,8 @@ impl Writer {
             boundaries: BTreeMap::new(),
             trim_due: true, // what was receipted or emptied before a restart
             handed: Position(0),
+            level: Level::Good,
+            looked: None,
             meters: Meters::new(metrics, &around_agent),
         };
         Writer { log, intake: ItemIntake { items: intake, closed: false }, commits }
@@ -220,6 +225,7 @@ struct Meters {
     dropped: Counter,
     damaged: Counter,
     bytes: Gauge,
+    fill: Gauge,
     backlog: Gauge,
 }
 
@@ -248,6 +254,11 @@ impl Meters {
                 &label,
             ),
             bytes: metrics.gauge("forebay_edge_outbox_bytes", "Bytes of the outbox on disk.", &label),
+            fill: metrics.gauge(
+                "forebay_edge_outbox_used_percent",
+                "Of the outbox's bound or of its disk, whichever is nearer to its end.",
+                &label,
+            ),
             backlog: metrics.gauge(
                 "forebay_edge_backlog_records",
                 "Records held that no receipt covers.",
@@ -269,6 +280,8 @@ struct Commits {
     trim_due: bool,
     handed: Position,
     meters: Meters,
+    level: Level,
+    looked: Option<Instant>,
 }
 
 impl Committer for Commits {
@@ -341,6 +354,7 @@ impl Committer for Commits {
         if let Err(error) = self.trim_receipted(log) {
             tracing::debug!(%error, "nothing to trim either");
         }
+        self.measure(log);
     }
 
     fn failed(&mut self, _log: &mut Log, cause: &Arc<LogError>) {
@@ -558,7 +572,24 @@ impl Commits {
         Ok(())
     }
 
-    fn measure(&self, log: &Log) {
+    fn measure(&mut self, log: &Log) {
+        if self.looked.is_none_or(|at| at.elapsed() >= LOOK_AT_DISK) {
+            self.looked = Some(Instant::now());
+            let fill = log.fill(self.around.soft_bytes_max);
+            self.meters.fill.set(i64::from(fill.percent()));
+            let (before, level) = (self.level, fill.level(self.level));
+            self.level = level;
+            match level {
+                _ if level == before => {}
+                Level::NearlyFull => {
+                    tracing::error!(agent = self.around.agent, %fill, "the outbox is nearly full: when it is, nothing is read any more, or the oldest is dropped, as configured")
+                }
+                Level::Filling if before == Level::Good => {
+                    tracing::warn!(agent = self.around.agent, %fill, "the outbox fills up: the hub takes less than is read")
+                }
+                _ => tracing::info!(agent = self.around.agent, %fill, "the outbox has more room"),
+            }
+        }
         self.meters.bytes.set(i64::try_from(log.view().bytes()).unwrap_or(i64::MAX));
         self.meters.backlog.set(i64::try_from(self.around.shared.epochs().backlog()).unwrap_or(i64::MAX));
     }

@@ -115,6 +115,7 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
         clock,
         accounts: Mutex::new(accounts),
         health: Mutex::new(StoreHealth::Ok),
+        fill: Mutex::default(),
         checkpoints: Mutex::new(generations),
     });
     let writer = Writer {

@@ -11,12 +11,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use durable_log::{Log, LogError, Recovery, Remedy};
+use durable_log::{Level, Log, LogError, Recovery, Remedy};
 use model::{Epoch, PointId, RecordId};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
 use runtime::tasks::CancellationToken;
-use runtime::telemetry::{Counter, Metrics};
+use runtime::telemetry::{Counter, Gauge, Metrics};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::accounts::{Change, Mismatch};
@@ -66,6 +66,7 @@ pub(super) struct Counts {
     quarantine_dropped: Counter,
     lost: Counter,
     mismatches: Counter,
+    fill: Gauge,
 }
 
 impl Counts {
@@ -89,6 +90,11 @@ impl Counts {
                 "Old quarantine entries deleted to make room.",
             ),
             lost: counter("forebay_hub_lost_records_total", "Records that will never come."),
+            fill: metrics.gauge(
+                "forebay_hub_disk_used_percent",
+                "Of what the disk of the plant log may hold before the hub stops writing.",
+                &[],
+            ),
             mismatches: metrics.counter(
                 "forebay_invariant_broken_total",
                 "Numbered invariants found broken.",
@@ -253,12 +259,34 @@ impl Writer {
             return;
         }
         self.heal();
+        self.measure();
         self.ticks += 1;
         if self.ticks.is_multiple_of(RETENTION_TICKS) {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
             if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
                 tracing::error!(error = %crate::chain(&error), "retention");
             }
+        }
+    }
+
+    /// Says how full the disk is before it is full. Of the log's own bound nothing is said: by it retention deletes what is
+    /// old, as configured.
+    fn measure(&self) {
+        let fill = self.log.fill(u64::MAX);
+        self.count.fill.set(i64::from(fill.percent()));
+        let mut held = self.shared.fill.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, level) = (held.1, fill.level(held.1));
+        *held = (fill, level);
+        drop(held);
+        match level {
+            _ if level == before => {}
+            Level::NearlyFull => {
+                tracing::error!(%fill, "the disk of the plant log is nearly full: free space now")
+            }
+            Level::Filling if before == Level::Good => {
+                tracing::warn!(%fill, "the disk of the plant log fills up")
+            }
+            _ => tracing::info!(%fill, "the disk of the plant log has more room"),
         }
     }
 
@@ -364,6 +392,7 @@ impl Writer {
                     }
                     waited = true;
                     self.shared.set_health(StoreHealth::Holding(crate::chain(&error)));
+                    self.measure();
                     let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
                     let made = Retention::make_room(&mut self.log, needed, now, &self.ledger);
                     if !made.is_ok_and(|made| made) {
