@@ -85,7 +85,8 @@ pub(crate) struct Reader {
     pub(crate) store: Store,
     pub(crate) catalogue: Catalogue,
     pub(crate) live: Live,
-    pub(crate) commands: Commands,
+    /// `None`: reports are for nobody (a simulation has no commands).
+    pub(crate) commands: Option<Commands>,
 }
 
 impl Reader {
@@ -134,9 +135,9 @@ impl Reader {
             };
             seen = Some(Position(durable.position.0 + 1));
             self.live.apply(&durable.batch);
-            if durable.has_command_report {
+            if let Some(commands) = self.commands.as_ref().filter(|_| durable.has_command_report) {
                 for (node, report) in reports_of(&self.catalogue, durable.agent, &durable.batch) {
-                    self.commands.report(&node, report);
+                    commands.report(&node, report);
                 }
             }
         }

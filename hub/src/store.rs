@@ -11,6 +11,7 @@
 pub(crate) mod accounts;
 pub(crate) mod checkpoint;
 pub mod cold;
+pub(crate) mod feed_page;
 pub(crate) mod history;
 mod ingest;
 mod quarantine;
@@ -39,6 +40,8 @@ use writer::{Item, Queued};
 pub(crate) use recovery::{Opened, Setup, open};
 pub(crate) use retention::Retention;
 
+/// Prefix of the cursors that sinks register.
+pub(crate) const SINK_CURSOR: &str = "sink:";
 /// Items that may wait for the writer.
 const QUEUE_ITEMS_MAX: usize = 1024;
 /// KiB that may wait for the writer: more than one group, so that it never waits for the host.
