@@ -135,6 +135,7 @@ impl Agent {
             },
         )
         .map_err(|error| text(&error))?;
+        tracing::debug!(agent = self.number, recovery = %opened.recovery, positions = ?opened.positions, "opened");
         self.spawn(Arc::new(folder), catalogue, opened, &metrics, (plan, dice, shadow, until));
         Ok(())
     }
@@ -200,11 +201,13 @@ impl Agent {
 
     /// SIGKILL: the tasks are gone, the disks keep what the operating system has.
     pub(crate) fn kill(&mut self) {
+        tracing::debug!(agent = self.number, "killed");
         self.running = None;
     }
 
     /// The plug is pulled.
     pub(crate) fn power_cut(&mut self) {
+        tracing::debug!(agent = self.number, "power cut");
         self.power.blow();
         self.running = None;
         self.disks = std::array::from_fn(|at| self.disks[at].crash());

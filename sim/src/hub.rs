@@ -158,7 +158,8 @@ impl HubMachine {
         let mut complaints = Vec::new();
         for account in running.hub.accounts() {
             for epoch in account.epochs {
-                complaints.extend(epoch.mismatch.map(|why| format!("{} {}: {why}", account.agent, epoch.epoch)));
+                complaints
+                    .extend(epoch.mismatch.map(|why| format!("{} {}: {why}", account.agent, epoch.epoch)));
                 if !epoch.lost.is_empty() {
                     complaints.push(format!("{} {} lost {:?}", account.agent, epoch.epoch, epoch.lost));
                 }
@@ -234,8 +235,7 @@ impl Bridge {
             max_wait: dice.millis(100, 3000),
         };
         let tasks = Tasks::new(CancellationToken::new());
-        let (status, pump) =
-            bridge::pump(source, sink, clock.clone(), &Metrics::default(), tasks.shutdown());
+        let (status, pump) = bridge::pump(source, sink, clock.clone(), &Metrics::default(), tasks.shutdown());
         tasks.spawn(TaskKind::Transport, "bridge", pump);
         self.running = Some((tasks, status));
     }

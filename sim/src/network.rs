@@ -158,7 +158,13 @@ impl Net {
     }
 
     /// The hub's process is there; its own broker with it.
-    pub(crate) fn hub_is_up(&self, inbox: Inbox, events: mpsc::Sender<BrokerEvent>, power: &Fuse, now_ms: u64) {
+    pub(crate) fn hub_is_up(
+        &self,
+        inbox: Inbox,
+        events: mpsc::Sender<BrokerEvent>,
+        power: &Fuse,
+        now_ms: u64,
+    ) {
         let mut state = self.state();
         state.is_up = true;
         state.retained = Some(StatePayload { online: true, timestamp: now_ms }.encode().into_bytes());
@@ -448,7 +454,6 @@ impl Net {
         Some(messages)
     }
 }
-
 
 /// The broker as the hub's process sees it.
 pub(crate) struct HubSide {

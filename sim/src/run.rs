@@ -32,6 +32,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
     let built = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     #[expect(clippy::expect_used, reason = "a runtime without I/O needs nothing that could be refused")]
     let runtime = built.expect("a runtime");
+    tracing::info!(?plan, seed);
     runtime.block_on(async move {
         let tasks = Tasks::new(CancellationToken::new());
         let net = Net::new(&plan, dice.fork(), &tasks);
@@ -183,7 +184,10 @@ impl World {
                 self.broker_back = None;
                 self.net.broker_comes(self.hub.0.now_ms());
             }
-            None if self.breaking && self.plan.outside_broker && self.dice.one_in(self.plan.broker_restart) => {
+            None if self.breaking
+                && self.plan.outside_broker
+                && self.dice.one_in(self.plan.broker_restart) =>
+            {
                 self.net.broker_goes();
                 self.broker_back = Some(Instant::now() + self.dice.millis(0, self.plan.away));
             }

@@ -1,6 +1,7 @@
 //! Ten thousand plants that break and heal: whatever was accepted is in the table, once.
 //!
-//! `FOREBAY_SEEDS=100000 cargo test -p simulator --test seeds` runs more of them, `FOREBAY_SEED=17` only that one.
+//! `FOREBAY_SEEDS=100000 cargo test -p simulator --test seeds` runs more of them, `FOREBAY_SEED=17` only that one,
+//! with its log.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +21,9 @@ fn seeds_hold() {
         Some(seed) => seed..seed + 1,
         None => 1..1 + number("FOREBAY_SEEDS").unwrap_or(SEEDS),
     };
+    if range.end - range.start == 1 {
+        tracing_subscriber::fmt().with_env_filter("info,simulator=debug").without_time().init();
+    }
     let begun = Instant::now();
     let next = AtomicU64::new(range.start);
     let broken: Mutex<Vec<Outcome>> = Mutex::default();
