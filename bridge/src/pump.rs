@@ -157,6 +157,7 @@ impl Pump {
             }
             self.reporter.state(State::Retrying(why));
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(backoff.wait()) => {}
                 () = self.shutdown.cancelled() => break,
             }
@@ -170,12 +171,14 @@ impl Pump {
     async fn session(&mut self, backoff: &mut Backoff) -> Result<(), PumpError> {
         let shutdown = self.shutdown.clone();
         let mut session = tokio::select! {
+            biased;
             session = self.begin() => session?,
             () = shutdown.cancelled() => return Ok(()),
         };
         loop {
             let committed = session.committed;
             let page = tokio::select! {
+                biased;
                 page = session.next_page(self.sink.max_wait) => page?,
                 () = shutdown.cancelled() => return self.drain(session).await,
             };

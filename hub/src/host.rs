@@ -366,7 +366,7 @@ impl Session {
             reason,
         };
         let ledger = self.ledger.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || ledger.record(entry)).await {
+        if let Ok(Err(error)) = runtime::world::blocking(move || ledger.record(entry)).await {
             tracing::error!(%error, "ledger");
         }
     }

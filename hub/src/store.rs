@@ -276,7 +276,7 @@ pub(crate) fn folder(data_dir: &Path, name: &str) -> Result<Arc<dyn Storage>, St
 /// A random epoch for one writable opening.
 pub(crate) fn random_epoch() -> Result<Epoch, StoreError> {
     loop {
-        let bits = getrandom::u64().map_err(|error| StoreError::Random(error.to_string()))?;
+        let bits = runtime::world::random_u64().map_err(StoreError::Random)?;
         if let Some(epoch) = Epoch::from_random(bits) {
             return Ok(epoch);
         }

@@ -1,11 +1,11 @@
 //! The writer thread: appends groups, syncs, then tells; trims by receipts; keeps the bound.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use durable_log::{Budget, Committer, Intake, Log, LogError, Position, SegmentInfo, Taken};
+use durable_log::{Budget, Committer, Log, LogError, Position, SegmentInfo};
 use model::{CommandId, Epoch, Offset, RecordId, Sample, SampleBatch, Timestamp};
 use proto::account::Account;
 use proto::log_record::{DeviceEvent, LogRecord};
@@ -26,9 +26,6 @@ const COMMAND_MARGIN_MICROS: i64 = 3_600_000_000;
 /// Ids kept at most: nobody gives a plant so many commands in an hour, and each costs memory and disk.
 const COMMANDS_MAX: usize = 50_000;
 
-/// How often a closed intake is looked at while the disk has no room.
-const LOOK: Duration = Duration::from_millis(20);
-
 /// The newest position of a source, and where it lies.
 #[derive(Clone, Debug)]
 pub(super) struct HeldPosition {
@@ -40,9 +37,9 @@ pub(super) struct HeldPosition {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) positions: Positions,
-    commands: HashMap<CommandId, (Timestamp, Position)>,
+    commands: BTreeMap<CommandId, (Timestamp, Position)>,
     /// Where it stands that an epoch is gone.
-    gone: HashMap<Epoch, Position>,
+    gone: BTreeMap<Epoch, Position>,
 }
 
 impl Held {
@@ -117,7 +114,7 @@ pub(super) struct Surroundings {
 /// The writer; [`Writer::run`] blocks until the outbox is closed.
 pub struct Writer {
     log: Log,
-    intake: ItemIntake,
+    intake: Intake,
     commits: Commits,
 }
 
@@ -143,55 +140,63 @@ impl Writer {
             handed: Position(0),
             meters: Meters::new(metrics, &around_agent),
         };
-        Writer { log, intake: ItemIntake { items: intake, closed: false }, commits }
+        Writer { log, intake: Intake { items: intake, closed: false }, commits }
     }
 
     /// Runs until closed, then everything accepted is on disk; or until a write fails, which a person must look at.
-    pub fn run(mut self) -> Result<(), LogError> {
-        let budget = Budget::default();
-        durable_log::run(&mut self.log, &mut self.intake, budget, &mut self.commits)
+    /// Blocks this thread, which must be its own.
+    pub fn run(self) -> Result<(), LogError> {
+        runtime::tasks::block_thread_on(self.run_as_task())
+    }
+
+    /// The same as a task: it waits for nothing but items, the time and the disk.
+    pub async fn run_as_task(mut self) -> Result<(), LogError> {
+        let mut has_room = true;
+        loop {
+            let first = match has_room {
+                true => self.intake.next().await,
+                false => match tokio::time::timeout(durable_log::RETRY, self.intake.next()).await {
+                    Ok(first) => first,
+                    Err(_) => Next::Nothing,
+                },
+            };
+            let first = match first {
+                Next::Item(item) => Some(item),
+                Next::Nothing => None,
+                Next::Closed => return durable_log::last(&mut self.log, &mut self.commits),
+            };
+            if matches!(first, Some(Item::Accept { .. })) {
+                tokio::time::sleep(GATHER).await;
+            }
+            let (log, intake, commits) = (&mut self.log, &mut self.intake, &mut self.commits);
+            has_room = durable_log::round(log, &mut || intake.take(), Budget::default(), commits, first)?;
+        }
     }
 }
 
-struct ItemIntake {
+struct Intake {
     items: mpsc::Receiver<Item>,
     closed: bool,
 }
 
-impl Intake for ItemIntake {
-    type Item = Item;
+enum Next {
+    Item(Item),
+    Nothing,
+    Closed,
+}
 
-    fn wait(&mut self, at_most: Option<Duration>) -> Taken<Item> {
+impl Intake {
+    /// Dropping the future loses nothing.
+    async fn next(&mut self) -> Next {
         if self.closed {
-            return Taken::Closed;
+            return Next::Closed;
         }
-        let item = match at_most {
-            None => self.items.blocking_recv(),
-            Some(at_most) => {
-                let until = Instant::now() + at_most;
-                loop {
-                    match self.items.try_recv() {
-                        Ok(item) => break Some(item),
-                        Err(mpsc::error::TryRecvError::Disconnected) => break None,
-                        Err(mpsc::error::TryRecvError::Empty) if Instant::now() >= until => {
-                            return Taken::Nothing;
-                        }
-                        Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(LOOK),
-                    }
-                }
-            }
-        };
-        match item {
+        match self.items.recv().await {
             None | Some(Item::Close) => {
                 self.closed = true;
-                Taken::Closed
+                Next::Closed
             }
-            Some(item) => {
-                if matches!(item, Item::Accept { .. }) {
-                    std::thread::sleep(GATHER);
-                }
-                Taken::Item(item)
-            }
+            Some(item) => Next::Item(item),
         }
     }
 

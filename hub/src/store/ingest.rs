@@ -14,9 +14,9 @@ use super::{DurableBatch, Identity, ReceivedBatch, SAMPLE_BYTES, Told};
 use crate::catalogue::PathHashes;
 
 impl Writer {
-    pub(super) fn batch(&mut self, batch: ReceivedBatch) {
+    pub(super) async fn batch(&mut self, batch: ReceivedBatch) {
         let catalogue = self.shared.catalogue.clone();
-        if batch.samples.is_empty() || self.attempt(|_writer| catalogue.persist()).is_err() {
+        if batch.samples.is_empty() || self.attempt(|_writer| catalogue.persist()).await.is_err() {
             return;
         }
         match batch.identity {
@@ -28,7 +28,8 @@ impl Writer {
                         is_historical: batch.is_historical,
                         samples: batch.samples,
                     };
-                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, running);
+                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, running)
+                        .await;
                 }
             }
             Identity::Foreign => {
@@ -40,7 +41,7 @@ impl Writer {
                     SampleBatch { id, accepted_at, is_historical, samples }
                 };
                 let parts: Vec<SampleBatch> = split(batch.samples).into_iter().map(&mut number).collect();
-                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, None);
+                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, None).await;
             }
         }
     }
@@ -61,7 +62,7 @@ impl Writer {
     }
 
     /// Appends records that belong together.
-    fn append(
+    async fn append(
         &mut self,
         agent: AgentId,
         batches: Vec<SampleBatch>,
@@ -87,7 +88,7 @@ impl Writer {
             .iter()
             .map(|end| buffer.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default())
             .collect();
-        let first = self.attempt(|writer| writer.log.append_group(&slices));
+        let first = self.attempt(|writer| writer.log.append_group(&slices)).await;
         drop(slices);
         self.buffer = buffer;
         let Ok(first) = first else { return };
