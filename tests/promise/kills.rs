@@ -121,7 +121,8 @@ fn bridge_killed_between_upload_commit_and_cursor() {
     while done < kills {
         let sink = format!("lake{round}");
         // Of the samples in commits of 100 to 1000 rows, so that a kill meets every stage of one.
-        campaign.write_bridge(&sink, &format!("max_wait = \"100ms\"\nmax_rows = {}", 100 + random.below(900)));
+        campaign
+            .write_bridge(&sink, &format!("max_wait = \"100ms\"\nmax_rows = {}", 100 + random.below(900)));
         let most = (kills - done).min(500);
         let mut commits = 0;
         for _ in 0..most {

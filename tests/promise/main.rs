@@ -3,4 +3,5 @@
 
 #![allow(clippy::unwrap_used, reason = "this whole crate is tests")]
 
+mod corruption;
 mod kills;

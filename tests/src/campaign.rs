@@ -136,7 +136,8 @@ impl Campaign {
         if !more.is_empty() {
             let file = self.plant.dir().join(format!("{node}.toml"));
             let text = std::fs::read_to_string(&file).expect("just written");
-            self.plant.write(&format!("{node}.toml"), &text.replace("[edge]\n", &format!("[edge]\n{more}\n")));
+            self.plant
+                .write(&format!("{node}.toml"), &text.replace("[edge]\n", &format!("[edge]\n{more}\n")));
         }
     }
 
@@ -242,7 +243,8 @@ impl Campaign {
             let (code, report) = self.plant.reconcile();
             assert_eq!(code, 0, "{report:#}");
             if report["settled"] == true && in_table(&report) > 0 {
-                let wrong = report["lines"].as_array().into_iter().flatten().find(|line| line["verdict"] != "equal");
+                let wrong =
+                    report["lines"].as_array().into_iter().flatten().find(|line| line["verdict"] != "equal");
                 assert!(wrong.is_none(), "not equal: {wrong:#?}");
                 return report;
             }
