@@ -32,9 +32,11 @@ fn changed_bytes_are_never_stored() {
     let (uplink, feed) = (campaign.uplink.changed(), campaign.feed.changed());
     campaign.kill(Role::Bridge);
     campaign.start(Role::Bridge);
+    let refused = campaign.metric("forebay_hub_problems_total{problem=\"damaged-on-the-way\"}");
+    assert!(refused > 0, "the hub noticed");
     let samples = campaign.settle_and_check(Duration::from_secs(240));
     println!(
-        "{uplink} bytes changed of {} between agents and hub in {} connections, {feed} between bridge and hub; \
+        "{uplink} bytes changed of {} between agents and hub in {} connections, {refused} payloads refused by the hub; {feed} between bridge and hub; \
          {samples} samples, every one as it was read",
         campaign.uplink.bytes(),
         campaign.uplink.connections()

@@ -5,3 +5,5 @@
 
 mod corruption;
 mod kills;
+mod links;
+mod probe;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::fault_proxy::FaultProxy;
 use crate::peers::{python, run, script};
-use crate::plant::{Plant, READY, in_table};
+use crate::plant::{Plant, READY, http_get, in_table};
 use crate::process::{Running, forebay};
 use crate::random::Random;
 
@@ -34,6 +34,9 @@ pub fn seed() -> u64 {
 fn now_nanos() -> u64 {
     runtime::clock::Clock::machine().now().0.unsigned_abs()
 }
+
+/// A watched point is read so often that the hub's tree passes on each of its values (10 a second at most).
+const PROBE_POLL: Duration = Duration::from_millis(110);
 
 /// What the agents read.
 #[derive(Clone, Copy, Debug)]
@@ -127,10 +130,17 @@ impl Campaign {
 
     /// Writes an agent's configuration; `more` are further lines of `[edge]`.
     pub fn write_agent(&self, agent: usize, poll: Duration, more: &str) {
-        let devices = format!(
-            "[[edge.devices]]\nname = \"sim\"\ndriver = \"simulated\"\npoll = \"{}ms\"\npoints = \"a{agent}.csv\"\n",
-            poll.as_millis()
-        );
+        let mut devices = String::new();
+        for (name, points) in [("sim", format!("a{agent}.csv")), ("probe", format!("a{agent}-probe.csv"))] {
+            if self.plant.dir().join(&points).exists() {
+                let poll = if name == "probe" { poll.max(PROBE_POLL) } else { poll }.as_millis();
+                writeln!(
+                    devices,
+                    "[[edge.devices]]\nname = \"{name}\"\ndriver = \"simulated\"\npoll = \"{poll}ms\"\npoints = \"{points}\""
+                )
+                .ok();
+            }
+        }
         let node = format!("a{agent}");
         self.plant.agent_through(&node, self.uplink.address, &devices);
         if !more.is_empty() {
@@ -182,6 +192,22 @@ impl Campaign {
             Role::Bridge => self.bridge = Some(self.plant.start("bridge")),
             Role::Agent(number) => self.agents[number] = Some(self.plant.start(&format!("a{number}"))),
         }
+    }
+
+    /// A counter of the hub by the beginning of its line, as `forebay_hub_problems_total{problem="x"}`; all that begin so
+    /// together. 0 while the hub does not answer.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = http_get(self.plant.http, "/metrics", &self.plant.token()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let of = |line: &str| line.rsplit_once(' ').and_then(|(_, number)| number.parse::<u64>().ok());
+        text.lines().filter(|line| line.starts_with(name)).filter_map(of).sum()
+    }
+
+    /// Samples that the hub has written since its start.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.metric("forebay_hub_samples_total")
     }
 
     fn slot(&mut self, role: Role) -> &mut Option<Running> {
@@ -287,7 +313,8 @@ impl Campaign {
         let (accepted, held) = (of(&reconciled["lines"], "accepted"), of(&found["epochs"], "samples"));
         assert_eq!(accepted, held, "accepted by the agents, and found by DuckDB");
         let counters = found["counted"].as_object().map_or(0, serde_json::Map::len);
-        assert_eq!(counters, self.load.agents * self.load.points, "every point has rows");
+        let probe = usize::from(self.plant.dir().join("a0-probe.csv").exists());
+        assert_eq!(counters, self.load.agents * self.load.points + probe, "every point has rows");
         found["rows"].as_u64().unwrap_or(0)
     }
 }
