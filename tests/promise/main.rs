@@ -5,5 +5,7 @@
 
 mod corruption;
 mod kills;
+mod light_agents;
 mod links;
 mod probe;
+mod storm;
