@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "this whole crate is tests")]
 
+mod checks;
 mod corruption;
 mod kills;
 mod light_agents;
 mod links;
 mod probe;
+mod ready;
 mod storm;
