@@ -3,9 +3,12 @@
 //! It keeps the point catalogue up to what the pages need and reports the sink's committed cursor with each request.
 //! It decides nothing: where to start, when to try again and what a page means are the pump's.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use proto::feed::FeedPage;
@@ -70,9 +73,17 @@ impl From<BadEntry> for FeedError {
     }
 }
 
+/// Gives pages in the place of HTTP: a simulator's way to a hub.
+#[async_trait]
+pub trait Pages: Send + Sync + fmt::Debug {
+    /// A page for a sink, with the catalogue entries from `catalogue` on.
+    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError>;
+}
+
 /// One sink's view of a hub's log.
 #[derive(Debug)]
 pub struct Feed {
+    pages: Option<Arc<dyn Pages>>,
     http: reqwest::Client,
     endpoint: Url,
     token: Option<String>,
@@ -112,7 +123,14 @@ impl Feed {
             .hub
             .join("api/v1/feed")
             .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
-        Ok(Feed { http, endpoint, token, sink: sink.to_owned(), catalogue: Catalogue::default() })
+        Ok(Feed {
+            pages: source.pages.clone(),
+            http,
+            endpoint,
+            token,
+            sink: sink.to_owned(),
+            catalogue: Catalogue::default(),
+        })
     }
 
     /// What the records' numbers mean, up to the last page.
@@ -150,6 +168,9 @@ impl Feed {
     }
 
     async fn fetch(&self, request: Request) -> Result<FeedPage, FeedError> {
+        if let Some(pages) = &self.pages {
+            return pages.page(&self.sink, request, self.catalogue.next()).await;
+        }
         let mut url = self.endpoint.clone();
         {
             let mut query = url.query_pairs_mut();

@@ -78,7 +78,7 @@ enum PumpError {
         source: RecordProblem,
     },
     #[error("a thread of the bridge failed")]
-    Thread(#[from] tokio::task::JoinError),
+    Thread(#[from] runtime::world::Interrupted),
 }
 
 impl PumpError {
@@ -277,7 +277,7 @@ impl Pump {
         let Some(epoch) = open.epoch else { return Ok(()) };
         let span = Span { epoch, positions: open.start..session.next };
         let (site, end) = (session.site.clone(), span.end());
-        let batch = tokio::task::spawn_blocking(move || Arc::new(open.builder.finish(&site, span))).await?;
+        let batch = runtime::world::blocking(move || Arc::new(open.builder.finish(&site, span))).await?;
         self.sink.sink.write(batch).await?;
         let written = self.sink.sink.commit(end).await?;
         session.committed = Some(end);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::{
-    DataType, Epoch, NodeId, Offset, PointDefinition, PointId, PointPath, Quality, RangeSet, RecordId, Sample, SampleBatch,
-    Timestamp, Value,
+    DataType, Epoch, NodeId, Offset, PointDefinition, PointId, PointPath, Quality, RangeSet, RecordId,
+    Sample, SampleBatch, Timestamp, Value,
 };
 use proto::account::{Account, path_hash, sample_hash};
 use proto::receipt::{RECEIPT_METRIC, Receipt};
@@ -83,7 +83,8 @@ impl LightAgents {
         let settled = |agent: &&Progress| {
             let accepted = agent.accepted.load(Ordering::SeqCst);
             // The record of this moment is on its way.
-            agent.sessions.load(Ordering::SeqCst) > session && agent.covered.load(Ordering::SeqCst) + 1 >= accepted
+            agent.sessions.load(Ordering::SeqCst) > session
+                && agent.covered.load(Ordering::SeqCst) + 1 >= accepted
         };
         self.progress.iter().filter(settled).count()
     }
@@ -181,7 +182,9 @@ impl Agent {
 
     /// Accepts what is due by now.
     fn accept(&mut self) {
-        while self.accepts.load(Ordering::SeqCst) && self.begun.elapsed() >= EVERY * u32::try_from(self.records.len()).unwrap() {
+        while self.accepts.load(Ordering::SeqCst)
+            && self.begun.elapsed() >= EVERY * u32::try_from(self.records.len()).unwrap()
+        {
             let (offset, time) = (self.records.len() as u64, Clock::machine().now());
             let mut account = self.records.last().map(|(_, account)| *account).unwrap_or_default();
             for ((sample, hash), index) in samples(offset, time).iter().zip(&self.hashes).zip(0..) {
@@ -241,8 +244,12 @@ impl Agent {
                 socket.write_all(&out).await.map_err(text)?;
                 spoken = Instant::now();
             }
-            let Some(packet) = self.packet(&mut socket, &mut received, Duration::from_millis(100)).await? else {
-                if born && receipt_at.elapsed() > Duration::from_secs(15) && spoken.elapsed() > Duration::from_secs(15) {
+            let Some(packet) = self.packet(&mut socket, &mut received, Duration::from_millis(100)).await?
+            else {
+                if born
+                    && receipt_at.elapsed() > Duration::from_secs(15)
+                    && spoken.elapsed() > Duration::from_secs(15)
+                {
                     return Err("no receipt".into());
                 }
                 continue;
@@ -273,7 +280,9 @@ impl Agent {
         if metric.name != Some(RECEIPT_METRIC) {
             return Ok(Order::Rebirth);
         }
-        let Some(Value::Bytes(bytes)) = metric.value.to_value(DataType::Bytes, 0) else { return Err("no bytes".into()) };
+        let Some(Value::Bytes(bytes)) = metric.value.to_value(DataType::Bytes, 0) else {
+            return Err("no bytes".into());
+        };
         let receipt = Receipt::decode(&bytes).map_err(|error| error.to_string())?;
         for (epoch, ranges) in &receipt.durable {
             assert_eq!(*epoch, self.epoch, "a receipt of another's epoch");

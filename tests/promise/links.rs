@@ -127,5 +127,8 @@ fn with_a_broker_that_is_not_ours_everything_is_killed() {
         std::thread::sleep(moment(&mut random));
     }
     let samples = campaign.settle_and_check(SETTLE);
-    println!("{kills} kills with mosquitto between in {:.0?}: {samples} samples, 0 missing, 0 double", begun.elapsed());
+    println!(
+        "{kills} kills with mosquitto between in {:.0?}: {samples} samples, 0 missing, 0 double",
+        begun.elapsed()
+    );
 }

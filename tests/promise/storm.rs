@@ -36,8 +36,10 @@ fn all_agents_come_back_at_once() {
     };
     println!("first: {light} settled in {:.2?}", settled(0));
     for _ in 0..rounds {
-        let session = agents.progress.iter().map(|agent| agent.sessions.load(Ordering::SeqCst)).max().unwrap_or(0);
-        let least = agents.progress.iter().map(|agent| agent.sessions.load(Ordering::SeqCst)).min().unwrap_or(0);
+        let session =
+            agents.progress.iter().map(|agent| agent.sessions.load(Ordering::SeqCst)).max().unwrap_or(0);
+        let least =
+            agents.progress.iter().map(|agent| agent.sessions.load(Ordering::SeqCst)).min().unwrap_or(0);
         assert_eq!(session, least, "one session each so far");
         campaign.kill(Role::Hub);
         std::thread::sleep(Duration::from_secs(3));

@@ -313,7 +313,7 @@ async fn a_pump_dropped_at_any_await_loses_and_repeats_nothing() {
             let mut config = sink(make, folder.path());
             config.max_rows = 12;
             config.max_wait = Duration::from_millis(2);
-            let source = Source { hub: hub.url(), token_file: None };
+            let source = Source { hub: hub.url(), token_file: None, pages: None };
             let metrics = Metrics::default();
             let (_, pump) =
                 bridge::pump(source, config, Clock::machine(), &metrics, CancellationToken::new());

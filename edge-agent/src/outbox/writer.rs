@@ -69,6 +69,13 @@ impl Held {
         positions.chain(commands).collect()
     }
 
+    /// Where the oldest record lies that must survive trimming; `end` if there is none.
+    fn lowest(&self, end: Position) -> Position {
+        let positions = self.positions.values().map(|held| held.at);
+        let commands = self.commands.values().map(|(_, at)| *at);
+        positions.chain(commands).chain(self.gone.values().copied()).min().unwrap_or(end)
+    }
+
     /// The record lies at `at` now.
     fn moved(&mut self, record: &LogRecord, at: Position) {
         match record {
@@ -487,22 +494,27 @@ impl Commits {
 
     /// Removes whole segments below a position, after writing again what must survive them.
     fn remove_below(&mut self, log: &mut Log, keep_from: Position, settled: bool) -> Result<(), OutboxError> {
-        let now = self.around.clock.now();
-        let mut survivors = self.held.below(keep_from, now);
-        let next = first_record(&log.view(), keep_from, &self.around.points)?.map(|record| record.epoch);
         // A foreign host never says what it has, so nothing could ever end the naming.
         let keep_gone = self.handed == Position(0);
-        let going = if keep_gone { self.around.shared.epochs().going_before(next) } else { Vec::new() };
-        survivors.extend(self.held.gone_below(keep_from, going));
-        for group in survivors.chunks(64) {
-            let (first, _) = append(log, group)?;
-            for (at, record) in (first.0..).zip(group) {
-                self.held.moved(record, Position(at));
+        let gone = self.held.gone.clone();
+        let keep_from = match self.rewrite_survivors(log, keep_from, keep_gone) {
+            Ok(()) => keep_from,
+            Err(OutboxError::Log(full)) if full.is_full() => {
+                self.held.gone = gone;
+                // What is on disk once only stays; what is below it may go all the same, and makes the room.
+                let keep_from = keep_from.min(self.held.lowest(log.end()));
+                if keep_gone
+                    && !self
+                        .going(log, keep_from)?
+                        .iter()
+                        .all(|(epoch, ..)| self.held.gone.contains_key(epoch))
+                {
+                    return Err(full.into());
+                }
+                keep_from
             }
-        }
-        if !survivors.is_empty() {
-            log.sync()?;
-        }
+            Err(error) => return Err(error),
+        };
         let first = log.trim(keep_from)?;
         let next = first_record(&log.view(), first, &self.around.points)?;
         let mut epochs = self.around.shared.epochs();
@@ -522,6 +534,40 @@ impl Commits {
                     records = lost,
                     "outbox full: the oldest records were dropped before the hub had them"
                 );
+            }
+        }
+        Ok(())
+    }
+
+    /// Epochs of which nothing is left from a position on.
+    fn going(&self, log: &Log, keep_from: Position) -> Result<Vec<(Epoch, u64, Account)>, OutboxError> {
+        let next = first_record(&log.view(), keep_from, &self.around.points)?.map(|record| record.epoch);
+        Ok(self.around.shared.epochs().going_before(next))
+    }
+
+    /// Writes what lies below a position and is still needed again, durably. It counts as moved only then: a copy that
+    /// waits in memory for room on a full disk is none.
+    fn rewrite_survivors(
+        &mut self,
+        log: &mut Log,
+        keep_from: Position,
+        keep_gone: bool,
+    ) -> Result<(), OutboxError> {
+        let now = self.around.clock.now();
+        let mut survivors = self.held.below(keep_from, now);
+        let going = if keep_gone { self.going(log, keep_from)? } else { Vec::new() };
+        survivors.extend(self.held.gone_below(keep_from, going));
+        let mut copies = Vec::new();
+        for group in survivors.chunks(64) {
+            copies.push((append(log, group)?.0, group));
+        }
+        if survivors.is_empty() {
+            return Ok(());
+        }
+        log.sync()?;
+        for (first, group) in copies {
+            for (at, record) in (first.0..).zip(group) {
+                self.held.moved(record, Position(at));
             }
         }
         Ok(())
