@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use forebay_tests::campaign::{Campaign, Load, Role, moment, number, seed};
+use forebay_tests::campaign::{Campaign, Load, Role, moment, number, say, seed};
 use forebay_tests::random::Random;
 
 /// Kills of one round.
@@ -29,10 +29,10 @@ fn campaign(what: &str, kills: u64, agents: usize, mut step: impl FnMut(&mut Cam
         campaign.uplink.set_stalled(false);
         samples += campaign.settle_and_check(SETTLE);
         slowest = slowest.max(campaign.slowest_start);
-        println!(
-            "{what}: {done} kills in {:.0?}, {samples} samples, 0 missing, 0 double; slowest start of the hub {slowest:.2?}",
-            begun.elapsed()
-        );
+        let time = begun.elapsed();
+        say(&format!(
+            "{what}: {done} kills in {time:.0?}, {samples} samples, 0 missing, 0 double; slowest start of the hub {slowest:.2?}"
+        ));
     }
 }
 

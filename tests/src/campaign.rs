@@ -25,14 +25,16 @@ pub fn number(name: &str, otherwise: u64) -> u64 {
 /// The seed of this run: `FOREBAY_SEED`, or one from the time; printed, so that the moments can be had again.
 #[must_use]
 pub fn seed() -> u64 {
-    let other = u64::from(std::process::id()) ^ Instant::now().elapsed().as_nanos() as u64 ^ now_nanos();
-    let seed = number("FOREBAY_SEED", other & 0xffff_ffff);
-    println!("FOREBAY_SEED={seed}");
+    let now = runtime::clock::Clock::machine().now().0.unsigned_abs();
+    let seed = number("FOREBAY_SEED", (now ^ u64::from(std::process::id()) << 20) & 0xffff_ffff);
+    say(&format!("FOREBAY_SEED={seed}"));
     seed
 }
 
-fn now_nanos() -> u64 {
-    runtime::clock::Clock::machine().now().0.unsigned_abs()
+/// Progress and figures, for whoever runs a campaign by hand.
+#[allow(clippy::print_stdout, reason = "the test runner keeps it, unless it is asked to show it")]
+pub fn say(text: &str) {
+    println!("{text}");
 }
 
 /// A watched point is read so often that the hub's tree passes on each of its values (10 a second at most).
@@ -255,7 +257,7 @@ impl Campaign {
         let report = self.settle(at_most);
         let samples = self.check(&report);
         let rate = samples as f64 / load_ended.as_secs_f64();
-        println!("{samples} samples in {load_ended:.1?} ({rate:.0}/s), all in the table, each once");
+        say(&format!("{samples} samples in {load_ended:.1?} ({rate:.0}/s), all in the table, each once"));
         samples
     }
 
