@@ -68,7 +68,7 @@ if counters:
     complain(
         "counters that run against their time",
         db.sql(
-            f"""select path, value_long, ts from (select path, value_long, ts,
+            f"""select path, value_long, epoch_us(ts) from (select path, value_long, ts,
                 lag(ts) over (partition by path order by value_long) as before {good}) where ts < before limit 10"""
         ).fetchall(),
     )

@@ -11,7 +11,7 @@ use super::light_agents::{LightAgents, POINTS};
 
 #[test]
 fn all_agents_come_back_at_once() {
-    let (light, real) = (number("FOREBAY_LIGHT", 60), number("FOREBAY_REAL", 2));
+    let (light, real) = (number("FOREBAY_LIGHT", 40), number("FOREBAY_REAL", 2));
     let rounds = number("FOREBAY_ROUNDS", 1);
     let (light, real) = (usize::try_from(light).unwrap(), usize::try_from(real).unwrap());
     let names: Vec<String> =
@@ -42,7 +42,7 @@ fn all_agents_come_back_at_once() {
             agents.progress.iter().map(|agent| agent.sessions.load(Ordering::SeqCst)).min().unwrap_or(0);
         assert_eq!(session, least, "one session each so far");
         campaign.kill(Role::Hub);
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(2));
         campaign.start(Role::Hub);
         let took = settled(session);
         let online = || {

@@ -342,7 +342,7 @@ pub fn forebay_in(plant: &Plant) -> Command {
 pub fn moment(random: &mut Random) -> Duration {
     Duration::from_millis(match random.below(4) {
         0 => random.below(100),
-        1 => 200 + random.below(500),
-        _ => 500 + random.below(1_500),
+        1 => 200 + random.below(300),
+        _ => 300 + random.below(1_200),
     })
 }
