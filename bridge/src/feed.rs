@@ -73,7 +73,7 @@ impl From<BadEntry> for FeedError {
     }
 }
 
-/// Gives pages in the place of HTTP: a simulator's way to a hub.
+/// Where pages come from: a hub's API, or a simulator's way to a hub.
 #[async_trait]
 pub trait Pages: Send + Sync + fmt::Debug {
     /// A page for a sink, with the catalogue entries from `catalogue` on.
@@ -83,12 +83,17 @@ pub trait Pages: Send + Sync + fmt::Debug {
 /// One sink's view of a hub's log.
 #[derive(Debug)]
 pub struct Feed {
-    pages: Option<Arc<dyn Pages>>,
-    http: reqwest::Client,
-    endpoint: Url,
-    token: Option<String>,
+    pages: Arc<dyn Pages>,
     sink: String,
     catalogue: Catalogue,
+}
+
+/// A hub's API.
+#[derive(Debug)]
+struct Http {
+    client: reqwest::Client,
+    endpoint: Url,
+    token: Option<String>,
 }
 
 /// What to ask for.
@@ -105,32 +110,11 @@ pub struct Request {
 impl Feed {
     /// A client for the sink; reads the token file.
     pub fn connect(source: &Source, sink: &str) -> Result<Feed, FeedError> {
-        let token = match &source.token_file {
-            None => None,
-            Some(path) => {
-                let read = std::fs::read_to_string(path);
-                let text = read.map_err(|source| FeedError::Token { path: path.clone(), source })?;
-                Some(text.trim().to_owned())
-            }
+        let pages = match &source.pages {
+            Some(pages) => Arc::clone(pages),
+            None => Arc::new(Http::connect(source)?),
         };
-        let http = reqwest::Client::builder()
-            .connect_timeout(ANSWER_WITHIN)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(unreachable)?;
-        let endpoint = source
-            .hub
-            .join("api/v1/feed")
-            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
-        Ok(Feed {
-            pages: source.pages.clone(),
-            http,
-            endpoint,
-            token,
-            sink: sink.to_owned(),
-            catalogue: Catalogue::default(),
-        })
+        Ok(Feed { pages, sink: sink.to_owned(), catalogue: Catalogue::default() })
     }
 
     /// What the records' numbers mean, up to the last page.
@@ -168,16 +152,44 @@ impl Feed {
     }
 
     async fn fetch(&self, request: Request) -> Result<FeedPage, FeedError> {
-        if let Some(pages) = &self.pages {
-            return pages.page(&self.sink, request, self.catalogue.next()).await;
-        }
+        self.pages.page(&self.sink, request, self.catalogue.next()).await
+    }
+}
+
+impl Http {
+    fn connect(source: &Source) -> Result<Http, FeedError> {
+        let token = match &source.token_file {
+            None => None,
+            Some(path) => {
+                let read = std::fs::read_to_string(path);
+                let text = read.map_err(|source| FeedError::Token { path: path.clone(), source })?;
+                Some(text.trim().to_owned())
+            }
+        };
+        let client = reqwest::Client::builder()
+            .connect_timeout(ANSWER_WITHIN)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(unreachable)?;
+        let endpoint = source
+            .hub
+            .join("api/v1/feed")
+            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
+        Ok(Http { client, endpoint, token })
+    }
+}
+
+#[async_trait]
+impl Pages for Http {
+    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
         let mut url = self.endpoint.clone();
         {
             let mut query = url.query_pairs_mut();
             query
-                .append_pair("sink", &self.sink)
+                .append_pair("sink", sink)
                 .append_pair("from", &request.from.to_string())
-                .append_pair("catalogue", &self.catalogue.next().to_string())
+                .append_pair("catalogue", &catalogue.to_string())
                 .append_pair("wait_ms", &request.wait.as_millis().to_string())
                 .append_pair("max_bytes", &PAGE_BYTES.to_string());
             if let Some(Cursor { epoch: Some(epoch), position }) = request.committed {
@@ -189,7 +201,7 @@ impl Feed {
         let query = url.query().unwrap_or_default();
         let sealed = format!("{query}&seal={:016x}", seal::checksum(seal::FEED_REQUEST, query.as_bytes()));
         url.set_query(Some(&sealed));
-        let mut http = self.http.get(url).timeout(request.wait + ANSWER_WITHIN);
+        let mut http = self.client.get(url).timeout(request.wait + ANSWER_WITHIN);
         if let Some(token) = &self.token {
             http = http.bearer_auth(token);
         }

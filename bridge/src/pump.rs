@@ -310,10 +310,11 @@ impl Session {
             return Err(FeedError::Undecodable(format!("another hub answers: {}", log.hub_id)).into());
         }
         let here = self.log.epoch_at(self.next).map(|span| span.epoch);
-        log.resume(Some(Cursor { epoch: here, position: self.next }))?;
+        // An opening of the log that wrote nothing leaves no epoch behind: what the target holds decides, not this.
         if here.is_none_or(|epoch| log.span_of(epoch).is_none()) {
             return Err(FeedError::Renewed.into());
         }
+        log.resume(Some(Cursor { epoch: here, position: self.next }))?;
         self.has_all = page.next >= log.durable_end;
         self.log = log;
         Ok(page)

@@ -119,12 +119,14 @@ impl HubMachine {
     }
 
     pub(crate) fn kill(&mut self, plan: &Plan, net: &Net) {
+        tracing::debug!("hub killed");
         self.door.set(None);
         self.running = None;
         net.hub_is_gone(plan.outside_broker, self.now_ms());
     }
 
     pub(crate) fn power_cut(&mut self, plan: &Plan, net: &Net) {
+        tracing::debug!("power cut at the hub");
         self.power.blow();
         self.kill(plan, net);
         self.disks = std::array::from_fn(|at| self.disks[at].crash());

@@ -6,6 +6,7 @@
 //! run. Numbered rules (S1 …) are in docs/reliability.md.
 
 mod agent;
+mod campaign;
 mod dice;
 mod hub;
 mod network;
@@ -16,6 +17,8 @@ mod source;
 mod table;
 
 use std::time::Duration;
+
+pub use campaign::{Campaign, campaign};
 
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]

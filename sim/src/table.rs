@@ -88,6 +88,7 @@ impl Sink for TableSink {
             return Err(unavailable("open"));
         }
         let held = content.held(log);
+        tracing::debug!(?held, ?log, by_epoch = ?content.by_epoch, "a bridge opens the table");
         self.held = Some(held);
         Ok(held)
     }

@@ -151,7 +151,7 @@ impl Scan {
                 self.epochs.add(place);
             }
             LogRecord::SourcePosition { source, position: bytes } => {
-                self.held.keep_position(source, bytes, position);
+                self.held.keep_position(source, bytes, position, Position(u64::MAX));
             }
             LogRecord::CommandSeen { id, expires_at } => {
                 if expires_at > self.now {

@@ -31,6 +31,15 @@ const COMMANDS_MAX: usize = 50_000;
 pub(super) struct HeldPosition {
     pub(super) bytes: Vec<u8>,
     at: Position,
+    /// Where an older copy lies that is on disk, should this one not be.
+    older: Option<Position>,
+}
+
+impl HeldPosition {
+    /// The newest copy below the durable end.
+    fn durable(&self, end: Position) -> Option<Position> {
+        if self.at < end { Some(self.at) } else { self.older }
+    }
 }
 
 /// Small records that must survive trimming.
@@ -43,8 +52,16 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn keep_position(&mut self, source: String, bytes: Vec<u8>, at: Position) {
-        self.positions.insert(source, HeldPosition { bytes, at });
+    /// The newest position of a source lies at `at`; below `durable_end` everything is on disk.
+    pub(super) fn keep_position(
+        &mut self,
+        source: String,
+        bytes: Vec<u8>,
+        at: Position,
+        durable_end: Position,
+    ) {
+        let older = self.positions.get(&source).and_then(|held| held.durable(durable_end));
+        self.positions.insert(source, HeldPosition { bytes, at, older });
     }
 
     pub(super) fn keep_command(&mut self, id: CommandId, expires_at: Timestamp, at: Position) {
@@ -69,9 +86,9 @@ impl Held {
         positions.chain(commands).collect()
     }
 
-    /// Where the oldest record lies that must survive trimming; `end` if there is none.
+    /// Where the oldest record lies that must survive trimming, as far as it is on disk; `end` if there is none.
     fn lowest(&self, end: Position) -> Position {
-        let positions = self.positions.values().map(|held| held.at);
+        let positions = self.positions.values().filter_map(|held| held.durable(end));
         let commands = self.commands.values().map(|(_, at)| *at);
         positions.chain(commands).chain(self.gone.values().copied()).min().unwrap_or(end)
     }
@@ -391,7 +408,7 @@ impl Commits {
             }
         }
         if let Some((source, position)) = group.position {
-            self.held.keep_position(source, position, Position(at));
+            self.held.keep_position(source, position, Position(at), log.view().durable_end());
         }
         Ok(bytes)
     }
@@ -502,7 +519,7 @@ impl Commits {
             Err(OutboxError::Log(full)) if full.is_full() => {
                 self.held.gone = gone;
                 // What is on disk once only stays; what is below it may go all the same, and makes the room.
-                let keep_from = keep_from.min(self.held.lowest(log.end()));
+                let keep_from = keep_from.min(self.held.lowest(log.view().durable_end()));
                 if keep_gone
                     && !self
                         .going(log, keep_from)?
@@ -561,10 +578,10 @@ impl Commits {
         for group in survivors.chunks(64) {
             copies.push((append(log, group)?.0, group));
         }
-        if survivors.is_empty() {
+        if survivors.is_empty() && log.end() == log.view().durable_end() {
             return Ok(());
         }
-        log.sync()?;
+        log.sync()?; // also what was taken before: a newer copy may be in it
         for (first, group) in copies {
             for (at, record) in (first.0..).zip(group) {
                 self.held.moved(record, Position(at));
