@@ -15,7 +15,7 @@ fn changed_bytes_are_never_stored() {
     let one_in = number("FOREBAY_ONE_IN", 1_500);
     let seed = seed();
     campaign.uplink.corrupt(Some(Corruption { one_in, seed }));
-    campaign.feed.corrupt(Some(Corruption { one_in: one_in * 10, seed: seed + 1 }));
+    campaign.feed.corrupt(Some(Corruption { one_in: one_in * 3, seed: seed + 1 }));
     campaign.start_all();
     let begun = Instant::now();
     while campaign.uplink.changed() < wanted || begun.elapsed() < Duration::from_secs(5) {
