@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use proto::feed::FeedPage;
+use proto::seal;
 use url::Url;
 
 use crate::Source;
@@ -197,6 +198,9 @@ impl Pages for Http {
                     .append_pair("committed", &position.to_string());
             }
         }
+        let query = url.query().unwrap_or_default();
+        let sealed = format!("{query}&seal={:016x}", seal::checksum(seal::FEED_REQUEST, query.as_bytes()));
+        url.set_query(Some(&sealed));
         let mut http = self.client.get(url).timeout(request.wait + ANSWER_WITHIN);
         if let Some(token) = &self.token {
             http = http.bearer_auth(token);

@@ -41,6 +41,8 @@ const REBIRTH_SPACING: Duration = Duration::from_secs(1);
 const REBIRTH_REST: Duration = Duration::from_secs(1);
 /// Epochs that an NBIRTH may name (docs/specs/receipts.md §2).
 const BIRTH_EPOCHS_MAX: usize = 4096;
+/// STATE that does not come, or is offline, is asked for again so often before the births.
+const STATE_WAIT: Duration = Duration::from_secs(10);
 /// How often timers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often it is written down what a foreign host was given.
@@ -73,6 +75,8 @@ pub(crate) struct Session<'u> {
     state_timestamp: Option<u64>,
     last_refusal: String,
     host_is_online: Option<bool>,
+    /// The host has sealed a message of this session, so it seals all of them.
+    host_seals: bool,
     is_holding: bool,
     begun: Instant,
     last_receipt: Option<Instant>,
@@ -125,6 +129,7 @@ impl<'u> Session<'u> {
             state_timestamp: None,
             last_refusal: String::new(),
             host_is_online: None,
+            host_seals: false,
             is_holding: false,
             begun: now,
             last_receipt: None,
@@ -191,11 +196,20 @@ impl<'u> Session<'u> {
             session.text = format!("connected; waiting for host application {host} to be online");
         });
         let shutdown = self.uplink.setup.shutdown.clone();
+        let mut ask_at = Instant::now() + STATE_WAIT;
         while self.host_is_online != Some(true) {
             let message = tokio::select! {
                 biased;
                 message = self.receiver.next() => message?,
                 () = shutdown.cancelled() => return Ok(false),
+                () = sleep_until(ask_at) => {
+                    // The request or the answer may have been changed on its way: a new subscription brings the
+                    // retained STATE again, and it counts whatever time an earlier one claimed.
+                    self.state_timestamp = None;
+                    self.subscribe().await?;
+                    ask_at = Instant::now() + STATE_WAIT;
+                    continue;
+                }
             };
             if let Some(Topic::State { .. }) = Topic::parse(&message.topic) {
                 self.take_state(&message);

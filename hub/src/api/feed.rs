@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use durable_log::Position;
 use model::Epoch;
+use proto::seal;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -46,6 +47,8 @@ pub(crate) struct FeedQuery {
     wait_ms: Option<u64>,
     /// Encoded records in the page; at least one record is sent if there is one (1 to 33554432, default 4194304).
     max_bytes: Option<u64>,
+    /// Last of all: a checksum over the parameters before it, 16 hexadecimal digits (docs/specs/feed.md).
+    seal: Option<String>,
 }
 
 /// A page of the plant log with the catalogue entries it needs: `FeedPage` of `hub_feed.proto`.
@@ -54,8 +57,12 @@ pub(crate) struct FeedQuery {
         (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(crate) async fn feed(
     State(api): State<Api>,
+    uri: Uri,
     Parameters(query): Parameters<FeedQuery>,
 ) -> Result<Response, ApiError> {
+    if query.seal.is_some() && !is_sealed(uri.query().unwrap_or_default()) {
+        return Err(ApiError::bad("seal", "does not fit: the request was changed on its way"));
+    }
     if query.sink.is_empty() || query.sink.len() > SINK_BYTES_MAX || query.sink.chars().any(char::is_control)
     {
         return Err(ApiError::bad("sink", format!("must be a name of 1 to {SINK_BYTES_MAX} bytes")));
@@ -79,6 +86,13 @@ pub(crate) async fn feed(
     let encoded = encoded.await.map_err(|error| ApiError::Internal(error.to_string()))??;
     drop(slot);
     Ok(([(header::CONTENT_TYPE, "application/x-protobuf")], encoded).into_response())
+}
+
+/// Whether a query ends with the seal of what stands before it.
+fn is_sealed(query: &str) -> bool {
+    query.rsplit_once("&seal=").is_some_and(|(before, seal)| {
+        seal == format!("{:016x}", seal::checksum(seal::FEED_REQUEST, before.as_bytes()))
+    })
 }
 
 fn committed(position: Option<u64>, epoch: Option<&str>) -> Result<Option<(Position, Epoch)>, ApiError> {
