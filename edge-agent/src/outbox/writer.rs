@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use durable_log::{Budget, Committer, Log, LogError, Position, SegmentInfo};
-use model::{CommandId, Epoch, Offset, RecordId, Sample, SampleBatch, Timestamp};
+use model::{CommandId, Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
 use proto::account::Account;
 use proto::log_record::{DeviceEvent, LogRecord};
 use runtime::clock::Clock;
@@ -248,6 +248,7 @@ struct Meters {
     samples: Counter,
     refused: Counter,
     dropped: Counter,
+    damaged: Counter,
     bytes: Gauge,
     backlog: Gauge,
 }
@@ -269,6 +270,11 @@ impl Meters {
             dropped: metrics.counter(
                 "forebay_edge_dropped_records_total",
                 "Records that policy removed before a receipt covered them.",
+                &label,
+            ),
+            damaged: metrics.counter(
+                "forebay_edge_damaged_records_total",
+                "Records that were damaged on this disk before a receipt covered them, found while running.",
                 &label,
             ),
             bytes: metrics.gauge("forebay_edge_outbox_bytes", "Bytes of the outbox on disk.", &label),
@@ -349,6 +355,11 @@ impl Committer for Commits {
             && let Err(error) = self.trim_receipted(log)
         {
             tracing::error!(%error, "the outbox could not be trimmed");
+        }
+        if log.view().is_damaged()
+            && let Err(error) = self.heal(log)
+        {
+            tracing::error!(%error, "the outbox is damaged and could not be repaired");
         }
         self.measure(log);
     }
@@ -501,7 +512,7 @@ impl Commits {
             None if start.epoch == self.epoch => self.next,
             None => state.end,
         };
-        Ok(state.receipted.contains_range(&(start.offset..end)))
+        Ok(state.to_send(start.offset..end).is_empty())
     }
 
     /// The first sample record at or after a position; remembered, because segments do not change.
@@ -594,6 +605,31 @@ impl Commits {
                 self.held.moved(record, Position(at));
             }
         }
+        Ok(())
+    }
+
+    /// Makes holes of what a reader could not read, so that what stands behind is sent.
+    fn heal(&mut self, log: &mut Log) -> Result<(), OutboxError> {
+        for repaired in log.heal()? {
+            tracing::error!(%repaired, "the outbox");
+        }
+        let mut present: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
+        let view = log.view();
+        let mut reader = view.reader(view.first());
+        while let Some((position, bytes)) = reader.next()? {
+            if bytes.is_empty() {
+                continue;
+            }
+            let record = LogRecord::decode(bytes)
+                .map_err(|source| OutboxError::Record { position: position.0, source })?;
+            if let LogRecord::Accepted { batch, .. } = record {
+                present.entry(batch.id.epoch).or_default().insert_one(batch.id.offset.0);
+            }
+        }
+        let gone = self.around.shared.epochs().keep_only(&present);
+        self.meters.damaged.add(gone);
+        self.boundaries.clear();
+        self.trim_due = true;
         Ok(())
     }
 

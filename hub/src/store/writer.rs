@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use durable_log::{Log, LogError, Remedy};
+use durable_log::{Log, LogError, Recovery, Remedy};
 use model::{Epoch, PointId, RecordId};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
@@ -201,8 +201,12 @@ impl Writer {
 
     async fn reported(&mut self, agent: AgentId, epochs: &[EpochAccount]) {
         self.commit().await; // what is lost is judged by what is counted
-        for account in epochs {
-            let missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
+        let ended = epochs.len().saturating_sub(1); // the last epoch of a birth still grows
+        for (nth, account) in epochs.iter().enumerate() {
+            let mut missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
+            if nth < ended {
+                missing.extend(self.shared.accounts().missing_beyond(agent, account.epoch, account.end));
+            }
             for range in missing {
                 self.lost(agent, account.epoch, range).await;
             }
@@ -256,6 +260,7 @@ impl Writer {
         if self.attempt(|_writer| catalogue.persist()).await.is_err() {
             return;
         }
+        self.heal().await;
         self.ticks += 1;
         if is_made(Mistake::ReceiptBeforeSync) && self.ticks.is_multiple_of(10) {
             self.log.sync().ok();
@@ -264,6 +269,23 @@ impl Writer {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
             if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
                 tracing::error!(error = %crate::chain(&error), "retention");
+            }
+        }
+    }
+
+    /// Looks after damage that a reader met since the last tick.
+    async fn heal(&mut self) {
+        if !self.log.view().is_damaged() {
+            return;
+        }
+        self.commit().await; // the segment being written may be sealed for it
+        match self.log.heal() {
+            Ok(repaired) => {
+                let recovery = Recovery { repaired, ..self.log.view().state() };
+                self.ledger.damaged("plant log", &recovery, &self.shared.clock.now().to_string());
+            }
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "a damaged segment of the plant log")
             }
         }
     }
