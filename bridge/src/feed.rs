@@ -3,12 +3,16 @@
 //! It keeps the point catalogue up to what the pages need and reports the sink's committed cursor with each request.
 //! It decides nothing: where to start, when to try again and what a page means are the pump's.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use proto::feed::FeedPage;
+use proto::seal;
 use url::Url;
 
 use crate::Source;
@@ -72,16 +76,38 @@ impl From<BadEntry> for FeedError {
     }
 }
 
+/// Where pages come from: a hub's API, or a simulator's way to a hub.
+#[async_trait]
+pub trait Pages: Send + Sync + fmt::Debug {
+    /// A page for a caller, with the catalogue entries from `catalogue` on.
+    async fn page(&self, caller: &Caller, request: Request, catalogue: u64) -> Result<FeedPage, FeedError>;
+}
+
 /// One sink's view of a hub's log.
 #[derive(Debug)]
 pub struct Feed {
-    http: reqwest::Client,
+    pages: Arc<dyn Pages>,
+    caller: Caller,
+    catalogue: Catalogue,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// Name of the sink's cursor.
+    pub sink: String,
+    /// Which bridge, as people would know it.
+    pub holder: Option<String>,
+    /// What keeps it from its target.
+    pub alarm: Option<String>,
+}
+
+/// A hub's API.
+#[derive(Debug)]
+struct Http {
+    client: reqwest::Client,
     endpoint: Url,
     token: Option<String>,
-    sink: String,
-    holder: Option<String>,
-    alarm: Option<String>,
-    catalogue: Catalogue,
 }
 
 /// What to ask for.
@@ -98,43 +124,22 @@ pub struct Request {
 impl Feed {
     /// A client for the sink; reads the token file.
     pub fn connect(source: &Source, sink: &str) -> Result<Feed, FeedError> {
-        let token = match &source.token_file {
-            None => None,
-            Some(path) => {
-                let read = std::fs::read_to_string(path);
-                let text = read.map_err(|source| FeedError::Token { path: path.clone(), source })?;
-                Some(text.trim().to_owned())
-            }
+        let pages = match &source.pages {
+            Some(pages) => Arc::clone(pages),
+            None => Arc::new(Http::connect(source)?),
         };
-        let http = reqwest::Client::builder()
-            .connect_timeout(ANSWER_WITHIN)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(unreachable)?;
-        let endpoint = source
-            .hub
-            .join("api/v1/feed")
-            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
-        Ok(Feed {
-            http,
-            endpoint,
-            token,
-            sink: sink.to_owned(),
-            holder: None,
-            alarm: None,
-            catalogue: Catalogue::default(),
-        })
+        let caller = Caller { sink: sink.to_owned(), ..Caller::default() };
+        Ok(Feed { pages, caller, catalogue: Catalogue::default() })
     }
 
     /// Takes the sink's seat at the hub under this name; see docs/specs/feed.md.
     pub fn name_holder(&mut self, holder: String) {
-        self.holder = Some(shortened(holder));
+        self.caller.holder = Some(shortened(holder));
     }
 
     /// What the hub shows as this sink's trouble from the next request on.
     pub fn tell_alarm(&mut self, alarm: Option<String>) {
-        self.alarm = alarm.filter(|alarm| !alarm.is_empty()).map(shortened);
+        self.caller.alarm = alarm.filter(|alarm| !alarm.is_empty()).map(shortened);
     }
 
     /// What the records' numbers mean, up to the last page.
@@ -172,19 +177,50 @@ impl Feed {
     }
 
     async fn fetch(&self, request: Request) -> Result<FeedPage, FeedError> {
+        self.pages.page(&self.caller, request, self.catalogue.next()).await
+    }
+}
+
+impl Http {
+    fn connect(source: &Source) -> Result<Http, FeedError> {
+        let token = match &source.token_file {
+            None => None,
+            Some(path) => {
+                let read = std::fs::read_to_string(path);
+                let text = read.map_err(|source| FeedError::Token { path: path.clone(), source })?;
+                Some(text.trim().to_owned())
+            }
+        };
+        let client = reqwest::Client::builder()
+            .connect_timeout(ANSWER_WITHIN)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(unreachable)?;
+        let endpoint = source
+            .hub
+            .join("api/v1/feed")
+            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
+        Ok(Http { client, endpoint, token })
+    }
+}
+
+#[async_trait]
+impl Pages for Http {
+    async fn page(&self, caller: &Caller, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
         let mut url = self.endpoint.clone();
         {
             let mut query = url.query_pairs_mut();
             query
-                .append_pair("sink", &self.sink)
+                .append_pair("sink", &caller.sink)
                 .append_pair("from", &request.from.to_string())
-                .append_pair("catalogue", &self.catalogue.next().to_string())
+                .append_pair("catalogue", &catalogue.to_string())
                 .append_pair("wait_ms", &request.wait.as_millis().to_string())
                 .append_pair("max_bytes", &PAGE_BYTES.to_string());
-            if let Some(holder) = &self.holder {
+            if let Some(holder) = &caller.holder {
                 query.append_pair("holder", holder);
             }
-            if let Some(alarm) = &self.alarm {
+            if let Some(alarm) = &caller.alarm {
                 query.append_pair("alarm", alarm);
             }
             if let Some(Cursor { epoch: Some(epoch), position }) = request.committed {
@@ -193,7 +229,10 @@ impl Feed {
                     .append_pair("committed", &position.to_string());
             }
         }
-        let mut http = self.http.get(url).timeout(request.wait + ANSWER_WITHIN);
+        let query = url.query().unwrap_or_default();
+        let sealed = format!("{query}&seal={:016x}", seal::checksum(seal::FEED_REQUEST, query.as_bytes()));
+        url.set_query(Some(&sealed));
+        let mut http = self.client.get(url).timeout(request.wait + ANSWER_WITHIN);
         if let Some(token) = &self.token {
             http = http.bearer_auth(token);
         }

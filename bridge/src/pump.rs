@@ -74,7 +74,7 @@ enum PumpError {
         source: RecordProblem,
     },
     #[error("a thread of the bridge failed")]
-    Thread(#[from] tokio::task::JoinError),
+    Thread(#[from] runtime::world::Interrupted),
 }
 
 impl PumpError {
@@ -153,6 +153,7 @@ impl Pump {
             }
             self.reporter.state(State::Retrying(why));
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(backoff.wait()) => {}
                 () = self.shutdown.cancelled() => break,
             }
@@ -166,6 +167,7 @@ impl Pump {
     async fn session(&mut self, backoff: &mut Backoff) -> Result<(), PumpError> {
         let shutdown = self.shutdown.clone();
         let mut session = tokio::select! {
+            biased;
             session = self.begin() => session?,
             () = shutdown.cancelled() => return Ok(()),
         };
@@ -173,6 +175,7 @@ impl Pump {
             let committed = session.committed;
             session.feed.tell_alarm(self.reporter.now().alarm);
             let page = tokio::select! {
+                biased;
                 page = session.next_page(self.sink.max_wait) => page?,
                 () = shutdown.cancelled() => return self.drain(session).await,
             };
@@ -278,7 +281,7 @@ impl Pump {
         let Some(epoch) = open.epoch else { return Ok(()) };
         let span = Span { epoch, positions: open.start..session.next };
         let (site, end) = (session.site.clone(), span.end());
-        let batch = tokio::task::spawn_blocking(move || Arc::new(open.builder.finish(&site, span))).await?;
+        let batch = runtime::world::blocking(move || Arc::new(open.builder.finish(&site, span))).await?;
         self.sink.sink.write(batch).await?;
         let written = self.sink.sink.commit(end).await?;
         session.committed = Some(end);
@@ -323,10 +326,11 @@ impl Session {
             return Err(FeedError::Undecodable(format!("another hub answers: {}", log.hub_id)).into());
         }
         let here = self.log.epoch_at(self.next).map(|span| span.epoch);
-        log.resume(Some(Cursor { epoch: here, position: self.next }))?;
+        // An opening of the log that wrote nothing leaves no epoch behind: what the target holds decides, not this.
         if here.is_none_or(|epoch| log.span_of(epoch).is_none()) {
             return Err(FeedError::Renewed.into());
         }
+        log.resume(Some(Cursor { epoch: here, position: self.next }))?;
         self.has_all = page.next >= log.durable_end;
         self.log = log;
         Ok(page)

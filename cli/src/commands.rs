@@ -12,4 +12,5 @@ pub mod log;
 pub mod reconcile;
 pub mod run;
 pub mod service;
+pub mod sim;
 pub mod user;

@@ -36,7 +36,7 @@ mod writer;
 pub use disk_storage::DiskStorage;
 pub use error::{LogError, Remedy};
 #[cfg(feature = "test-util")]
-pub use faulty_storage::{Faults, FaultyStorage};
+pub use faulty_storage::{Faults, FaultyStorage, Fuse};
 pub use fill::{FILLING_PERCENT, Fill, Level, NEARLY_FULL_PERCENT};
 pub use inspect::{InspectReport, SegmentCheck, VerifyReport, inspect, refuse_newer, verify};
 pub use log::Log;
@@ -49,4 +49,4 @@ pub use segment::SegmentInfo;
 pub use storage::{Entry, Storage, StorageFile};
 pub use twin::TwinLog;
 pub use view::LogView;
-pub use writer::{Budget, Committer, Intake, Taken, run};
+pub use writer::{Budget, Committer, Intake, RETRY, Taken, last, round, run};

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use durable_log::{DiskStorage, LogError, Options, TwinLog};
+use durable_log::{DiskStorage, LogError, Options, Storage, TwinLog};
 use model::{DataType, NodeId, PointDefinition, PointId, PointPath};
 use proto::account::path_hash;
 use proto::log_record::{AgentId, CatalogueEntry, RecordError};
@@ -167,8 +167,17 @@ pub fn command_report_definition(node: &NodeId) -> Option<PointDefinition> {
 impl Catalogue {
     /// Opens the catalogue in `dir` and gives every definition its number; new entries are on disk afterwards.
     pub fn open(dir: &Path, epoch: u64, current: &[PointDefinition]) -> Result<Catalogue, CatalogueError> {
+        Catalogue::open_on(storage(dir)?, storage(&dir.join("copy"))?, epoch, current)
+    }
+
+    /// The same on any two storages: the catalogue and its copy.
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        copy: Arc<dyn Storage>,
+        epoch: u64,
+        current: &[PointDefinition],
+    ) -> Result<Catalogue, CatalogueError> {
         let options = Options { segment_bytes: SEGMENT_BYTES, bytes_max: BYTES_MAX, ..Options::default() };
-        let (storage, copy) = (storage(dir)?, storage(&dir.join("copy"))?);
         let (mut log, recovery) = TwinLog::open(storage, copy, options, epoch)?;
         for repaired in &recovery.repaired {
             tracing::error!(%repaired, "the point catalogue");

@@ -24,6 +24,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use durable_log::{DiskStorage, Storage};
 use model::{NodeId, PointDefinition, PointId};
 use runtime::clock::Clock;
 use runtime::tasks::{TaskKind, Tasks};
@@ -125,7 +126,8 @@ pub async fn start(
     let opened = tokio::task::spawn_blocking(move || {
         open(&data_dir, &definitions, &outbox_options, &open_clock, &open_metrics)
     });
-    let (catalogue, opened) = opened.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
+    let (folder, catalogue, opened) =
+        opened.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
     tracing::info!(node = %config.node, recovery = %opened.recovery, "outbox opened");
     for repaired in &opened.recovery.repaired {
         tracing::error!(node = %config.node, %repaired, "the outbox");
@@ -139,7 +141,7 @@ pub async fn start(
         health: Health::default(),
         catalogue: Arc::new(catalogue),
     };
-    spawn(config, &handle, opened, &clock, &metrics, &tasks);
+    spawn(config, folder, &handle, opened, &clock, &metrics, &tasks);
     Ok(handle)
 }
 
@@ -149,15 +151,15 @@ fn open(
     options: &outbox::OutboxOptions,
     clock: &Clock,
     metrics: &Metrics,
-) -> Result<(Catalogue, Opened), StartError> {
-    std::fs::create_dir_all(data_dir)
+) -> Result<(Arc<dyn Storage>, Catalogue, Opened), StartError> {
+    let folder = DiskStorage::create(data_dir)
         .map_err(|source| StartError::Folder { path: data_dir.to_owned(), source })?;
     for log in ["catalogue", "catalogue/copy", "outbox"] {
         durable_log::refuse_newer(&data_dir.join(log)).map_err(OutboxError::from)?;
     }
     let catalogue = Catalogue::open(&data_dir.join("catalogue"), outbox::new_epoch()?.0, definitions)?;
     let opened = outbox::open(&data_dir.join("outbox"), options, &catalogue.points, clock, metrics)?;
-    Ok((catalogue, opened))
+    Ok((Arc::new(folder), catalogue, opened))
 }
 
 /// All points of the configuration, the node's own last.
@@ -168,7 +170,15 @@ fn definitions(config: &Config) -> Vec<PointDefinition> {
     definitions
 }
 
-fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics: &Metrics, tasks: &Tasks) {
+fn spawn(
+    config: Config,
+    folder: Arc<dyn Storage>,
+    handle: &Handle,
+    opened: Opened,
+    clock: &Clock,
+    metrics: &Metrics,
+    tasks: &Tasks,
+) {
     let node = config.node.clone();
     let outbox = opened.outbox;
     let points: Arc<Points> = handle.catalogue.points.clone();
@@ -238,7 +248,7 @@ fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics
         host_id: config.host_id,
         primary_host: config.primary_host,
         history_rate: config.history_rate,
-        data_dir: config.data_dir,
+        folder,
         outbox,
         points,
         clock: clock.clone(),

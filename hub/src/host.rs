@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use model::{NodeId, PointId, Timestamp, Value};
+use proto::seal;
 use proto::sparkplug::{MessageType, Topic, encode};
 use runtime::clock::Clock;
 use runtime::tasks::{CancellationToken, TaskKind, Tasks};
@@ -349,6 +350,7 @@ impl Session {
         let mut payload = Vec::new();
         encode::command(self.clock.now(), REBIRTH, None, &Value::Boolean(true), None, &mut payload);
         let topic = Topic::node(MessageType::NCmd, node).to_string();
+        seal::put(&topic, &mut payload);
         if let Err(error) = self.broker.publish(topic, payload, QoS::AtMostOnce, false).await {
             tracing::debug!(%node, %error, "rebirth not asked for");
         }
@@ -369,7 +371,7 @@ impl Session {
             reason,
         };
         let ledger = self.ledger.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || ledger.record(entry)).await {
+        if let Ok(Err(error)) = runtime::world::blocking(move || ledger.record(entry)).await {
             tracing::error!(%error, "ledger");
         }
     }

@@ -11,6 +11,7 @@
 pub(crate) mod accounts;
 pub(crate) mod checkpoint;
 pub mod cold;
+pub(crate) mod feed_page;
 pub(crate) mod history;
 mod ingest;
 mod quarantine;
@@ -39,6 +40,8 @@ use writer::{Item, Queued};
 pub(crate) use recovery::{Opened, Setup, open};
 pub(crate) use retention::Retention;
 
+/// Prefix of the cursors that sinks register.
+pub(crate) const SINK_CURSOR: &str = "sink:";
 /// Items that may wait for the writer.
 const QUEUE_ITEMS_MAX: usize = 1024;
 /// KiB that may wait for the writer: more than one group, so that it never waits for the host.
@@ -287,7 +290,7 @@ pub(crate) fn folder(data_dir: &Path, name: &str) -> Result<Arc<dyn Storage>, St
 /// A random epoch for one writable opening.
 pub(crate) fn random_epoch() -> Result<Epoch, StoreError> {
     loop {
-        let bits = getrandom::u64().map_err(|error| StoreError::Random(error.to_string()))?;
+        let bits = runtime::world::random_u64().map_err(StoreError::Random)?;
         if let Some(epoch) = Epoch::from_random(bits) {
             return Ok(epoch);
         }
@@ -454,6 +457,11 @@ impl Store {
             })
         });
         open.fold(0, u64::saturating_add)
+    }
+
+    /// What lies below is not read again at the next start.
+    pub(crate) fn checkpointed(&self) -> Position {
+        Position(self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).newest)
     }
 
     /// Writes a checkpoint with these last values, which have seen every record below `values_position`. Blocking.

@@ -1,6 +1,6 @@
 //! Opening: one pass over what the log holds gives epochs, source positions and command ids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +9,7 @@ use model::{CommandId, Epoch, SampleBatch, Timestamp};
 use proto::account::{Account, sample_hash};
 use proto::log_record::LogRecord;
 use runtime::clock::Clock;
+use runtime::mistakes::{Mistake, is_made};
 use runtime::telemetry::Metrics;
 use tokio::sync::{mpsc, watch};
 
@@ -35,7 +36,7 @@ pub struct Opened {
     /// The writer; somebody must run it on a thread of its own.
     pub writer: Writer,
     /// Newest position of each source, by device name.
-    pub positions: HashMap<String, Vec<u8>>,
+    pub positions: BTreeMap<String, Vec<u8>>,
     /// What the log found.
     pub recovery: Recovery,
 }
@@ -52,7 +53,7 @@ pub fn open(
 }
 
 /// The same on a log that the caller opens: for storages that fail.
-pub(super) fn open_with(
+pub fn open_with(
     points: &Arc<Points>,
     clock: &Clock,
     metrics: &Metrics,
@@ -70,8 +71,14 @@ pub(super) fn open_with(
         when_full: durable_log::WhenFull::StopAccepting, // policy is the writer's, which knows what may go
         ..Options::default()
     };
-    let epoch = new_epoch()?;
+    let mut epoch = new_epoch()?;
     let (mut log, mut recovery) = open_log(log_options, epoch.0)?;
+    let (mut next, mut total) = (0, Account::default());
+    if is_made(Mistake::OffsetReuse)
+        && let Some((found, end, account)) = last_record(&log)?
+    {
+        (epoch, next, total) = (found, end, account);
+    }
     let scan = loop {
         let scan = Scan { epochs: Epochs::new(epoch), held: Held::default(), now: clock.now() };
         match scan.read(&log.view(), points) {
@@ -110,7 +117,7 @@ pub(super) fn open_with(
     let writer = Writer::new(
         log,
         intake,
-        epoch,
+        (epoch, next, total),
         scan.held,
         super::writer::Surroundings {
             agent: options.agent.clone(),
@@ -127,10 +134,23 @@ pub(super) fn open_with(
     Ok(Opened { outbox, writer, positions, recovery })
 }
 
+/// See [`Mistake::OffsetReuse`].
+fn last_record(log: &Log) -> Result<Option<(Epoch, u64, Account)>, OutboxError> {
+    let view = log.view();
+    let mut reader = view.reader(view.first());
+    let mut last = None;
+    while let Some((_, bytes)) = reader.next()? {
+        if let Ok(LogRecord::Accepted { batch, account, .. }) = LogRecord::decode(bytes) {
+            last = Some((batch.id.epoch, batch.id.offset.0 + 1, account));
+        }
+    }
+    Ok(last)
+}
+
 /// A random epoch.
 pub(crate) fn new_epoch() -> Result<Epoch, OutboxError> {
     loop {
-        let bits = getrandom::u64().map_err(|error| OutboxError::NoRandomness(error.to_string()))?;
+        let bits = runtime::world::random_u64().map_err(OutboxError::NoRandomness)?;
         if let Some(epoch) = Epoch::from_random(bits) {
             return Ok(epoch);
         }
@@ -172,7 +192,7 @@ impl Scan {
                 self.epochs.add(place);
             }
             LogRecord::SourcePosition { source, position: bytes } => {
-                self.held.keep_position(source, bytes, position);
+                self.held.keep_position(source, bytes, position, Position(u64::MAX));
             }
             LogRecord::CommandSeen { id, expires_at } => {
                 if expires_at > self.now {

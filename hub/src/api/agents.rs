@@ -10,12 +10,10 @@ use utoipa::ToSchema;
 use super::Api;
 use super::errors::{ApiError, ErrorBody};
 use crate::host::AgentStatus;
-use crate::store::{AgentAccount, EpochState};
+use crate::store::{AgentAccount, EpochState, SINK_CURSOR};
 
 /// Ranges shown of one set: more than an account with many holes has. Beyond, they are counted only.
 const RANGES_MAX: usize = 65_536;
-/// Prefix of the cursors that sinks register.
-pub(crate) const SINK_CURSOR: &str = "sink:";
 
 /// Every agent.
 #[derive(Serialize, ToSchema)]

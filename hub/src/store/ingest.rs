@@ -7,6 +7,7 @@ use model::limits::{RECORD_BYTES_MAX, RECORD_DAYS_MAX, RECORD_SAMPLES_MAX};
 use model::{Offset, RecordId, Sample, SampleBatch, Timestamp, Value};
 use proto::account::{Account, sample_hash};
 use proto::log_record::{AgentId, LogRecord};
+use runtime::mistakes::{Mistake, is_made};
 
 use super::accounts::Change;
 use super::writer::Writer;
@@ -14,21 +15,27 @@ use super::{DurableBatch, Identity, ReceivedBatch, SAMPLE_BYTES, Told};
 use crate::catalogue::PathHashes;
 
 impl Writer {
-    pub(super) fn batch(&mut self, batch: ReceivedBatch) {
+    pub(super) async fn batch(&mut self, batch: ReceivedBatch) {
         let catalogue = self.shared.catalogue.clone();
-        if batch.samples.is_empty() || self.attempt(|_writer| catalogue.persist()).is_err() {
+        if batch.samples.is_empty() || self.attempt(|_writer| catalogue.persist()).await.is_err() {
             return;
         }
         match batch.identity {
             Identity::Own { id, accepted_at, running } => {
-                if self.is_new(batch.agent, id) {
+                let same_time = is_made(Mistake::DedupByTime)
+                    && batch.samples.first().is_some_and(|sample| {
+                        let name = format!("{} {} {}", batch.agent.0, sample.point.0, sample.time.0);
+                        runtime::mistakes::note(&name, Vec::new()).is_some()
+                    });
+                if self.is_new(batch.agent, id) && !same_time {
                     let one = SampleBatch {
                         id,
                         accepted_at,
                         is_historical: batch.is_historical,
                         samples: batch.samples,
                     };
-                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, running);
+                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, running)
+                        .await;
                 }
             }
             Identity::Foreign => {
@@ -40,7 +47,7 @@ impl Writer {
                     SampleBatch { id, accepted_at, is_historical, samples }
                 };
                 let parts: Vec<SampleBatch> = split(batch.samples).into_iter().map(&mut number).collect();
-                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, None);
+                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, None).await;
             }
         }
     }
@@ -61,7 +68,7 @@ impl Writer {
     }
 
     /// Appends records that belong together.
-    fn append(
+    async fn append(
         &mut self,
         agent: AgentId,
         batches: Vec<SampleBatch>,
@@ -87,7 +94,7 @@ impl Writer {
             .iter()
             .map(|end| buffer.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default())
             .collect();
-        let first = self.attempt(|writer| writer.log.append_group(&slices));
+        let first = self.attempt(|writer| writer.log.append_group(&slices)).await;
         drop(slices);
         self.buffer = buffer;
         let Ok(first) = first else { return };

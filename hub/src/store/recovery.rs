@@ -218,7 +218,13 @@ pub(super) fn replay(
                 let change = if foreign {
                     Change::Foreign { agent, id, account }
                 } else {
-                    let (_, agent_account) = accounts_of(&batch, &catalogue.hashes());
+                    let hashes = catalogue.hashes();
+                    let mut points = batch.samples.iter().map(|sample| hashes.get(sample.point.0 as usize));
+                    let agent_account =
+                        match points.all(|path| path.is_some_and(|path| path.agent == path.hub)) {
+                            true => account,
+                            false => accounts_of(&batch, &hashes).1,
+                        };
                     Change::Received { agent, id, account, agent_account, running: None }
                 };
                 if at.0 >= values_position {

@@ -7,7 +7,7 @@
 //! A full disk stops it where it stands (`Holding`), and it goes on by itself. The first failed write or sync shuts
 //! the latch: from then on everything queued is refused, and only a restart helps (habit 18).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +15,13 @@ use durable_log::{Level, Log, LogError, Recovery, Remedy};
 use model::{Epoch, PointId, RecordId};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
+use runtime::mistakes::{Mistake, is_made};
 use runtime::tasks::CancellationToken;
 use runtime::telemetry::{Counter, Gauge, Metrics};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::accounts::{Change, Mismatch};
+use super::checkpoint::{self, Checkpoint};
 use super::quarantine::Quarantine;
 use super::retention::Retention;
 use super::{DurableGroup, QuarantineEntry, ReceivedBatch, Shared, StoreHealth, Told};
@@ -129,7 +131,7 @@ pub(super) struct Group {
     pub(super) told: DurableGroup,
     pub(super) changes: Vec<Change>,
     /// Own records appended and not yet counted.
-    pub(super) pending: HashSet<(AgentId, RecordId)>,
+    pub(super) pending: BTreeSet<(AgentId, RecordId)>,
     /// Offsets to settle once the quarantine is durable.
     pub(super) settle: Vec<(AgentId, RecordId, String)>,
     pub(super) bytes: usize,
@@ -140,18 +142,23 @@ pub(super) struct Group {
 pub(super) struct Stopped;
 
 impl Writer {
-    /// Until [`super::Store::close`], or until every handle is gone.
-    pub(crate) fn run(mut self) {
-        while let Some(first) = self.queue.blocking_recv() {
-            let mut closing = self.take(first);
+    /// Until [`super::Store::close`], or until every handle is gone; blocks this thread, which must be its own.
+    pub(crate) fn run(self) {
+        runtime::tasks::block_thread_on(self.run_as_task());
+    }
+
+    /// The same as a task: it waits for nothing but the queue, its readers, the time and the disk.
+    pub(crate) async fn run_as_task(mut self) {
+        while let Some(first) = self.queue.recv().await {
+            let mut closing = self.take(first).await;
             while closing.is_none()
                 && self.group.bytes < GROUP_BYTES_MAX
                 && self.group.changes.len() < GROUP_RECORDS_MAX
                 && let Ok(next) = self.queue.try_recv()
             {
-                closing = self.take(next);
+                closing = self.take(next).await;
             }
-            self.commit();
+            self.commit().await;
             if let Some(done) = closing {
                 done.send(()).ok();
                 return;
@@ -160,15 +167,15 @@ impl Writer {
     }
 
     /// Does what the item asks; gives back who waits for the end.
-    fn take(&mut self, queued: Queued) -> Option<oneshot::Sender<()>> {
+    async fn take(&mut self, queued: Queued) -> Option<oneshot::Sender<()>> {
         match queued.item {
             Item::Close(done) => return Some(done),
             _ if self.stopped => self.count.refused.increment(),
-            Item::Batch(batch) => self.batch(batch),
+            Item::Batch(batch) => self.batch(batch).await,
             Item::Quarantine(entry, settles) => self.put_aside(&entry, settles),
-            Item::Reported(agent, epochs) => self.reported(agent, &epochs),
+            Item::Reported(agent, epochs) => self.reported(agent, &epochs).await,
             Item::Vouched(points, holds) => self.group.told.push(Told::Vouched { points, holds }),
-            Item::Tick => self.tick(),
+            Item::Tick => self.tick().await,
         }
         None
     }
@@ -198,8 +205,8 @@ impl Writer {
         }
     }
 
-    fn reported(&mut self, agent: AgentId, epochs: &[EpochAccount]) {
-        self.commit(); // what is lost is judged by what is counted
+    async fn reported(&mut self, agent: AgentId, epochs: &[EpochAccount]) {
+        self.commit().await; // what is lost is judged by what is counted
         let ended = epochs.len().saturating_sub(1); // the last epoch of a birth still grows
         for (nth, account) in epochs.iter().enumerate() {
             let mut missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
@@ -207,13 +214,13 @@ impl Writer {
                 missing.extend(self.shared.accounts().missing_beyond(agent, account.epoch, account.end));
             }
             for range in missing {
-                self.lost(agent, account.epoch, range);
+                self.lost(agent, account.epoch, range).await;
             }
             self.group.changes.push(Change::Reported { agent, account: *account });
         }
     }
 
-    fn lost(&mut self, agent: AgentId, epoch: Epoch, range: std::ops::Range<u64>) {
+    async fn lost(&mut self, agent: AgentId, epoch: Epoch, range: std::ops::Range<u64>) {
         let reason = "no longer on the agent's disk, and never received here".to_owned();
         let now = self.shared.clock.now();
         let written = self.ledger.record(LedgerEntry {
@@ -230,10 +237,10 @@ impl Writer {
             return; // not settled before it is in the ledger; the next birth says it again
         }
         self.count.lost.add(range.end - range.start);
-        self.settle(agent, epoch, range, reason, false);
+        self.settle(agent, epoch, range, reason, false).await;
     }
 
-    fn settle(
+    async fn settle(
         &mut self,
         agent: AgentId,
         epoch: Epoch,
@@ -245,22 +252,26 @@ impl Writer {
         let mut bytes = Vec::new();
         let (start, end) = (range.start, range.end);
         LogRecord::Lost { agent, epoch, start, end, reason }.encode(&mut bytes);
-        let appended = self
-            .attempt(|_writer| catalogue.persist())
-            .and_then(|()| self.attempt(|writer| writer.log.append_group(&[&bytes])));
+        let appended = match self.attempt(|_writer| catalogue.persist()).await {
+            Ok(()) => self.attempt(|writer| writer.log.append_group(&[&bytes])).await,
+            Err(stopped) => Err(stopped),
+        };
         if appended.is_ok() {
             self.group.changes.push(Change::Settled { agent, epoch, range, quarantined });
         }
     }
 
-    fn tick(&mut self) {
+    async fn tick(&mut self) {
         let catalogue = self.shared.catalogue.clone();
-        if self.attempt(|_writer| catalogue.persist()).is_err() {
+        if self.attempt(|_writer| catalogue.persist()).await.is_err() {
             return;
         }
-        self.heal();
+        self.heal().await;
         self.measure();
         self.ticks += 1;
+        if is_made(Mistake::ReceiptBeforeSync) && self.ticks.is_multiple_of(10) {
+            self.log.sync().ok();
+        }
         if self.ticks.is_multiple_of(RETENTION_TICKS) {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
             if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
@@ -291,11 +302,11 @@ impl Writer {
     }
 
     /// Looks after damage that a reader met since the last tick.
-    fn heal(&mut self) {
+    async fn heal(&mut self) {
         if !self.log.view().is_damaged() {
             return;
         }
-        self.commit(); // the segment being written may be sealed for it
+        self.commit().await; // the segment being written may be sealed for it
         match self.log.heal() {
             Ok(repaired) => {
                 let recovery = Recovery { repaired, ..self.log.view().state() };
@@ -308,15 +319,20 @@ impl Writer {
     }
 
     /// Makes the group durable, then tells.
-    fn commit(&mut self) {
-        self.settle_quarantined();
+    async fn commit(&mut self) {
+        self.settle_quarantined().await;
         let nothing_to_sync = self.group.changes.is_empty();
-        let synced =
-            if nothing_to_sync { Ok(self.log.end()) } else { self.attempt(|writer| writer.log.sync()) };
+        if is_made(Mistake::RangesBeside) && !nothing_to_sync {
+            self.write_ranges_beside();
+        }
+        let synced = match nothing_to_sync || is_made(Mistake::ReceiptBeforeSync) {
+            true => Ok(self.log.end()),
+            false => self.attempt(|writer| writer.log.sync()).await,
+        };
         let group = std::mem::take(&mut self.group);
         let Ok(end) = synced else { return };
         if nothing_to_sync {
-            return self.tell(group.told);
+            return self.tell(group.told).await;
         }
         let mismatches = {
             let mut accounts = self.shared.accounts();
@@ -326,22 +342,33 @@ impl Writer {
         };
         self.shared.durable.send_replace(end);
         mismatches.iter().for_each(|mismatch| self.alarm(mismatch));
-        self.tell(group.told);
+        self.tell(group.told).await;
     }
 
-    fn tell(&self, told: DurableGroup) {
+    /// See [`Mistake::RangesBeside`].
+    fn write_ranges_beside(&self) {
+        let mut accounts = self.shared.accounts().clone();
+        self.group.changes.iter().for_each(|change| accounts.apply(change));
+        accounts.position = self.log.end().0;
+        let values_position = accounts.position;
+        let beside =
+            Checkpoint { log_epoch: self.log.epoch(), accounts, values_position, values: Vec::new() };
+        checkpoint::write(&*self.shared.checkpoint_storage, &beside).ok();
+    }
+
+    async fn tell(&self, told: DurableGroup) {
         if !told.is_empty() {
-            self.readers.blocking_send(told).ok(); // nobody reads any more: the hub is ending
+            self.readers.send(told).await.ok(); // nobody reads any more: the hub is ending
         }
     }
 
-    fn settle_quarantined(&mut self) {
+    async fn settle_quarantined(&mut self) {
         let settle = std::mem::take(&mut self.group.settle);
         match self.quarantine.sync() {
             Ok(()) => {
                 for (agent, id, reason) in settle {
                     let range = id.offset.0..id.offset.0 + 1;
-                    self.settle(agent, id.epoch, range, reason, true);
+                    self.settle(agent, id.epoch, range, reason, true).await;
                 }
             }
             Err(error) => tracing::error!(error = %crate::chain(&error), "quarantine"),
@@ -366,7 +393,7 @@ impl Writer {
     }
 
     /// Does it, waiting for room as long as it takes; any other failure stops the writer.
-    pub(super) fn attempt<T>(
+    pub(super) async fn attempt<T>(
         &mut self,
         mut work: impl FnMut(&mut Self) -> Result<T, LogError>,
     ) -> Result<T, Stopped> {
@@ -396,7 +423,7 @@ impl Writer {
                     let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
                     let made = Retention::make_room(&mut self.log, needed, now, &self.ledger);
                     if !made.is_ok_and(|made| made) {
-                        std::thread::sleep(RETRY);
+                        tokio::time::sleep(RETRY).await;
                     }
                 }
                 Remedy::FixCaller => {

@@ -30,6 +30,9 @@ pub struct FeedPage {
     /// ascending
     #[prost(message, repeated, tag = "10")]
     pub entries: ::prost::alloc::vec::Vec<LogEntry>,
+    /// last: XXH3-64 of "forebay/feed", a zero byte and all before
+    #[prost(fixed64, optional, tag = "1183")]
+    pub forebay_seal: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EpochSpan {

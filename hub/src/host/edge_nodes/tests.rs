@@ -11,6 +11,8 @@ use proto::sparkplug::{BirthHead, RecordHead};
 use super::*;
 use crate::store::Identity;
 
+mod seals;
+
 const EPOCH: Epoch = Epoch(0x1234);
 const LOG_EPOCH: Epoch = Epoch(0x7777);
 
