@@ -238,7 +238,7 @@ impl Bridge {
             max_rows: usize::try_from(dice.between(1, 60)).unwrap_or(1),
             max_bytes: 1 << 20,
             max_wait: dice.millis(100, 3000),
-            pace: bridge::alarm::Pace::default(),
+            pace: bridge::Pace::default(),
         };
         let tasks = Tasks::new(CancellationToken::new());
         let (status, pump) = bridge::pump(source, sink, clock.clone(), &Metrics::default(), tasks.shutdown());
