@@ -122,8 +122,7 @@ fn bridge_killed_between_upload_commit_and_cursor() {
     while done < kills {
         let sink = format!("lake{round}");
         // Commits of 50 to 500 rows, so that a kill meets every stage of one.
-        campaign
-            .write_bridge(&sink, &format!("max_wait = \"100ms\"\nmax_rows = {}", 50 + random.below(450)));
+        campaign.write_bridge(&sink, &format!("max_wait = \"100ms\"\nmax_rows = {}", 50 + random.below(450)));
         let most = (kills - done).min(500);
         let mut commits = 0;
         for _ in 0..most {
