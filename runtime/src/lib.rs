@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod clock;
 pub mod config_file;
 pub mod enrolment;
+pub mod mistakes;
 pub mod mqtt_client;
 pub mod pki;
 pub mod tasks;

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::dice::Dice;
 use crate::network::{HubSide, Net};
 use crate::plan::Plan;
+use crate::stubborn::disk;
 use crate::table::{Table, TableSink};
 
 /// Messages that may wait for the host.
@@ -94,8 +95,7 @@ impl HubMachine {
         let (inbox, messages) = hub::broker::inbox(INBOX_MESSAGES);
         let (events, changes) = mpsc::channel(16);
         self.sessions += 1;
-        let [catalogue, ledger, plant, quarantine, checkpoint] =
-            self.disks.clone().map(|disk| -> Arc<dyn durable_log::Storage> { Arc::new(disk) });
+        let [catalogue, ledger, plant, quarantine, checkpoint] = self.disks.each_ref().map(disk);
         let parts = Parts {
             hub_id: "hub".into(),
             log_bytes: plan.segment * 8,
@@ -138,6 +138,13 @@ impl HubMachine {
         self.disks.iter().for_each(|disk| disk.set_fuse(&self.power));
     }
 
+    /// Somebody puts an empty disk in.
+    pub(crate) fn wipe(&mut self, dice: &mut Dice) {
+        tracing::debug!("the hub gets empty disks");
+        self.disks = std::array::from_fn(|_| FaultyStorage::new(dice.next()));
+        self.restore_power();
+    }
+
     pub(crate) async fn stop(&mut self, plan: &Plan, net: &Net) {
         self.door.set(None);
         if let Some(running) = self.running.take() {
@@ -148,10 +155,6 @@ impl HubMachine {
 
     pub(crate) fn set_faults(&self, faults: Faults) {
         self.disks.iter().for_each(|disk| disk.set_faults(faults));
-    }
-
-    pub(crate) fn durable_end(&self) -> u64 {
-        self.running.as_ref().map_or(0, |running| running.hub.durable_end())
     }
 
     /// Mismatches and losses that the hub itself has noticed.

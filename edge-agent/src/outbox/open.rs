@@ -9,6 +9,7 @@ use model::{CommandId, Epoch, SampleBatch, Timestamp};
 use proto::account::{Account, sample_hash};
 use proto::log_record::LogRecord;
 use runtime::clock::Clock;
+use runtime::mistakes::{Mistake, is_made};
 use runtime::telemetry::Metrics;
 use tokio::sync::{mpsc, watch};
 
@@ -69,8 +70,14 @@ pub fn open_with(
         when_full: durable_log::WhenFull::StopAccepting, // policy is the writer's, which knows what may go
         ..Options::default()
     };
-    let epoch = new_epoch()?;
+    let mut epoch = new_epoch()?;
     let (log, recovery) = open_log(log_options, epoch.0)?;
+    let (mut next, mut total) = (0, Account::default());
+    if is_made(Mistake::OffsetReuse)
+        && let Some((found, end, account)) = last_record(&log)?
+    {
+        (epoch, next, total) = (found, end, account);
+    }
     let mut scan = Scan { epochs: Epochs::new(epoch), held: Held::default(), now: clock.now() };
     let view = log.view();
     let mut reader = view.reader(view.first());
@@ -103,7 +110,7 @@ pub fn open_with(
     let writer = Writer::new(
         log,
         intake,
-        epoch,
+        (epoch, next, total),
         scan.held,
         super::writer::Surroundings {
             agent: options.agent.clone(),
@@ -118,6 +125,19 @@ pub fn open_with(
         metrics,
     );
     Ok(Opened { outbox, writer, positions, recovery })
+}
+
+/// See [`Mistake::OffsetReuse`].
+fn last_record(log: &Log) -> Result<Option<(Epoch, u64, Account)>, OutboxError> {
+    let view = log.view();
+    let mut reader = view.reader(view.first());
+    let mut last = None;
+    while let Some((_, bytes)) = reader.next()? {
+        if let Ok(LogRecord::Accepted { batch, account, .. }) = LogRecord::decode(bytes) {
+            last = Some((batch.id.epoch, batch.id.offset.0 + 1, account));
+        }
+    }
+    Ok(last)
 }
 
 /// A random epoch.

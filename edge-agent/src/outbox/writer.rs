@@ -10,6 +10,7 @@ use model::{CommandId, Epoch, Offset, RecordId, Sample, SampleBatch, Timestamp};
 use proto::account::Account;
 use proto::log_record::{DeviceEvent, LogRecord};
 use runtime::clock::Clock;
+use runtime::mistakes::{Mistake, is_made};
 use runtime::telemetry::{Counter, Gauge, Metrics};
 use tokio::sync::{mpsc, watch};
 
@@ -146,7 +147,7 @@ impl Writer {
     pub(super) fn new(
         log: Log,
         intake: mpsc::Receiver<Item>,
-        epoch: Epoch,
+        (epoch, next, total): (Epoch, u64, Account),
         held: Held,
         around: Surroundings,
         metrics: &Metrics,
@@ -154,8 +155,8 @@ impl Writer {
         let around_agent = around.agent.clone();
         let commits = Commits {
             epoch,
-            next: 0,
-            total: Account::default(),
+            next,
+            total,
             held,
             around,
             waiting: Waiting::default(),
@@ -394,10 +395,16 @@ impl Commits {
             records.push(LogRecord::Accepted { batch, account: total, event });
             next += 1;
         }
-        if let Some((source, position)) = &group.position {
+        let outside = is_made(Mistake::PositionOutside);
+        if let Some((source, position)) = group.position.as_ref().filter(|_| !outside) {
             records.push(LogRecord::SourcePosition { source: source.clone(), position: position.clone() });
         }
         let (first, bytes) = append(log, &records)?;
+        if let Some((source, position)) = group.position.as_ref().filter(|_| outside) {
+            log.sync()?;
+            let beside = LogRecord::SourcePosition { source: source.clone(), position: position.clone() };
+            append(log, std::slice::from_ref(&beside))?;
+        }
         (self.next, self.total) = (next, total);
         let mut at = first.0;
         for (record, mut place) in records.into_iter().zip(places) {

@@ -5,11 +5,14 @@
 
 mod inbound;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use model::{Epoch, Offset, PointId, RecordId};
+use model::{Epoch, Offset, PointId, RangeSet, RecordId, Sample, SampleBatch};
+use proto::receipt::Receipt;
 use proto::sparkplug::{BirthHead, MessageType, RecordHead, Topic};
+use runtime::mistakes::{self, Mistake, is_made};
 use runtime::mqtt_client::{MqttReceiver, MqttSender, QoS};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -84,6 +87,19 @@ pub(crate) struct Session<'u> {
     draining_since: Option<Instant>,
 }
 
+/// A record is one payload, always (but see [`Mistake::TwoPayloads`]).
+fn parts(batch: &SampleBatch) -> impl Iterator<Item = Cow<'_, SampleBatch>> {
+    let half =
+        |samples: &[Sample]| Some(Cow::Owned(SampleBatch { samples: samples.to_vec(), ..batch.clone() }));
+    let parts = if is_made(Mistake::TwoPayloads) && batch.samples.len() > 1 {
+        let (first, second) = batch.samples.split_at(batch.samples.len() / 2);
+        [half(first), half(second)]
+    } else {
+        [Some(Cow::Borrowed(batch)), None]
+    };
+    parts.into_iter().flatten()
+}
+
 impl<'u> Session<'u> {
     pub(crate) fn new(
         uplink: &'u mut Uplink,
@@ -130,6 +146,16 @@ impl<'u> Session<'u> {
         if self.uplink.setup.primary_host && !self.wait_for_host().await? {
             self.sender.disconnect().await?;
             return Ok(Ended::Shutdown);
+        }
+        if is_made(Mistake::HistoryBeforeBirths) {
+            self.history_not_before = Instant::now();
+            while self.history_slice().await? {}
+        }
+        if is_made(Mistake::OldQueue)
+            && let Some(payload) = mistakes::note("old queue", Vec::new()).filter(|old| !old.is_empty())
+        {
+            let topic = Topic::device(MessageType::DData, &self.uplink.setup.node, "press-0").to_string();
+            self.send(Outgoing { topic, payload }).await?;
         }
         self.give_birth().await?;
         self.say_online();
@@ -351,8 +377,19 @@ impl<'u> Session<'u> {
             }
             let head = self.uplink.setup.outbox.epochs(|epochs| self.head(&read, epochs));
             let now = self.uplink.setup.clock.now();
-            for message in self.node.live(now, &read.batch, &head, read.event, &latest) {
-                self.send(message).await?;
+            for batch in parts(&read.batch) {
+                for message in self.node.live(now, &batch, &head, read.event, &latest) {
+                    if is_made(Mistake::OldQueue) {
+                        mistakes::note("old queue", message.payload.clone());
+                    }
+                    self.send(message).await?;
+                }
+            }
+            if is_made(Mistake::TrimAfterSend) {
+                let offset = read.batch.id.offset.0;
+                let sent = (self.current, RangeSet::of(offset..offset + 1));
+                let receipt = Receipt { durable: vec![sent], ..Default::default() };
+                self.uplink.setup.outbox.receive(&receipt).await?;
             }
             self.live_at = read.batch.id.offset.0 + 1;
             self.uplink.delivery.sent(Instant::now(), self.current, read.batch.id.offset.0);
@@ -406,8 +443,10 @@ impl<'u> Session<'u> {
         for read in reads {
             let head = self.uplink.setup.outbox.epochs(|epochs| self.head(&read, epochs));
             let now = self.uplink.setup.clock.now();
-            for message in self.node.history(now, &read.batch, &head) {
-                self.send(message).await?;
+            for batch in parts(&read.batch) {
+                for message in self.node.history(now, &batch, &head) {
+                    self.send(message).await?;
+                }
             }
             let offset = read.batch.id.offset.0;
             self.uplink.delivery.sent(Instant::now(), epoch, offset);

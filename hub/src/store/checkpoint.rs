@@ -24,6 +24,7 @@ use model::{Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
 use proto::account::Account;
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
+use runtime::mistakes::{Mistake, is_made};
 
 use super::LastValue;
 use super::accounts::{Accounts, AgentBook, EpochBook};
@@ -74,6 +75,9 @@ impl Checkpoint {
     pub(super) fn fits(&self, view: &LogView) -> bool {
         let position = self.accounts.position;
         let end = view.durable_end().0;
+        if is_made(Mistake::RangesBeside) {
+            return true;
+        }
         position <= end
             && self.values_position <= end
             && (position == 0 || view.epoch_of(Position(position - 1)) == Some(self.log_epoch))

@@ -15,11 +15,13 @@ use durable_log::{Log, LogError, Remedy};
 use model::{Epoch, PointId, RecordId};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
+use runtime::mistakes::{Mistake, is_made};
 use runtime::tasks::CancellationToken;
 use runtime::telemetry::{Counter, Metrics};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::accounts::{Change, Mismatch};
+use super::checkpoint::{self, Checkpoint};
 use super::quarantine::Quarantine;
 use super::retention::Retention;
 use super::{DurableGroup, QuarantineEntry, ReceivedBatch, Shared, StoreHealth, Told};
@@ -255,6 +257,9 @@ impl Writer {
             return;
         }
         self.ticks += 1;
+        if is_made(Mistake::ReceiptBeforeSync) && self.ticks.is_multiple_of(10) {
+            self.log.sync().ok();
+        }
         if self.ticks.is_multiple_of(RETENTION_TICKS) {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
             if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
@@ -267,7 +272,10 @@ impl Writer {
     async fn commit(&mut self) {
         self.settle_quarantined().await;
         let nothing_to_sync = self.group.changes.is_empty();
-        let synced = match nothing_to_sync {
+        if is_made(Mistake::RangesBeside) && !nothing_to_sync {
+            self.write_ranges_beside();
+        }
+        let synced = match nothing_to_sync || is_made(Mistake::ReceiptBeforeSync) {
             true => Ok(self.log.end()),
             false => self.attempt(|writer| writer.log.sync()).await,
         };
@@ -285,6 +293,17 @@ impl Writer {
         self.shared.durable.send_replace(end);
         mismatches.iter().for_each(|mismatch| self.alarm(mismatch));
         self.tell(group.told).await;
+    }
+
+    /// See [`Mistake::RangesBeside`].
+    fn write_ranges_beside(&self) {
+        let mut accounts = self.shared.accounts().clone();
+        self.group.changes.iter().for_each(|change| accounts.apply(change));
+        accounts.position = self.log.end().0;
+        let values_position = accounts.position;
+        let beside =
+            Checkpoint { log_epoch: self.log.epoch(), accounts, values_position, values: Vec::new() };
+        checkpoint::write(&*self.shared.checkpoint_storage, &beside).ok();
     }
 
     async fn tell(&self, told: DurableGroup) {
