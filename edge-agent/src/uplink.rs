@@ -40,8 +40,9 @@ use delivery::Delivery;
 use session::{Ended, Session};
 use session_file::SessionState;
 
-/// The first wait after a failure, and the longest; half of it is jitter, so that a plant does not knock at once.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// The first wait after a failure, and the longest; half of it is jitter, so that a plant does not knock at once. The
+/// longest bounds how soon a plant is whole again after its hub is: 1 000 agents within 10 s.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// A session that stood so long was a good one: the next wait is short again.
 const GOOD_SESSION: Duration = Duration::from_secs(20);
 /// Keep-alive: a dead link is noticed within 1.5 times this.
