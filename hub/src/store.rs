@@ -407,6 +407,31 @@ impl Store {
         self.shared.epoch
     }
 
+    /// Keeps where a sink stands, so that retention minds it; gives what is kept. A sink that is new here stands at the
+    /// log's beginning from its first question on: what it has not read must not make room. Blocking.
+    pub(crate) fn keep_sink(
+        &self,
+        sink: &str,
+        committed: Option<(Position, Epoch)>,
+    ) -> Result<Option<Position>, LogError> {
+        let (view, name) = (&self.shared.view, format!("{SINK_CURSOR}{sink}"));
+        let at = match committed {
+            Some((at, epoch)) => {
+                let is_ours = view.segments().iter().any(|segment| segment.epoch == epoch.0);
+                if at > view.durable_end() || !is_ours {
+                    return Ok(None);
+                }
+                at
+            }
+            None => match view.cursors()?.get(&name) {
+                Some(at) => return Ok(Some(*at)),
+                None => view.first(),
+            },
+        };
+        view.set_cursor(&name, at)?;
+        Ok(Some(at))
+    }
+
     /// The durable end, as it moves.
     #[must_use]
     pub fn durable(&self) -> watch::Receiver<Position> {
