@@ -24,6 +24,7 @@ use model::NodeId;
 use model::limits::MQTT_PACKET_BYTES_MAX;
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
+use runtime::invariant::Invariant;
 use runtime::mqtt_client::{MqttError, MqttOptions};
 use runtime::tasks::CancellationToken;
 use runtime::telemetry::{Counter, Metrics};
@@ -118,6 +119,8 @@ pub(crate) struct Meters {
     pub(crate) jumps: Counter,
     pub(crate) receipts: Counter,
     pub(crate) receipts_refused: Counter,
+    /// Only what is on disk is sent: its identity can never be given to anything else.
+    pub(crate) identity: Invariant,
     pub(crate) ignored: Counter,
     pub(crate) damaged: Counter,
 }
@@ -133,6 +136,7 @@ impl Meters {
             rebirths: counter("forebay_edge_rebirths_total", "Rebirths asked for by hosts."),
             jumps: counter("forebay_edge_live_jumps_total", "Times that live jumped over a backlog."),
             receipts: counter("forebay_edge_receipts_total", "Receipts taken."),
+            identity: Invariant::new(metrics, "I3"),
             receipts_refused: counter(
                 "forebay_edge_receipts_refused_total",
                 "Receipts that could not be true.",

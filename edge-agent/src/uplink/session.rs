@@ -375,6 +375,11 @@ impl<'u> Session<'u> {
             if read.batch.id.epoch != self.current || read.batch.id.offset.0 < self.live_at {
                 continue;
             }
+            let (offset, end) = (read.batch.id.offset.0, self.durable.borrow().offset);
+            self.uplink
+                .meters
+                .identity
+                .check(offset < end, || format!("record {offset} is sent, {end} are on disk"));
             let head = self.uplink.setup.outbox.epochs(|epochs| self.head(&read, epochs));
             let now = self.uplink.setup.clock.now();
             for batch in parts(&read.batch) {
