@@ -28,6 +28,9 @@ const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Time for a connection, and for the hub's answer beyond the time that it was asked to wait.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// A name or an alarm is cut to this.
+const TEXT_BYTES_MAX: usize = 400;
+
 const _: () = assert!(PAGE_BYTES + model::limits::RECORD_BYTES_MAX < PAGE_BYTES_MAX);
 
 /// Why there is no page.
@@ -76,16 +79,27 @@ impl From<BadEntry> for FeedError {
 /// Where pages come from: a hub's API, or a simulator's way to a hub.
 #[async_trait]
 pub trait Pages: Send + Sync + fmt::Debug {
-    /// A page for a sink, with the catalogue entries from `catalogue` on.
-    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError>;
+    /// A page for a caller, with the catalogue entries from `catalogue` on.
+    async fn page(&self, caller: &Caller, request: Request, catalogue: u64) -> Result<FeedPage, FeedError>;
 }
 
 /// One sink's view of a hub's log.
 #[derive(Debug)]
 pub struct Feed {
     pages: Arc<dyn Pages>,
-    sink: String,
+    caller: Caller,
     catalogue: Catalogue,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// Name of the sink's cursor.
+    pub sink: String,
+    /// Which bridge, as people would know it.
+    pub holder: Option<String>,
+    /// What keeps it from its target.
+    pub alarm: Option<String>,
 }
 
 /// A hub's API.
@@ -114,7 +128,18 @@ impl Feed {
             Some(pages) => Arc::clone(pages),
             None => Arc::new(Http::connect(source)?),
         };
-        Ok(Feed { pages, sink: sink.to_owned(), catalogue: Catalogue::default() })
+        let caller = Caller { sink: sink.to_owned(), ..Caller::default() };
+        Ok(Feed { pages, caller, catalogue: Catalogue::default() })
+    }
+
+    /// Takes the sink's seat at the hub under this name; see docs/specs/feed.md.
+    pub fn name_holder(&mut self, holder: String) {
+        self.caller.holder = Some(shortened(holder));
+    }
+
+    /// What the hub shows as this sink's trouble from the next request on.
+    pub fn tell_alarm(&mut self, alarm: Option<String>) {
+        self.caller.alarm = alarm.filter(|alarm| !alarm.is_empty()).map(shortened);
     }
 
     /// What the records' numbers mean, up to the last page.
@@ -152,7 +177,7 @@ impl Feed {
     }
 
     async fn fetch(&self, request: Request) -> Result<FeedPage, FeedError> {
-        self.pages.page(&self.sink, request, self.catalogue.next()).await
+        self.pages.page(&self.caller, request, self.catalogue.next()).await
     }
 }
 
@@ -182,16 +207,22 @@ impl Http {
 
 #[async_trait]
 impl Pages for Http {
-    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
+    async fn page(&self, caller: &Caller, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
         let mut url = self.endpoint.clone();
         {
             let mut query = url.query_pairs_mut();
             query
-                .append_pair("sink", sink)
+                .append_pair("sink", &caller.sink)
                 .append_pair("from", &request.from.to_string())
                 .append_pair("catalogue", &catalogue.to_string())
                 .append_pair("wait_ms", &request.wait.as_millis().to_string())
                 .append_pair("max_bytes", &PAGE_BYTES.to_string());
+            if let Some(holder) = &caller.holder {
+                query.append_pair("holder", holder);
+            }
+            if let Some(alarm) = &caller.alarm {
+                query.append_pair("alarm", alarm);
+            }
             if let Some(Cursor { epoch: Some(epoch), position }) = request.committed {
                 query
                     .append_pair("epoch", &epoch.to_string())
@@ -214,6 +245,14 @@ impl Pages for Http {
         }
         FeedPage::decode(body).map_err(|error| FeedError::Undecodable(error.to_string()))
     }
+}
+
+/// A text that the hub takes.
+fn shortened(mut text: String) -> String {
+    while text.len() > TEXT_BYTES_MAX {
+        text.pop();
+    }
+    text
 }
 
 async fn read_body(response: reqwest::Response) -> Result<Bytes, FeedError> {

@@ -299,4 +299,6 @@ impl Outbox {
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ mod live_stream;
 mod openapi;
 mod payload;
 mod points;
+mod seats;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -153,6 +154,7 @@ struct Inner {
     scans: Arc<Semaphore>,
     feeds: Arc<Semaphore>,
     cursors: Mutex<HashMap<String, Position>>,
+    seats: Mutex<seats::Seats>,
     halts: Mutex<broker::Halts>,
     /// Answers given, by the first digit of their status: 2 to 5.
     answers: [Counter; 4],
@@ -178,6 +180,7 @@ impl Api {
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
             cursors: Mutex::default(),
+            seats: Mutex::default(),
             halts: Mutex::default(),
             answers,
             shutdown,
@@ -282,11 +285,17 @@ impl Api {
         slot.ok().and_then(Result::ok).ok_or(ApiError::Busy { what: "scans of the plant log" })
     }
 
-    fn cursor_is_known(&self, name: &str, at: Position) -> bool {
-        self.known_cursors().get(name) == Some(&at)
+    fn seats(&self) -> MutexGuard<'_, seats::Seats> {
+        self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember_cursor(&self, name: String, at: Position) {
+    /// Whether the sink's cursor is kept already: this one, or any.
+    fn knows_sink(&self, name: &str, at: Option<Position>) -> bool {
+        let known = self.known_cursors().get(name).copied();
+        known.is_some() && (at.is_none() || known == at)
+    }
+
+    fn remember_sink(&self, name: String, at: Position) {
         self.known_cursors().insert(name, at);
     }
 

@@ -30,7 +30,7 @@ use crate::broker::{Broker, BrokerEvent, InboxReceiver, Incoming, QoS};
 use crate::catalogue::Catalogue;
 use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
 use crate::live::Live;
-use crate::store::{Identity, Store, StoreError};
+use crate::store::{Identity, Store, StoreError, StoreHealth};
 use birth::{Present, REBIRTH};
 use edge_nodes::{Action, EdgeNodes, Event, LastKnown, Moment};
 use problem::Problem;
@@ -303,7 +303,10 @@ impl Session {
         match action {
             Action::Ingest(batch) => {
                 let foreign = batch.identity == Identity::Foreign;
+                // While nothing can be written, people still see what comes; it is no row and gets no receipt.
+                let unwritten = (self.store.health() != StoreHealth::Ok).then(|| batch.unwritten());
                 if let Err(error) = self.store.ingest(batch).await {
+                    unwritten.iter().for_each(|batch| self.live.apply(batch));
                     self.not_taken(foreign, &error);
                 }
             }

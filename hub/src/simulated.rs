@@ -25,6 +25,8 @@ use crate::{StartError, plant};
 pub struct Disks {
     /// Names and numbers.
     pub catalogue: Arc<dyn Storage>,
+    /// Their copy.
+    pub copy: Arc<dyn Storage>,
     /// Losses.
     pub ledger: Arc<dyn Storage>,
     /// The plant log.
@@ -99,7 +101,7 @@ pub fn start(parts: Parts, tasks: &Tasks) -> Result<Hub, StartError> {
 
 fn open(parts: &Parts, tasks: &Tasks) -> Result<(Opened, Catalogue, Ledger), StoreError> {
     let disks = parts.disks.clone();
-    let catalogue = Catalogue::open(disks.catalogue, store::random_epoch()?.0)?;
+    let catalogue = Catalogue::open(disks.catalogue, disks.copy, store::random_epoch()?.0)?;
     let ledger = Ledger::open(disks.ledger, store::random_epoch()?.0)
         .map_err(|source| StoreError::Log { log: "ledger", source })?;
     let setup = Setup {
@@ -129,13 +131,7 @@ impl Hub {
         committed: Option<(u64, Epoch)>,
         max_bytes: usize,
     ) -> Result<FeedPage, LogError> {
-        let view = self.store.view();
-        if let Some((at, epoch)) = committed
-            && at <= view.durable_end().0
-            && view.segments().iter().any(|segment| segment.epoch == epoch.0)
-        {
-            view.set_cursor(&format!("{}{sink}", store::SINK_CURSOR), Position(at))?;
-        }
+        self.store.keep_sink(sink, committed.map(|(at, epoch)| (Position(at), epoch)))?;
         let wanted = store::feed_page::Wanted { from: Position(from), catalogue, max_bytes };
         store::feed_page::page(&self.store, &self.catalogue, ("acme".into(), "site".into()), wanted)
     }

@@ -24,7 +24,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use durable_log::{DiskStorage, LogError, LogView, Position, Storage};
+use durable_log::{DiskStorage, Fill, Level, LogError, LogView, Position, Storage};
 use model::{Epoch, NodeId, PointId, Quality, RangeSet, RecordId, Sample, SampleBatch, Timestamp, Value};
 use proto::account::Account;
 use proto::log_record::{AgentId, RecordError};
@@ -103,6 +103,17 @@ pub struct ReceivedBatch {
     pub has_command_report: bool,
     /// Its samples, in the order of the payload.
     pub samples: Vec<Sample>,
+}
+
+impl ReceivedBatch {
+    /// As live views take it when it cannot be written; the id of a foreign record means nothing then.
+    pub(crate) fn unwritten(&self) -> SampleBatch {
+        let (id, accepted_at) = match self.identity {
+            Identity::Own { id, accepted_at, .. } => (id, accepted_at),
+            Identity::Foreign => (RecordId { epoch: Epoch(0), offset: model::Offset(0) }, self.arrival),
+        };
+        SampleBatch { id, accepted_at, is_historical: self.is_historical, samples: self.samples.clone() }
+    }
 }
 
 /// Who numbers a record.
@@ -306,6 +317,7 @@ struct Shared {
     /// As of the durable end.
     accounts: Mutex<Accounts>,
     health: Mutex<StoreHealth>,
+    fill: Mutex<(Fill, Level)>,
     durable: watch::Sender<Position>,
     checkpoints: Mutex<Generations>,
 }
@@ -395,6 +407,31 @@ impl Store {
         self.shared.epoch
     }
 
+    /// Keeps where a sink stands, so that retention minds it; gives what is kept. A sink that is new here stands at the
+    /// log's beginning from its first question on: what it has not read must not make room. Blocking.
+    pub(crate) fn keep_sink(
+        &self,
+        sink: &str,
+        committed: Option<(Position, Epoch)>,
+    ) -> Result<Option<Position>, LogError> {
+        let (view, name) = (&self.shared.view, format!("{SINK_CURSOR}{sink}"));
+        let at = match committed {
+            Some((at, epoch)) => {
+                let is_ours = view.segments().iter().any(|segment| segment.epoch == epoch.0);
+                if at > view.durable_end() || !is_ours {
+                    return Ok(None);
+                }
+                at
+            }
+            None => match view.cursors()?.get(&name) {
+                Some(at) => return Ok(Some(*at)),
+                None => view.first(),
+            },
+        };
+        view.set_cursor(&name, at)?;
+        Ok(Some(at))
+    }
+
     /// The durable end, as it moves.
     #[must_use]
     pub fn durable(&self) -> watch::Receiver<Position> {
@@ -417,6 +454,12 @@ impl Store {
     #[must_use]
     pub fn health(&self) -> StoreHealth {
         self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How full its disk is, and what that means.
+    #[must_use]
+    pub fn fill(&self) -> (Fill, Level) {
+        *self.shared.fill.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest entries of the quarantine, newest first.

@@ -31,13 +31,13 @@ pub(crate) struct Agent {
     node: NodeId,
     devices: Vec<Device>,
     definitions: Vec<PointDefinition>,
-    pub(crate) disks: [FaultyStorage; 3],
+    pub(crate) disks: [FaultyStorage; 4],
     pub(crate) power: Fuse,
     pub(crate) clock: Clock,
     running: Option<Running>,
     segment: u64,
     /// The disks as they were some time ago.
-    backup: Option<[FaultyStorage; 3]>,
+    backup: Option<[FaultyStorage; 4]>,
 }
 
 /// A device that the agent reads.
@@ -129,11 +129,12 @@ impl Agent {
         until: Instant,
     ) -> Result<(), String> {
         net.powered(&self.client(), &self.power);
-        let [folder, catalogue, log] = self.disks.each_ref().map(disk);
+        let [folder, catalogue, copy, log] = self.disks.each_ref().map(disk);
         let text = |error: &dyn std::error::Error| format!("{error}");
         let metrics = Metrics::default();
         let epoch = runtime::world::random_u64()? >> 1 | 1;
-        let catalogue = Catalogue::open_on(catalogue, epoch, &self.definitions).map_err(|e| text(&e))?;
+        let catalogue =
+            Catalogue::open_on(catalogue, copy, epoch, &self.definitions).map_err(|e| text(&e))?;
         let options = OutboxOptions {
             agent: self.node.to_string(),
             bytes_max: 1 << 30,

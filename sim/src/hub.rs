@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bridge::feed::{FeedError, Pages, Request};
+use bridge::feed::{Caller, FeedError, Pages, Request};
 use bridge::{SinkConfig, Source, State};
 use durable_log::{Faults, FaultyStorage, Fuse};
 use hub::simulated::{Disks, Hub, Parts};
@@ -26,7 +26,7 @@ const INBOX_MESSAGES: usize = 64;
 
 /// The machine that the hub runs on.
 pub(crate) struct HubMachine {
-    pub(crate) disks: [FaultyStorage; 5],
+    pub(crate) disks: [FaultyStorage; 6],
     pub(crate) power: Fuse,
     pub(crate) clock: Clock,
     running: Option<Running>,
@@ -95,11 +95,11 @@ impl HubMachine {
         let (inbox, messages) = hub::broker::inbox(INBOX_MESSAGES);
         let (events, changes) = mpsc::channel(16);
         self.sessions += 1;
-        let [catalogue, ledger, plant, quarantine, checkpoint] = self.disks.each_ref().map(disk);
+        let [catalogue, copy, ledger, plant, quarantine, checkpoint] = self.disks.each_ref().map(disk);
         let parts = Parts {
             hub_id: "hub".into(),
             log_bytes: plan.segment * 8,
-            disks: Disks { catalogue, ledger, plant, quarantine, checkpoint },
+            disks: Disks { catalogue, copy, ledger, plant, quarantine, checkpoint },
             broker: Arc::new(HubSide::new(net, &self.power, self.sessions)),
             inbox: messages,
             events: changes,
@@ -188,7 +188,7 @@ fn away() -> FeedError {
 
 #[async_trait]
 impl Pages for ThroughDoor {
-    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
+    async fn page(&self, caller: &Caller, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
         let (before, after, bytes) = {
             let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
             (dice.one_in(self.fails), dice.one_in(self.fails), dice.between(1, 4000))
@@ -208,7 +208,7 @@ impl Pages for ThroughDoor {
         let hub = self.door.open().ok_or_else(away)?;
         let committed = request.committed.and_then(|cursor| Some((cursor.position, cursor.epoch?)));
         let bytes = usize::try_from(bytes).unwrap_or(1);
-        let page = hub.page(sink, request.from, catalogue, committed, bytes);
+        let page = hub.page(&caller.sink, request.from, catalogue, committed, bytes);
         match page {
             Ok(page) if !after => Ok(page),
             _ => Err(away()),
@@ -238,6 +238,7 @@ impl Bridge {
             max_rows: usize::try_from(dice.between(1, 60)).unwrap_or(1),
             max_bytes: 1 << 20,
             max_wait: dice.millis(100, 3000),
+            pace: bridge::Pace::default(),
         };
         let tasks = Tasks::new(CancellationToken::new());
         let (status, pump) = bridge::pump(source, sink, clock.clone(), &Metrics::default(), tasks.shutdown());

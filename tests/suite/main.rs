@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "this whole crate is tests")]
 
 mod access;
+mod bad_folders;
 mod broker_interop;
 mod certificates;
 mod check_config;
@@ -12,6 +13,7 @@ mod demo;
 mod faults;
 mod first_steps;
 mod foreign_nodes;
+mod full_disk;
 mod http_api;
 mod outside_broker;
 mod restored;

@@ -35,6 +35,8 @@ pub(crate) struct Log {
     /// As registered by `committed`.
     pub(crate) cursors: HashMap<String, (Epoch, u64)>,
     pub(crate) requests: u64,
+    /// As told by `alarm`, by sink.
+    pub(crate) alarms: HashMap<String, String>,
 }
 
 impl Log {
@@ -65,6 +67,7 @@ impl Hub {
             token: None,
             cursors: HashMap::new(),
             requests: 0,
+            alarms: HashMap::new(),
         };
         let log = Arc::new(Mutex::new(log));
         let changed = watch::channel(()).0;
@@ -181,6 +184,9 @@ async fn feed(
         if log.fail > 0 {
             log.fail -= 1;
             return Err((StatusCode::SERVICE_UNAVAILABLE, "not now".to_owned()));
+        }
+        if let Some(alarm) = query.get("alarm") {
+            log.alarms.insert(query["sink"].clone(), alarm.clone());
         }
         if let Some(committed) = number("committed") {
             let epoch = Epoch(u64::from_str_radix(&query["epoch"], 16).unwrap());

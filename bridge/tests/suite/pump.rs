@@ -7,7 +7,7 @@ use bridge::scan::scan;
 use bridge::sink_conformance::{FIRST, Make, SECOND, account, catalogue, catalogue_entries, plain};
 use bridge::sinks::delta::DeltaSink;
 use bridge::sinks::parquet::ParquetSink;
-use bridge::{Config, Handle, SinkConfig, SinkStatus, Source, State};
+use bridge::{Config, Handle, Pace, SinkConfig, SinkStatus, Source, State};
 use model::{RangeSet, SampleBatch};
 use runtime::clock::Clock;
 use runtime::tasks::{CancellationToken, Tasks};
@@ -26,16 +26,17 @@ fn sink(make: Make, path: &Path) -> SinkConfig {
         max_rows: 60,
         max_bytes: 1 << 20,
         max_wait: Duration::from_millis(50),
+        pace: Pace::default(),
     }
 }
 
-struct Running {
-    handle: Handle,
-    tasks: Tasks,
-    metrics: Metrics,
+pub(crate) struct Running {
+    pub(crate) handle: Handle,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
 }
 
-async fn start(hub: &Hub, sinks: Vec<SinkConfig>) -> Running {
+pub(crate) async fn start(hub: &Hub, sinks: Vec<SinkConfig>) -> Running {
     let tasks = Tasks::new(CancellationToken::new());
     let metrics = Metrics::default();
     let config = Config { hub: hub.url(), token_file: None, sinks };
@@ -44,7 +45,7 @@ async fn start(hub: &Hub, sinks: Vec<SinkConfig>) -> Running {
 }
 
 impl Running {
-    async fn until(&self, what: &str, holds: impl Fn(&SinkStatus) -> bool) -> SinkStatus {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&SinkStatus) -> bool) -> SinkStatus {
         let mut status = self.handle.watch().remove(0);
         let found = tokio::time::timeout(Duration::from_secs(20), status.wait_for(|s| holds(s))).await;
         match found {
@@ -53,12 +54,12 @@ impl Running {
         }
     }
 
-    async fn until_settled(&self, position: u64) -> SinkStatus {
+    pub(crate) async fn until_settled(&self, position: u64) -> SinkStatus {
         self.until("settled", |s| s.state == State::Following && s.settled >= position).await
     }
 }
 
-async fn expect(table: &Path, records: &[SampleBatch]) {
+pub(crate) async fn expect(table: &Path, records: &[SampleBatch]) {
     let found = scan(table.to_owned()).await.unwrap();
     let rows = found.epochs.values().next().unwrap();
     assert_eq!((found.foreign_rows, found.epochs.len()), (0, 1), "{:?}", found.problems);

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use durable_log::{Budget, Committer, Log, LogError, Position, SegmentInfo};
-use model::{CommandId, Epoch, Offset, RecordId, Sample, SampleBatch, Timestamp};
+use durable_log::{Budget, Committer, Level, Log, LogError, Position, SegmentInfo};
+use model::{CommandId, Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
 use proto::account::Account;
 use proto::log_record::{DeviceEvent, LogRecord};
 use runtime::clock::Clock;
 use runtime::mistakes::{Mistake, is_made};
 use runtime::telemetry::{Counter, Gauge, Metrics};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::open::{Positions, first_record, own_account};
 use super::{Answer, Durable, Item, NewGroup, OutboxError, Present, RecordPlace, Shared, WhenFull, split};
@@ -26,6 +27,9 @@ const COMMAND_MARGIN_MICROS: i64 = 3_600_000_000;
 
 /// Ids kept at most: nobody gives a plant so many commands in an hour, and each costs memory and disk.
 const COMMANDS_MAX: usize = 50_000;
+
+/// The disk is asked how full it is so often.
+const LOOK_AT_DISK: Duration = Duration::from_secs(1);
 
 /// The newest position of a source, and where it lies.
 #[derive(Clone, Debug)]
@@ -163,6 +167,8 @@ impl Writer {
             boundaries: BTreeMap::new(),
             trim_due: true, // what was receipted or emptied before a restart
             handed: Position(0),
+            level: Level::Good,
+            looked: None,
             meters: Meters::new(metrics, &around_agent),
         };
         Writer { log, intake: Intake { items: intake, closed: false }, commits }
@@ -248,7 +254,9 @@ struct Meters {
     samples: Counter,
     refused: Counter,
     dropped: Counter,
+    damaged: Counter,
     bytes: Gauge,
+    fill: Gauge,
     backlog: Gauge,
 }
 
@@ -271,7 +279,17 @@ impl Meters {
                 "Records that policy removed before a receipt covered them.",
                 &label,
             ),
+            damaged: metrics.counter(
+                "forebay_edge_damaged_records_total",
+                "Records that were damaged on this disk before a receipt covered them, found while running.",
+                &label,
+            ),
             bytes: metrics.gauge("forebay_edge_outbox_bytes", "Bytes of the outbox on disk.", &label),
+            fill: metrics.gauge(
+                "forebay_edge_outbox_used_percent",
+                "Of the outbox's bound or of its disk, whichever is nearer to its end.",
+                &label,
+            ),
             backlog: metrics.gauge(
                 "forebay_edge_backlog_records",
                 "Records held that no receipt covers.",
@@ -293,6 +311,8 @@ struct Commits {
     trim_due: bool,
     handed: Position,
     meters: Meters,
+    level: Level,
+    looked: Option<Instant>,
 }
 
 impl Committer for Commits {
@@ -350,6 +370,11 @@ impl Committer for Commits {
         {
             tracing::error!(%error, "the outbox could not be trimmed");
         }
+        if log.view().is_damaged()
+            && let Err(error) = self.heal(log)
+        {
+            tracing::error!(%error, "the outbox is damaged and could not be repaired");
+        }
         self.measure(log);
     }
 
@@ -360,6 +385,7 @@ impl Committer for Commits {
         if let Err(error) = self.trim_receipted(log) {
             tracing::debug!(%error, "nothing to trim either");
         }
+        self.measure(log);
     }
 
     fn failed(&mut self, _log: &mut Log, cause: &Arc<LogError>) {
@@ -501,7 +527,7 @@ impl Commits {
             None if start.epoch == self.epoch => self.next,
             None => state.end,
         };
-        Ok(state.receipted.contains_range(&(start.offset..end)))
+        Ok(state.to_send(start.offset..end).is_empty())
     }
 
     /// The first sample record at or after a position; remembered, because segments do not change.
@@ -597,7 +623,49 @@ impl Commits {
         Ok(())
     }
 
-    fn measure(&self, log: &Log) {
+    /// Makes holes of what a reader could not read, so that what stands behind is sent.
+    fn heal(&mut self, log: &mut Log) -> Result<(), OutboxError> {
+        for repaired in log.heal()? {
+            tracing::error!(%repaired, "the outbox");
+        }
+        let mut present: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
+        let view = log.view();
+        let mut reader = view.reader(view.first());
+        while let Some((position, bytes)) = reader.next()? {
+            if bytes.is_empty() {
+                continue;
+            }
+            let record = LogRecord::decode(bytes)
+                .map_err(|source| OutboxError::Record { position: position.0, source })?;
+            if let LogRecord::Accepted { batch, .. } = record {
+                present.entry(batch.id.epoch).or_default().insert_one(batch.id.offset.0);
+            }
+        }
+        let gone = self.around.shared.epochs().keep_only(&present);
+        self.meters.damaged.add(gone);
+        self.boundaries.clear();
+        self.trim_due = true;
+        Ok(())
+    }
+
+    fn measure(&mut self, log: &Log) {
+        if self.looked.is_none_or(|at| at.elapsed() >= LOOK_AT_DISK) {
+            self.looked = Some(Instant::now());
+            let fill = log.fill(self.around.soft_bytes_max);
+            self.meters.fill.set(i64::from(fill.percent()));
+            let (before, level) = (self.level, fill.level(self.level));
+            self.level = level;
+            match level {
+                _ if level == before => {}
+                Level::NearlyFull => {
+                    tracing::error!(agent = self.around.agent, %fill, "the outbox is nearly full: when it is, nothing is read any more, or the oldest is dropped, as configured")
+                }
+                Level::Filling if before == Level::Good => {
+                    tracing::warn!(agent = self.around.agent, %fill, "the outbox fills up: the hub takes less than is read")
+                }
+                _ => tracing::info!(agent = self.around.agent, %fill, "the outbox has more room"),
+            }
+        }
         self.meters.bytes.set(i64::try_from(log.view().bytes()).unwrap_or(i64::MAX));
         self.meters.backlog.set(i64::try_from(self.around.shared.epochs().backlog()).unwrap_or(i64::MAX));
     }

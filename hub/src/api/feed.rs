@@ -12,12 +12,13 @@ use durable_log::Position;
 use model::Epoch;
 use proto::seal;
 use serde::Deserialize;
+use tokio::time::Instant;
 use utoipa::IntoParams;
 
 use super::Api;
 use super::errors::{ApiError, ErrorBody};
 use super::json::{Parameters, within};
-use crate::store::SINK_CURSOR;
+use super::seats::TEXT_BYTES_MAX;
 use crate::store::feed_page::{self, Wanted};
 
 /// Records of a page: unless asked otherwise, and at most.
@@ -45,6 +46,11 @@ pub(crate) struct FeedQuery {
     epoch: Option<String>,
     /// How long to wait for something at or past `from` (0 to 30000, default 0).
     wait_ms: Option<u64>,
+    /// Which bridge asks, as people would know it: of two that ask for one sink the second is refused with 409. Without it
+    /// nothing is refused.
+    holder: Option<String>,
+    /// What keeps the caller from its target, if anything; shown with the sink.
+    alarm: Option<String>,
     /// Encoded records in the page; at least one record is sent if there is one (1 to 33554432, default 4194304).
     max_bytes: Option<u64>,
     /// Last of all: a checksum over the parameters before it, 16 hexadecimal digits (docs/specs/feed.md).
@@ -54,7 +60,7 @@ pub(crate) struct FeedQuery {
 /// A page of the plant log with the catalogue entries it needs: `FeedPage` of `hub_feed.proto`.
 #[utoipa::path(get, path = "/api/v1/feed", tag = "bridge", params(FeedQuery),
     responses((status = 200, content_type = "application/x-protobuf", body = Vec<u8>, description = "forebay.feed.FeedPage"),
-        (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 503, body = ErrorBody)))]
+        (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(crate) async fn feed(
     State(api): State<Api>,
     uri: Uri,
@@ -72,10 +78,9 @@ pub(crate) async fn feed(
     let max_bytes = within("max_bytes", query.max_bytes, PAGE_BYTES, 1, PAGE_BYTES_MAX)?;
     let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
     let committed = committed(query.committed, query.epoch.as_deref())?;
+    sit_down(&api, &query)?;
     let slot = api.feed_slot()?;
-    if let Some((position, epoch)) = committed {
-        register(&api, &query.sink, position, epoch).await?;
-    }
+    register(&api, &query.sink, committed).await?;
     wait_for(&api, query.from, wait).await;
     let (store, catalogue) = (api.store().clone(), api.catalogue().clone());
     let names = (api.config().enterprise.clone(), api.config().site.clone());
@@ -95,6 +100,22 @@ fn is_sealed(query: &str) -> bool {
     })
 }
 
+/// Takes the sink's seat for a caller that names itself.
+fn sit_down(api: &Api, query: &FeedQuery) -> Result<(), ApiError> {
+    for (name, text) in [("holder", &query.holder), ("alarm", &query.alarm)] {
+        if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > TEXT_BYTES_MAX) {
+            return Err(ApiError::bad(name, format!("must be 1 to {TEXT_BYTES_MAX} bytes")));
+        }
+    }
+    let Some(holder) = &query.holder else { return Ok(()) };
+    let taken = api.seats().take(&query.sink, holder, query.alarm.as_deref(), Instant::now());
+    taken.map_err(|taken| ApiError::SinkTaken {
+        sink: query.sink.clone(),
+        holder: taken.holder,
+        seen_s_ago: taken.seen_s_ago,
+    })
+}
+
 fn committed(position: Option<u64>, epoch: Option<&str>) -> Result<Option<(Position, Epoch)>, ApiError> {
     match (position, epoch) {
         (None, None) => Ok(None),
@@ -108,22 +129,16 @@ fn committed(position: Option<u64>, epoch: Option<&str>) -> Result<Option<(Posit
     }
 }
 
-/// Keeps the sink's cursor, if it is one of this log; the same one twice costs nothing.
-async fn register(api: &Api, sink: &str, at: Position, epoch: Epoch) -> Result<(), ApiError> {
-    let name = format!("{SINK_CURSOR}{sink}");
-    let log = api.plant_log().clone();
-    if at > log.durable_end() || !log.segments().iter().any(|segment| segment.epoch == epoch.0) {
+/// Keeps the sink's cursor; what is known already costs nothing.
+async fn register(api: &Api, sink: &str, committed: Option<(Position, Epoch)>) -> Result<(), ApiError> {
+    if api.knows_sink(sink, committed.map(|(at, _)| at)) {
         return Ok(());
     }
-    if api.cursor_is_known(&name, at) {
-        return Ok(());
+    let (store, name) = (api.store().clone(), sink.to_owned());
+    let kept = tokio::task::spawn_blocking(move || store.keep_sink(&name, committed));
+    if let Some(at) = kept.await.map_err(|error| ApiError::Internal(error.to_string()))?? {
+        api.remember_sink(sink.to_owned(), at);
     }
-    let set = {
-        let name = name.clone();
-        tokio::task::spawn_blocking(move || log.set_cursor(&name, at))
-    };
-    set.await.map_err(|error| ApiError::Internal(error.to_string()))??;
-    api.remember_cursor(name, at);
     Ok(())
 }
 

@@ -49,6 +49,8 @@ struct LogHealth {
     bytes: u64,
     /// Bytes that it may have.
     bytes_max: u64,
+    /// Of what its disk may hold before the hub stops writing, in percent; other files count too.
+    disk_used_percent: u8,
 }
 
 /// Whether the hub is well; needs no login. 503 when it is failing.
@@ -67,6 +69,7 @@ pub(crate) async fn health(State(api): State<Api>) -> Response {
         end: log.durable_end().0,
         bytes: log.bytes(),
         bytes_max: api.config().retention_bytes,
+        disk_used_percent: api.store().fill().0.percent(),
     };
     let code = if status == Status::Failing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, Json(Health { status, reasons, version: env!("CARGO_PKG_VERSION"), log })).into_response()
@@ -80,6 +83,11 @@ async fn judge(api: &Api) -> (Status, Vec<String>) {
             found.push((Status::Degraded, format!("the plant log takes nothing: {why}")))
         }
         StoreHealth::Latched(why) => found.push((Status::Failing, format!("the plant log is shut: {why}"))),
+    }
+    let (fill, level) = api.store().fill();
+    if level > durable_log::Level::Good {
+        let text = format!("the plant log's disk fills up: {fill}; the hub stops writing when it is full");
+        found.push((Status::Degraded, text));
     }
     for account in api.store().accounts() {
         for state in &account.epochs {

@@ -169,6 +169,13 @@ impl Accounts {
         }
     }
 
+    /// Offsets of an epoch that has ended at `end` now, and reached further once: its agent has lost them since.
+    pub(super) fn missing_beyond(&self, agent: AgentId, epoch: Epoch, end: u64) -> Vec<Range<u64>> {
+        let Some(book) = self.epoch(agent, epoch) else { return Vec::new() };
+        let known = book.reported.map_or(0, |reported| reported.end.min(OFFSET_END_MAX));
+        if known > end { book.settled().missing(end..known) } else { Vec::new() }
+    }
+
     /// Makes one step.
     pub(super) fn apply(&mut self, change: &Change) {
         match change {

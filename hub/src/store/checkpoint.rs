@@ -6,7 +6,7 @@
 //! one's position on, so one bad file costs time, not truth.
 //!
 //! ```text
-//! magic "FBHUBCKP" | version u16 = 1 | reserved u16 | body length u64 | CRC32C of the body u32 | body
+//! magic "FBHUBCKP" | version u16 = 2 | reserved u16 | body length u64 | CRC32C of all before and the body u32 | body
 //! body   = log epoch u64 | position u64 | values position u64 | agents u32 { agent } | chunks u32 { chunk }
 //! agent  = id u32 | epochs u32 { epoch u64 | flags u8 | ranges | account | agent account | lost | quarantined
 //!          | verified end u64 | [reported] | [settled account] | [mismatch text] }
@@ -30,7 +30,7 @@ use super::LastValue;
 use super::accounts::{Accounts, AgentBook, EpochBook};
 
 const MAGIC: &[u8; 8] = b"FBHUBCKP";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEAD_BYTES: usize = 24;
 /// More than the largest hub's points and epochs need; bounds what is read into memory.
 const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
@@ -89,12 +89,13 @@ pub(super) fn write(storage: &dyn Storage, checkpoint: &Checkpoint) -> io::Resul
     let mut bytes = vec![0; HEAD_BYTES];
     encode(checkpoint, &mut bytes);
     let body = bytes.get(HEAD_BYTES..).unwrap_or_default();
-    let (length, crc) = (body.len() as u64, crc32c::crc32c(body));
+    let length = body.len() as u64;
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend_from_slice(MAGIC);
     head.extend_from_slice(&VERSION.to_le_bytes());
     head.extend_from_slice(&[0; 2]);
     head.extend_from_slice(&length.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&head), body);
     head.extend_from_slice(&crc.to_le_bytes());
     bytes.splice(..HEAD_BYTES, head);
 
@@ -153,13 +154,16 @@ fn read_one(storage: &dyn Storage, name: &str, bytes: u64) -> Result<Checkpoint,
         return Err(CheckpointError::Damaged("it is no checkpoint"));
     }
     let version = u16::from_le_bytes(head.array()?);
-    if version > VERSION {
-        return Err(CheckpointError::Newer(version));
-    }
     head.take(2)?;
     let (length, crc) = (head.u64()?, head.u32()?);
-    if length != head.0.len() as u64 || crc != crc32c::crc32c(head.0) {
+    let covered = content.get(..HEAD_BYTES - size_of::<u32>()).unwrap_or_default();
+    if length != head.0.len() as u64 || crc != crc32c::crc32c_append(crc32c::crc32c(covered), head.0) {
         return Err(CheckpointError::Damaged("length or checksum is wrong"));
+    }
+    match version {
+        VERSION => {}
+        0 | 1 => return Err(CheckpointError::Damaged("a version that this program no longer reads")),
+        newer => return Err(CheckpointError::Newer(newer)),
     }
     decode(head)
 }
@@ -410,8 +414,16 @@ mod tests {
         let file = disk.open(NEWEST, true).unwrap();
         file.write_at(&[0xff], 1000).unwrap();
         assert_eq!(read(&disk).unwrap(), [checkpoint(20)]);
-        file.write_at(&[2, 0], 8).unwrap();
-        assert!(matches!(read(&disk), Err(CheckpointError::Newer(2))));
+        // A flipped bit in the version is damage; a newer version has a checksum that fits.
+        file.write_at(&[3, 0], 8).unwrap();
+        assert_eq!(read(&disk).unwrap(), [checkpoint(20)]);
+        write(&disk, &checkpoint(40)).unwrap();
+        let mut bytes = disk.bytes_of(NEWEST).unwrap();
+        bytes[8] = 3;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..20]), &bytes[HEAD_BYTES..]);
+        bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+        disk.replace(NEWEST, bytes);
+        assert!(matches!(read(&disk), Err(CheckpointError::Newer(3))));
     }
 
     #[test]

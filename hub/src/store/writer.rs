@@ -11,13 +11,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use durable_log::{Log, LogError, Remedy};
+use durable_log::{Level, Log, LogError, Recovery, Remedy};
 use model::{Epoch, PointId, RecordId};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
 use runtime::mistakes::{Mistake, is_made};
 use runtime::tasks::CancellationToken;
-use runtime::telemetry::{Counter, Metrics};
+use runtime::telemetry::{Counter, Gauge, Metrics};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::accounts::{Change, Mismatch};
@@ -68,6 +68,7 @@ pub(super) struct Counts {
     quarantine_dropped: Counter,
     lost: Counter,
     mismatches: Counter,
+    fill: Gauge,
 }
 
 impl Counts {
@@ -91,6 +92,11 @@ impl Counts {
                 "Old quarantine entries deleted to make room.",
             ),
             lost: counter("forebay_hub_lost_records_total", "Records that will never come."),
+            fill: metrics.gauge(
+                "forebay_hub_disk_used_percent",
+                "Of what the disk of the plant log may hold before the hub stops writing.",
+                &[],
+            ),
             mismatches: metrics.counter(
                 "forebay_invariant_broken_total",
                 "Numbered invariants found broken.",
@@ -201,8 +207,12 @@ impl Writer {
 
     async fn reported(&mut self, agent: AgentId, epochs: &[EpochAccount]) {
         self.commit().await; // what is lost is judged by what is counted
-        for account in epochs {
-            let missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
+        let ended = epochs.len().saturating_sub(1); // the last epoch of a birth still grows
+        for (nth, account) in epochs.iter().enumerate() {
+            let mut missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
+            if nth < ended {
+                missing.extend(self.shared.accounts().missing_beyond(agent, account.epoch, account.end));
+            }
             for range in missing {
                 self.lost(agent, account.epoch, range).await;
             }
@@ -256,6 +266,8 @@ impl Writer {
         if self.attempt(|_writer| catalogue.persist()).await.is_err() {
             return;
         }
+        self.heal().await;
+        self.measure();
         self.ticks += 1;
         if is_made(Mistake::ReceiptBeforeSync) && self.ticks.is_multiple_of(10) {
             self.log.sync().ok();
@@ -264,6 +276,44 @@ impl Writer {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
             if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
                 tracing::error!(error = %crate::chain(&error), "retention");
+            }
+        }
+    }
+
+    /// Says how full the disk is before it is full. Of the log's own bound nothing is said: by it retention deletes what is
+    /// old, as configured.
+    fn measure(&self) {
+        let fill = self.log.fill(u64::MAX);
+        self.count.fill.set(i64::from(fill.percent()));
+        let mut held = self.shared.fill.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, level) = (held.1, fill.level(held.1));
+        *held = (fill, level);
+        drop(held);
+        match level {
+            _ if level == before => {}
+            Level::NearlyFull => {
+                tracing::error!(%fill, "the disk of the plant log is nearly full: free space now")
+            }
+            Level::Filling if before == Level::Good => {
+                tracing::warn!(%fill, "the disk of the plant log fills up")
+            }
+            _ => tracing::info!(%fill, "the disk of the plant log has more room"),
+        }
+    }
+
+    /// Looks after damage that a reader met since the last tick.
+    async fn heal(&mut self) {
+        if !self.log.view().is_damaged() {
+            return;
+        }
+        self.commit().await; // the segment being written may be sealed for it
+        match self.log.heal() {
+            Ok(repaired) => {
+                let recovery = Recovery { repaired, ..self.log.view().state() };
+                self.ledger.damaged("plant log", &recovery, &self.shared.clock.now().to_string());
+            }
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "a damaged segment of the plant log")
             }
         }
     }
@@ -369,6 +419,7 @@ impl Writer {
                     }
                     waited = true;
                     self.shared.set_health(StoreHealth::Holding(crate::chain(&error)));
+                    self.measure();
                     let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
                     let made = Retention::make_room(&mut self.log, needed, now, &self.ledger);
                     if !made.is_ok_and(|made| made) {
