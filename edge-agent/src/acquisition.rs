@@ -20,6 +20,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use model::{PointId, Quality, QualityClass, Reason, Sample, Value};
+use proto::account::DeviceCounts;
 use proto::log_record::DeviceEvent;
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
@@ -89,6 +90,8 @@ pub(crate) struct Keeper {
     is_down: bool,
     /// Why the device is silent, for the Stale mark.
     fault: Quality,
+    /// What became of what was read since the last group that is on disk.
+    counted: DeviceCounts,
     meters: Meters,
 }
 
@@ -146,6 +149,7 @@ impl Acquisition {
             alive_at: Instant::now(),
             is_down: false,
             fault: Quality::stale(Reason::NotConnected),
+            counted: DeviceCounts::default(),
             meters,
         };
         Acquisition { driver: config.driver, keeper, writes, poll: config.poll, resume }
@@ -349,10 +353,13 @@ impl Keeper {
             self.alive(now);
         }
         let position = readings.position.map(|position| (self.name.clone(), position));
+        let read = samples.len() as u64 + filtered;
+        let quarantined = readings.quarantined;
+        self.counted = self.counted.plus(DeviceCounts { read, dead_band: filtered, quarantined, made: 0 });
         if samples.is_empty() && position.is_none() {
             return Ok(true);
         }
-        self.accept(NewGroup { samples, event: DeviceEvent::None, position }).await
+        self.accept(NewGroup { samples, position, ..NewGroup::default() }).await
     }
 
     fn alive(&mut self, now: model::Timestamp) {
@@ -369,11 +376,15 @@ impl Keeper {
     }
 
     /// Accepts; while the outbox is full it waits and tries again. `false` on shutdown.
-    async fn accept(&mut self, group: NewGroup) -> Result<bool, OutboxError> {
+    async fn accept(&mut self, mut group: NewGroup) -> Result<bool, OutboxError> {
+        group.counted = Some((self.name.clone(), self.counted));
         let shutdown = self.around.shutdown.clone();
         loop {
             match self.around.outbox.accept(group.clone()).await {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    self.counted = DeviceCounts::default();
+                    return Ok(true);
+                }
                 Err(OutboxError::Full) => {}
                 Err(error) => return Err(error),
             }
@@ -401,7 +412,8 @@ impl Keeper {
         self.around.health.device(self.around.device, |status| {
             (status.state, status.since) = (DeviceState::Down, now);
         });
-        self.accept(NewGroup { samples, event: DeviceEvent::Down, position: None }).await.map(|_| ())
+        self.counted.made += samples.len() as u64;
+        self.accept(NewGroup { samples, event: DeviceEvent::Down, ..NewGroup::default() }).await.map(|_| ())
     }
 }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use model::{CommandOutcome, DataType, PointId, Quality, Sample, Timestamp, Value};
-use proto::log_record::DeviceEvent;
 use proto::receipt::CommandReport;
 use proto::sparkplug::{CommandHead, PayloadView};
 use runtime::clock::Clock;
@@ -287,7 +286,7 @@ impl Executor {
         let value = Some(Value::Bytes(report.encode()));
         let sample = Sample { point, time: self.clock.now(), value, quality: Quality::GOOD };
         loop {
-            let group = NewGroup { samples: vec![sample.clone()], event: DeviceEvent::None, position: None };
+            let group = NewGroup { samples: vec![sample.clone()], ..NewGroup::default() };
             match self.outbox.accept(group).await {
                 Err(OutboxError::Full) if !shutdown.is_cancelled() => sleep(FULL_WAIT).await,
                 Err(OutboxError::Full) | Ok(()) => return Ok(()),

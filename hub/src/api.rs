@@ -19,6 +19,7 @@ mod live_stream;
 mod openapi;
 mod payload;
 mod points;
+mod quarantine;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -309,6 +310,11 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/v1/agents", get(agents::agents)),
         ("/api/v1/reconcile", get(agents::reconcile)),
         ("/api/v1/commands", get(commands::recent).post(commands::write)),
+        ("/api/v1/quarantine", get(quarantine::list)),
+        ("/api/v1/quarantine/entry", get(quarantine::entry)),
+        ("/api/v1/quarantine/retry", post(quarantine::retry)),
+        ("/api/v1/quarantine/discard", post(quarantine::discard)),
+        ("/api/v1/quarantine/refuse", post(quarantine::refuse)),
         ("/api/v1/broker", get(broker::status)),
         ("/api/v1/broker/retained", get(broker::retained)),
         ("/api/v1/broker/messages", get(broker_stream::messages)),

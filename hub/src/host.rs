@@ -22,14 +22,14 @@ use proto::sparkplug::{MessageType, Topic, encode};
 use runtime::clock::Clock;
 use runtime::tasks::{CancellationToken, TaskKind, Tasks};
 use runtime::telemetry::{Gauge, Metrics};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::broker::{Broker, BrokerEvent, InboxReceiver, Incoming, QoS};
 use crate::catalogue::Catalogue;
 use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
 use crate::live::Live;
-use crate::store::{Identity, Store, StoreError};
+use crate::store::{Identity, Letter, ReceivedBatch, Store, StoreError};
 use birth::{Present, REBIRTH};
 use edge_nodes::{Action, EdgeNodes, Event, LastKnown, Moment};
 use problem::Problem;
@@ -103,7 +103,14 @@ pub struct PointTarget {
 #[derive(Clone, Debug)]
 pub struct Host {
     shared: Arc<Shared>,
-    requests: mpsc::Sender<NodeId>,
+    requests: mpsc::Sender<Request>,
+}
+
+/// What others ask of the host.
+#[derive(Debug)]
+enum Request {
+    Rebirth(NodeId),
+    Reread(Letter, oneshot::Sender<Result<ReceivedBatch, String>>),
 }
 
 #[derive(Debug)]
@@ -121,9 +128,17 @@ impl Host {
 
     /// Asks a node for its births, rate-limited.
     pub fn rebirth(&self, node: &NodeId) {
-        if self.requests.try_send(node.clone()).is_err() {
+        if self.requests.try_send(Request::Rebirth(node.clone())).is_err() {
             tracing::debug!(%node, "too many rebirth requests at once");
         }
+    }
+
+    /// What a payload out of the quarantine says in the light of the present births, or why it still says nothing.
+    pub(crate) async fn reread(&self, letter: Letter) -> Result<ReceivedBatch, String> {
+        let (done, answer) = oneshot::channel();
+        let gone = || "the hub is ending".to_owned();
+        self.requests.send(Request::Reread(letter, done)).await.map_err(|_gone| gone())?;
+        answer.await.map_err(|_gone| gone())?
     }
 
     /// Where a command for the point goes.
@@ -229,7 +244,7 @@ impl Session {
         mut self,
         mut inbox: InboxReceiver,
         mut events: mpsc::Receiver<BrokerEvent>,
-        mut asked: mpsc::Receiver<NodeId>,
+        mut asked: mpsc::Receiver<Request>,
         shutdown: CancellationToken,
     ) -> Result<(), Infallible> {
         let mut ticks = tokio::time::interval(TICK);
@@ -246,7 +261,7 @@ impl Session {
                     }
                 }
                 Some(event) = events.recv() => self.broker_event(event),
-                Some(node) = asked.recv() => self.step(Event::RebirthAsked(node)),
+                Some(request) = asked.recv() => self.request(request),
                 message = inbox.recv() => match message {
                     Some(first) => {
                         self.message(first);
@@ -269,6 +284,15 @@ impl Session {
     fn message(&mut self, message: Incoming) {
         let Incoming { topic, payload, retain } = message;
         self.step(Event::Message { topic, payload, retain });
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Rebirth(node) => self.step(Event::RebirthAsked(node)),
+            Request::Reread(letter, done) => {
+                done.send(self.nodes.reread(&letter)).ok(); // whoever asked may have gone
+            }
+        }
     }
 
     fn broker_event(&mut self, event: BrokerEvent) {

@@ -27,6 +27,10 @@ pub enum LedgerKind {
     Mismatch,
     /// The accounts were counted anew, because no checkpoint fitted the log.
     Rebuilt,
+    /// A person decided that an entry of the quarantine stays out for good.
+    Discarded,
+    /// Entries of the quarantine were deleted to make room.
+    QuarantineDropped,
     /// Two agents, or two metrics of a foreign node, claim one path.
     PathConflict,
 }

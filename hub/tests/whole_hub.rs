@@ -180,7 +180,8 @@ impl Agent {
     async fn send(&mut self, offset: u64, account: Option<Account>) {
         let id = RecordId { epoch: EPOCH, offset: Offset(offset) };
         let accepted_at = Timestamp(1_790_000_000_000_000);
-        let head = RecordHead { id, first_held: 0, accepted_end: self.end, accepted_at, account };
+        let head =
+            RecordHead { id, first_held: 0, accepted_end: self.end, accepted_at, account, counts: None };
         let batch = SampleBatch { id, accepted_at, is_historical: false, samples: samples(offset) };
         let mut payload = Vec::new();
         let alias = |point: PointId| u64::from(point.0);

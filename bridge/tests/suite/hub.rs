@@ -94,6 +94,7 @@ impl Hub {
                     agent: AgentId(0),
                     batch: batch.clone(),
                     account: Account::default(),
+                    counts: None,
                 };
                 let mut bytes = Vec::new();
                 record.encode(&mut bytes);

@@ -88,7 +88,7 @@ fn group(number: u64) -> NewGroup {
     let sample =
         Sample { point: PointId(1), time: NOW, value: Some(Value::Bytes(value)), quality: Quality::GOOD };
     let position = Some(("d".to_owned(), number.to_le_bytes().to_vec()));
-    NewGroup { samples: vec![sample], event: DeviceEvent::None, position }
+    NewGroup { samples: vec![sample], position, ..NewGroup::default() }
 }
 
 /// Accepts numbers from `next` on until the plug is pulled; returns how many were accepted for certain.

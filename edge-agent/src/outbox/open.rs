@@ -162,7 +162,10 @@ impl Scan {
                 self.epochs.add_gone(epoch, end, account);
                 self.held.keep_gone(epoch, position);
             }
-            LogRecord::Received { .. } | LogRecord::Lost { .. } => {
+            LogRecord::Received { .. }
+            | LogRecord::Lost { .. }
+            | LogRecord::Again { .. }
+            | LogRecord::Retried { .. } => {
                 let source = proto::log_record::RecordError::Damaged("a record of a plant log");
                 return Err(OutboxError::Record { position: position.0, source });
             }

@@ -60,7 +60,7 @@ fn group(number: u64, bytes: usize) -> NewGroup {
     value[..8].copy_from_slice(&number.to_le_bytes());
     let sample =
         Sample { point: PointId(1), time: NOW, value: Some(Value::Bytes(value)), quality: Quality::GOOD };
-    NewGroup { samples: vec![sample], event: DeviceEvent::None, position: None }
+    NewGroup { samples: vec![sample], ..NewGroup::default() }
 }
 
 fn receipt(epoch: Epoch, end: u64) -> Receipt {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use durable_log::{Budget, Committer, Intake, Log, LogError, Position, SegmentInfo, Taken};
 use model::{CommandId, Epoch, Offset, RecordId, Sample, SampleBatch, Timestamp};
-use proto::account::Account;
+use proto::account::{Account, DeviceCounts};
 use proto::log_record::{DeviceEvent, LogRecord};
 use runtime::clock::Clock;
 use runtime::telemetry::{Counter, Gauge, Metrics};
@@ -135,6 +135,7 @@ impl Writer {
             epoch,
             next: 0,
             total: Account::default(),
+            counted: BTreeMap::new(),
             held,
             around,
             waiting: Waiting::default(),
@@ -255,6 +256,8 @@ struct Commits {
     epoch: Epoch,
     next: u64,
     total: Account,
+    /// What became of what each device read in this epoch.
+    counted: BTreeMap<String, DeviceCounts>,
     held: Held,
     around: Surroundings,
     waiting: Waiting,
@@ -352,6 +355,10 @@ impl Commits {
         let (mut next, mut total) = (self.next, self.total);
         let cut = split::into_records(group.samples, now);
         let last = cut.len().saturating_sub(1);
+        let counted = group.counted.map(|(device, more)| {
+            let so_far = self.counted.get(&device).copied().unwrap_or_default();
+            (device, so_far.plus(more))
+        });
         for (nth, samples) in cut.into_iter().enumerate() {
             let id = RecordId { epoch: self.epoch, offset: Offset(next) };
             let batch = SampleBatch { id, accepted_at: now, is_historical: false, samples };
@@ -362,7 +369,8 @@ impl Commits {
             let event = if nth == last { group.event } else { DeviceEvent::None };
             let position = Position(0); // known when it is appended
             places.push(RecordPlace { epoch: self.epoch, offset: next, position, before, after: total });
-            records.push(LogRecord::Accepted { batch, account: total, event });
+            let counts = if nth == last { counted.as_ref().map(|(_, counts)| *counts) } else { None };
+            records.push(LogRecord::Accepted { batch, account: total, event, counts });
             next += 1;
         }
         if let Some((source, position)) = &group.position {
@@ -370,6 +378,7 @@ impl Commits {
         }
         let (first, bytes) = append(log, &records)?;
         (self.next, self.total) = (next, total);
+        self.counted.extend(counted); // without a sample they are written with the device's next one
         let mut at = first.0;
         for (record, mut place) in records.into_iter().zip(places) {
             if let LogRecord::Accepted { batch, event, .. } = record {

@@ -326,6 +326,8 @@ mod tests {
             quarantined: RangeSet::default(),
             reported: end.map(reported),
             verified_end: 0,
+            history: 0,
+            devices: std::collections::BTreeMap::new(),
             mismatch: None,
         }
     }

@@ -83,6 +83,8 @@ pub(crate) async fn feed(
     // After the records: their entries are durable before them, so that all are here unless the page is full.
     let asked = query.catalogue.unwrap_or(0);
     let (catalogue, catalogue_next) = catalogue(&api, asked);
+    let begin = read.entries.first().map_or(read.next, |(position, _)| *position);
+    let set_aside = begin..read.next;
     let page = FeedPage {
         hub_id: api.store().hub_id().to_owned(),
         enterprise: api.config().enterprise.clone(),
@@ -93,6 +95,7 @@ pub(crate) async fn feed(
         durable_end: read.durable_end,
         catalogue_next,
         catalogue,
+        set_aside: api.store().set_aside(&query.sink, set_aside),
         entries: read.entries,
     };
     let encoded = tokio::task::spawn_blocking(move || page.encode());

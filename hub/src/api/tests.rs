@@ -175,7 +175,14 @@ impl Plant {
         let now = Timestamp(START);
         let batch = SampleBatch { id, accepted_at: now, is_historical: false, samples };
         let account = Some(self.account);
-        let head = RecordHead { id, first_held: 0, accepted_end: self.offset, accepted_at: now, account };
+        let head = RecordHead {
+            id,
+            first_held: 0,
+            accepted_end: self.offset,
+            accepted_at: now,
+            account,
+            counts: None,
+        };
         let mut out = Vec::new();
         data(self.seq, now, &batch, &head, false, &|_| false, &|point| u64::from(point.0), &mut out);
         self.seq = self.seq.wrapping_add(1);

@@ -277,17 +277,18 @@ impl EdgeNodes {
         out: &mut Vec<Action>,
     ) {
         self.problems.add(problem);
-        self.keep(problem, message, now, &why, settles, out);
+        self.keep(problem, message, now, &why, (settles, &[]), out);
     }
 
-    /// Puts the payload into quarantine: always if it settles a record, else within a rate.
+    /// Puts the payload into quarantine: always if it settles a record, else within a rate. `left_out` are the metrics that
+    /// were not taken where the others were.
     fn keep(
         &mut self,
         problem: Problem,
         message: &Message<'_>,
         now: Moment,
         why: &str,
-        settles: Option<(AgentId, RecordId)>,
+        (settles, left_out): (Option<(AgentId, RecordId)>, &[u32]),
         out: &mut Vec<Action>,
     ) {
         let second = now.at.0.div_euclid(1_000_000);
@@ -303,6 +304,8 @@ impl EdgeNodes {
             at: now.at,
             topic: message.topic.to_owned(),
             reason: format!("{}: {why}", problem.name()),
+            settles,
+            left_out: left_out.to_vec(),
             payload: payload.unwrap_or_default().to_vec(),
         };
         out.push(Action::Quarantine(entry, settles));

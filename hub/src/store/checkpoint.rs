@@ -6,30 +6,33 @@
 //! one's position on, so one bad file costs time, not truth.
 //!
 //! ```text
-//! magic "FBHUBCKP" | version u16 = 1 | reserved u16 | body length u64 | CRC32C of the body u32 | body
+//! magic "FBHUBCKP" | version u16 = 2 | reserved u16 | body length u64 | CRC32C of the body u32 | body
 //! body   = log epoch u64 | position u64 | values position u64 | agents u32 { agent } | chunks u32 { chunk }
 //! agent  = id u32 | epochs u32 { epoch u64 | flags u8 | ranges | account | agent account | lost | quarantined
-//!          | verified end u64 | [reported] | [settled account] | [mismatch text] }
-//!          flags: 1 foreign, 2 reported, 4 settled account, 8 mismatch
+//!          | verified end u64 | [reported] | [settled account] | [mismatch text]
+//!          | history u64 | devices u32 { device } }
+//!          flags: 1 foreign, 2 reported, 4 settled account, 8 mismatch, 16 devices were not counted from the beginning
+//! device = name text | as of u64 | read u64 | dead band u64 | quarantined u64 | made u64 | received u64
+//! text   = length u32 | UTF-8
 //! ranges = count u32 { start u64 | end u64 }      account = count u64 | checksum u64
 //! reported = first held u64 | end u64 | before account | total account
 //! chunk  = arrivals u32 { i64 µs } | length u32 | a LogRecord::Received that holds the last values
 //! ```
-//! All numbers are little endian.
+//! All numbers are little endian. Version 1 had neither history nor devices; it is read.
 
 use std::io;
 
 use durable_log::{LogView, Position, Storage};
 use model::{Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
-use proto::account::Account;
+use proto::account::{Account, DeviceCounts};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
 
-use super::LastValue;
 use super::accounts::{Accounts, AgentBook, EpochBook};
+use super::{DeviceAccount, LastValue};
 
 const MAGIC: &[u8; 8] = b"FBHUBCKP";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEAD_BYTES: usize = 24;
 /// More than the largest hub's points and epochs need; bounds what is read into memory.
 const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
@@ -44,6 +47,7 @@ const FOREIGN: u8 = 1;
 const REPORTED: u8 = 2;
 const SETTLED: u8 = 4;
 const MISMATCH: u8 = 8;
+const UNCOUNTED: u8 = 16;
 
 /// What the file holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -157,7 +161,7 @@ fn read_one(storage: &dyn Storage, name: &str, bytes: u64) -> Result<Checkpoint,
     if length != head.0.len() as u64 || crc != crc32c::crc32c(head.0) {
         return Err(CheckpointError::Damaged("length or checksum is wrong"));
     }
-    decode(head)
+    decode(head, version)
 }
 
 fn encode(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
@@ -185,7 +189,8 @@ fn put_epoch(out: &mut Vec<u8>, book: &EpochBook) {
         flag(book.foreign, FOREIGN)
             | flag(book.reported.is_some(), REPORTED)
             | flag(book.settled_account.is_some(), SETTLED)
-            | flag(book.mismatch.is_some(), MISMATCH),
+            | flag(book.mismatch.is_some(), MISMATCH)
+            | flag(book.is_uncounted, UNCOUNTED),
     );
     put_ranges(out, &book.ranges);
     put_account(out, book.account);
@@ -203,9 +208,22 @@ fn put_epoch(out: &mut Vec<u8>, book: &EpochBook) {
         put_account(out, account);
     }
     if let Some(why) = &book.mismatch {
-        put_count(out, why.len());
-        out.extend_from_slice(why.as_bytes());
+        put_text(out, why);
     }
+    put(out, book.history);
+    put_count(out, book.devices.len());
+    for (name, DeviceAccount { counts, as_of, received }) in &book.devices {
+        put_text(out, name);
+        let DeviceCounts { read, dead_band, quarantined, made } = *counts;
+        [*as_of, read, dead_band, quarantined, made, *received]
+            .into_iter()
+            .for_each(|number| put(out, number));
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_count(out, text.len());
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn put_values(out: &mut Vec<u8>, values: &[LastValue]) {
@@ -223,7 +241,8 @@ fn put_values(out: &mut Vec<u8>, values: &[LastValue]) {
     let batch =
         SampleBatch { id, accepted_at: Timestamp(0), is_historical: false, samples: samples.collect() };
     let mut record = Vec::new();
-    LogRecord::Received { agent: AgentId(0), batch, account: Account::default() }.encode(&mut record);
+    LogRecord::Received { agent: AgentId(0), batch, account: Account::default(), counts: None }
+        .encode(&mut record);
     put_count(out, record.len());
     out.extend_from_slice(&record);
 }
@@ -251,7 +270,7 @@ fn put_ranges(out: &mut Vec<u8>, ranges: &RangeSet) {
 
 struct Reader<'a>(&'a [u8]);
 
-fn decode(mut from: Reader<'_>) -> Result<Checkpoint, CheckpointError> {
+fn decode(mut from: Reader<'_>, version: u16) -> Result<Checkpoint, CheckpointError> {
     let mut checkpoint = Checkpoint { log_epoch: from.u64()?, ..Checkpoint::default() };
     checkpoint.accounts.position = from.u64()?;
     checkpoint.values_position = from.u64()?;
@@ -260,7 +279,7 @@ fn decode(mut from: Reader<'_>) -> Result<Checkpoint, CheckpointError> {
         let mut book = AgentBook::default();
         for _ in 0..from.u32()? {
             let epoch = Epoch(from.u64()?);
-            book.epochs.insert(epoch, from.epoch(epoch)?);
+            book.epochs.insert(epoch, from.epoch(epoch, version)?);
         }
         checkpoint.accounts.agents.insert(agent, book);
     }
@@ -303,7 +322,7 @@ impl<'a> Reader<'a> {
         Ok(ranges)
     }
 
-    fn epoch(&mut self, epoch: Epoch) -> Result<EpochBook, CheckpointError> {
+    fn epoch(&mut self, epoch: Epoch, version: u16) -> Result<EpochBook, CheckpointError> {
         let [flags] = self.array()?;
         let mut book = EpochBook {
             foreign: flags & FOREIGN != 0,
@@ -324,12 +343,26 @@ impl<'a> Reader<'a> {
             book.settled_account = Some(self.account()?);
         }
         if flags & MISMATCH != 0 {
-            let length = self.u32()? as usize;
-            let text = self.take(length)?.to_vec();
-            let text = String::from_utf8(text).map_err(|_| CheckpointError::Damaged("a text is no UTF-8"))?;
-            book.mismatch = Some(text);
+            book.mismatch = Some(self.text()?);
+        }
+        book.is_uncounted = version == 1 || flags & UNCOUNTED != 0;
+        if version == 1 {
+            return Ok(book);
+        }
+        book.history = self.u64()?;
+        for _ in 0..self.u32()? {
+            let (name, as_of) = (self.text()?, self.u64()?);
+            let (read, dead_band) = (self.u64()?, self.u64()?);
+            let counts = DeviceCounts { read, dead_band, quarantined: self.u64()?, made: self.u64()? };
+            book.devices.insert(name, DeviceAccount { counts, as_of, received: self.u64()? });
         }
         Ok(book)
+    }
+
+    fn text(&mut self) -> Result<String, CheckpointError> {
+        let length = self.u32()? as usize;
+        let text = self.take(length)?.to_vec();
+        String::from_utf8(text).map_err(|_| CheckpointError::Damaged("a text is no UTF-8"))
     }
 
     fn values(&mut self, into: &mut Vec<LastValue>) -> Result<(), CheckpointError> {
@@ -361,7 +394,7 @@ mod tests {
     use model::{PointId, Quality, Value};
 
     use super::*;
-    use crate::store::accounts::Change;
+    use crate::store::accounts::{Change, Counted};
 
     fn checkpoint(position: u64) -> Checkpoint {
         let mut accounts = Accounts { position, ..Accounts::default() };
@@ -370,7 +403,8 @@ mod tests {
         for offset in [0, 1, 5, position] {
             let id = RecordId { epoch, offset: Offset(offset) };
             let running = Some(account);
-            accounts.apply(&Change::Received { agent, id, account, agent_account: total, running });
+            let counted = Counted::default();
+            accounts.apply(&Change::Received { agent, id, account, agent_account: total, running, counted });
         }
         accounts.apply(&Change::Settled { agent, epoch, range: 2..4, quarantined: false });
         accounts.apply(&Change::Settled { agent, epoch, range: 4..5, quarantined: true });
@@ -382,6 +416,9 @@ mod tests {
             for epoch in book.epochs.values_mut() {
                 epoch.mismatch = Some("ä".into());
                 epoch.settled_account = Some(total);
+                epoch.history = 3;
+                let counts = DeviceCounts { read: 1, dead_band: 2, quarantined: 3, made: 4 };
+                epoch.devices.insert("ü".into(), DeviceAccount { counts, as_of: 5, received: 6 });
                 epoch.verified_end = 3;
             }
         }
@@ -406,8 +443,8 @@ mod tests {
         let file = disk.open(NEWEST, true).unwrap();
         file.write_at(&[0xff], 1000).unwrap();
         assert_eq!(read(&disk).unwrap(), [checkpoint(20)]);
-        file.write_at(&[2, 0], 8).unwrap();
-        assert!(matches!(read(&disk), Err(CheckpointError::Newer(2))));
+        file.write_at(&[3, 0], 8).unwrap();
+        assert!(matches!(read(&disk), Err(CheckpointError::Newer(3))));
     }
 
     #[test]
@@ -432,9 +469,24 @@ mod tests {
     fn no_bytes_are_read_as_something_else() {
         let mut bytes = Vec::new();
         encode(&checkpoint(10), &mut bytes);
-        assert!(decode(Reader(&bytes)).is_ok());
+        assert!(decode(Reader(&bytes), VERSION).is_ok());
         for cut in (0..bytes.len()).step_by(61) {
-            assert!(decode(Reader(&bytes[..cut])).is_err());
+            assert!(decode(Reader(&bytes[..cut]), VERSION).is_err());
         }
+    }
+
+    #[test]
+    fn the_first_version_is_read_and_its_devices_are_not_judged() {
+        let mut checkpoint = Checkpoint::default();
+        let book = checkpoint.accounts.agents.entry(AgentId(1)).or_default();
+        book.epochs.insert(Epoch(5), EpochBook { verified_end: 3, ..EpochBook::default() });
+        let mut bytes = Vec::new();
+        encode(&checkpoint, &mut bytes);
+        let chunks = bytes.split_off(bytes.len() - 4);
+        bytes.truncate(bytes.len() - 12); // neither history nor devices
+        bytes.extend_from_slice(&chunks);
+        let read = decode(Reader(&bytes), 1).unwrap();
+        let book = read.accounts.epoch(AgentId(1), Epoch(5)).unwrap();
+        assert_eq!((book.verified_end, book.is_uncounted), (3, true));
     }
 }

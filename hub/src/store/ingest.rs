@@ -5,13 +5,20 @@ use std::sync::Arc;
 use durable_log::Position;
 use model::limits::{RECORD_BYTES_MAX, RECORD_DAYS_MAX, RECORD_SAMPLES_MAX};
 use model::{Offset, RecordId, Sample, SampleBatch, Timestamp, Value};
-use proto::account::{Account, sample_hash};
+use proto::account::{Account, DeviceCounts, sample_hash};
 use proto::log_record::{AgentId, LogRecord};
 
-use super::accounts::Change;
+use super::accounts::{Change, Counted};
 use super::writer::Writer;
 use super::{DurableBatch, Identity, ReceivedBatch, SAMPLE_BYTES, Told};
 use crate::catalogue::PathHashes;
+
+/// What an agent says with a record.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    running: Option<Account>,
+    counts: Option<DeviceCounts>,
+}
 
 impl Writer {
     pub(super) fn batch(&mut self, batch: ReceivedBatch) {
@@ -20,7 +27,7 @@ impl Writer {
             return;
         }
         match batch.identity {
-            Identity::Own { id, accepted_at, running } => {
+            Identity::Own { id, accepted_at, running, counts } => {
                 if self.is_new(batch.agent, id) {
                     let one = SampleBatch {
                         id,
@@ -28,7 +35,8 @@ impl Writer {
                         is_historical: batch.is_historical,
                         samples: batch.samples,
                     };
-                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, running);
+                    let told = Said { running, counts };
+                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, told);
                 }
             }
             Identity::Foreign => {
@@ -40,7 +48,7 @@ impl Writer {
                     SampleBatch { id, accepted_at, is_historical, samples }
                 };
                 let parts: Vec<SampleBatch> = split(batch.samples).into_iter().map(&mut number).collect();
-                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, None);
+                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, Said::default());
             }
         }
     }
@@ -67,7 +75,7 @@ impl Writer {
         batches: Vec<SampleBatch>,
         arrival: Timestamp,
         has_command_report: bool,
-        running: Option<Account>,
+        said: Said,
     ) {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
@@ -76,11 +84,15 @@ impl Writer {
             let hashes = self.shared.catalogue.hashes();
             for batch in batches {
                 let (account, agent_account) = accounts_of(&batch, &hashes);
-                let record = LogRecord::Received { agent, batch, account };
+                let record = LogRecord::Received { agent, batch, account, counts: said.counts };
                 record.encode(&mut buffer);
                 ends.push(buffer.len());
                 records.push((record, agent_account));
             }
+        }
+        if let Some(marker) = &self.group.marker {
+            marker.encode(&mut buffer);
+            ends.push(buffer.len());
         }
         let mut start = 0;
         let slices: Vec<&[u8]> = ends
@@ -103,7 +115,10 @@ impl Writer {
                 Change::Foreign { agent, id, account }
             } else {
                 self.group.pending.insert((agent, id));
-                Change::Received { agent, id, account, agent_account, running }
+                let first = batch.samples.first();
+                let point = first.and_then(|sample| self.shared.catalogue.point(sample.point));
+                let counted = Counted { is_history: batch.is_historical, point, counts: said.counts };
+                Change::Received { agent, id, account, agent_account, running: said.running, counted }
             });
             let position = Position(first.0 + n);
             self.group.told.push(Told::Record(Arc::new(DurableBatch {

@@ -30,6 +30,8 @@ pub struct FeedPage {
     /// ascending
     #[prost(message, repeated, tag = "10")]
     pub entries: ::prost::alloc::vec::Vec<LogEntry>,
+    #[prost(uint64, repeated, tag = "11")]
+    pub set_aside: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EpochSpan {

@@ -138,6 +138,7 @@ fn record(rig: &Rig, seq: u8, offset: u64, samples: Vec<Sample>) -> Vec<u8> {
         accepted_end: offset + 1,
         accepted_at: Timestamp(rig.at.0 - 5),
         account: Some(Account { count: offset + 1, checksum: 3 }),
+        counts: None,
     };
     data(rig, seq, &head, samples)
 }
@@ -211,7 +212,7 @@ fn a_record_keeps_identity_times_qualities_and_types() {
     let payload = record(&rig, 2, 4, samples.clone());
     let out = rig.send("spBv1.0/g/DDATA/line/press", payload);
     let [Action::Ingest(batch)] = &out[..] else { panic!("{out:#?}") };
-    let Identity::Own { id, accepted_at, running } = &batch.identity else { panic!() };
+    let Identity::Own { id, accepted_at, running, .. } = &batch.identity else { panic!() };
     assert_eq!((id.epoch, id.offset, accepted_at.0), (EPOCH, Offset(4), rig.at.0 - 5));
     assert_eq!(*running, Some(Account { count: 5, checksum: 3 }));
     assert_eq!(batch.samples[0].point, rig.catalogue.find("area/press/a").unwrap());
@@ -278,8 +279,14 @@ fn an_epoch_that_no_birth_names_is_not_believed() {
         (EPOCH, u64::MAX / 2, Problem::BadIdentity),
     ] {
         let id = RecordId { epoch, offset: Offset(offset) };
-        let head =
-            RecordHead { id, first_held: 0, accepted_end: offset + 1, accepted_at: rig.at, account: None };
+        let head = RecordHead {
+            id,
+            first_held: 0,
+            accepted_end: offset + 1,
+            accepted_at: rig.at,
+            account: None,
+            counts: None,
+        };
         let payload = data(&rig, 2, &head, vec![sample(100, Value::Double(1.0))]);
         assert_eq!(rig.send("spBv1.0/g/DDATA/line/press", payload), []);
         assert_eq!(rig.problems(problem), if offset > 0 { 2 } else { 1 });
@@ -354,7 +361,7 @@ fn what_an_agent_no_longer_holds_is_reported() {
     agent_births(&mut rig, 3, &two_points());
     let id = RecordId { epoch: EPOCH, offset: Offset(9) };
     let account = Some(Account { count: 10, checksum: 1 });
-    let head = RecordHead { id, first_held: 4, accepted_end: 12, accepted_at: rig.at, account };
+    let head = RecordHead { id, first_held: 4, accepted_end: 12, accepted_at: rig.at, account, counts: None };
     let payload = data(&rig, 2, &head, vec![sample(100, Value::Double(1.0))]);
     let out = rig.send("spBv1.0/g/DDATA/line/press", payload.clone());
     assert!(
