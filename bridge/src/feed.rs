@@ -1,6 +1,7 @@
 //! The client of a hub's feed (docs/specs/feed.md): pages of the plant log from a position on, by long poll.
 //!
-//! It keeps the point catalogue up to what the pages need and reports the sink's committed cursor with each request.
+//! It keeps the point catalogue up to what the pages need and reports the sink's committed cursor with each request, and
+//! hands records that the sink cannot take to the hub's quarantine.
 //! It decides nothing: where to start, when to try again and what a page means are the pump's.
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use model::Epoch;
 use proto::feed::FeedPage;
 use url::Url;
 
@@ -23,6 +25,9 @@ const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Time for a connection, and for the hub's answer beyond the time that it was asked to wait.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Of a refusal's reason, what is sent: the hub takes 4000 bytes.
+const REASON_CHARACTERS_MAX: usize = 900;
 
 const _: () = assert!(PAGE_BYTES + model::limits::RECORD_BYTES_MAX < PAGE_BYTES_MAX);
 
@@ -74,6 +79,7 @@ impl From<BadEntry> for FeedError {
 pub struct Feed {
     http: reqwest::Client,
     endpoint: Url,
+    refusals: Url,
     token: Option<String>,
     sink: String,
     catalogue: Catalogue,
@@ -111,7 +117,11 @@ impl Feed {
             .hub
             .join("api/v1/feed")
             .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
-        Ok(Feed { http, endpoint, token, sink: sink.to_owned(), catalogue: Catalogue::default() })
+        let refusals = source
+            .hub
+            .join("api/v1/quarantine/refuse")
+            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
+        Ok(Feed { http, endpoint, refusals, token, sink: sink.to_owned(), catalogue: Catalogue::default() })
     }
 
     /// What the records' numbers mean, up to the last page.
@@ -124,6 +134,29 @@ impl Feed {
     pub async fn page(&mut self, request: Request) -> Result<FeedPage, FeedError> {
         let page = self.fetch(request).await?;
         self.take_catalogue(page).await
+    }
+
+    /// Has the hub keep the record at a position, which this sink cannot take: the name under which it does, durably. The
+    /// same position again is the same name. The hub leaves it out of this sink's rows from then on.
+    pub async fn refuse(&self, epoch: Epoch, position: u64, reason: &str) -> Result<String, FeedError> {
+        let reason: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
+        let refusal = serde_json::json!({
+            "sink": self.sink, "epoch": epoch.to_string(), "position": position, "reason": reason,
+        });
+        let mut http = self.http.post(self.refusals.clone()).timeout(ANSWER_WITHIN);
+        if let Some(token) = &self.token {
+            http = http.bearer_auth(token);
+        }
+        let sent = http.header("content-type", "application/json").body(refusal.to_string()).send().await;
+        let response = sent.map_err(unreachable)?;
+        let status = response.status();
+        let body = read_body(response).await?;
+        if !status.is_success() {
+            return Err(refused(status.as_u16(), &body));
+        }
+        let answer: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|error| FeedError::Undecodable(error.to_string()))?;
+        Ok(answer["id"].as_str().unwrap_or("?").to_owned())
     }
 
     /// Asks for catalogue entries only; whether there were new ones.
@@ -172,11 +205,14 @@ impl Feed {
         let status = response.status();
         let body = read_body(response).await?;
         if !status.is_success() {
-            let text = String::from_utf8_lossy(&body).chars().take(200).collect();
-            return Err(FeedError::Refused { status: status.as_u16(), body: text });
+            return Err(refused(status.as_u16(), &body));
         }
         FeedPage::decode(body).map_err(|error| FeedError::Undecodable(error.to_string()))
     }
+}
+
+fn refused(status: u16, body: &[u8]) -> FeedError {
+    FeedError::Refused { status, body: String::from_utf8_lossy(body).chars().take(200).collect() }
 }
 
 async fn read_body(response: reqwest::Response) -> Result<Bytes, FeedError> {

@@ -102,5 +102,5 @@ pub fn pump(
 ) -> (watch::Receiver<SinkStatus>, impl Future<Output = Result<(), Infallible>> + Send + use<>) {
     let reporter = Reporter::new(&sink.name, sink.kind, metrics);
     let status = reporter.subscribe();
-    (status, Pump { source, sink, clock, reporter, shutdown }.run())
+    (status, Pump { source, sink, clock, reporter, shutdown, apart_below: 0 }.run())
 }

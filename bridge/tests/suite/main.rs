@@ -5,4 +5,5 @@
 mod hub;
 mod pump;
 mod readers;
+mod refusals;
 mod sinks;

@@ -15,10 +15,10 @@ use runtime::telemetry::Metrics;
 
 use crate::hub::Hub;
 
-const BOTH: [Make; 2] =
+pub(crate) const BOTH: [Make; 2] =
     [|path| Box::new(DeltaSink::new(path.to_owned())), |path| Box::new(ParquetSink::new(path.to_owned()))];
 
-fn sink(make: Make, path: &Path) -> SinkConfig {
+pub(crate) fn sink(make: Make, path: &Path) -> SinkConfig {
     SinkConfig {
         name: "lake".to_owned(),
         kind: "test",
@@ -29,13 +29,13 @@ fn sink(make: Make, path: &Path) -> SinkConfig {
     }
 }
 
-struct Running {
+pub(crate) struct Running {
     handle: Handle,
-    tasks: Tasks,
+    pub(crate) tasks: Tasks,
     metrics: Metrics,
 }
 
-async fn start(hub: &Hub, sinks: Vec<SinkConfig>) -> Running {
+pub(crate) async fn start(hub: &Hub, sinks: Vec<SinkConfig>) -> Running {
     let tasks = Tasks::new(CancellationToken::new());
     let metrics = Metrics::default();
     let config = Config { hub: hub.url(), token_file: None, sinks };
@@ -44,7 +44,7 @@ async fn start(hub: &Hub, sinks: Vec<SinkConfig>) -> Running {
 }
 
 impl Running {
-    async fn until(&self, what: &str, holds: impl Fn(&SinkStatus) -> bool) -> SinkStatus {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&SinkStatus) -> bool) -> SinkStatus {
         let mut status = self.handle.watch().remove(0);
         let found = tokio::time::timeout(Duration::from_secs(20), status.wait_for(|s| holds(s))).await;
         match found {
@@ -53,12 +53,12 @@ impl Running {
         }
     }
 
-    async fn until_settled(&self, position: u64) -> SinkStatus {
+    pub(crate) async fn until_settled(&self, position: u64) -> SinkStatus {
         self.until("settled", |s| s.state == State::Following && s.settled >= position).await
     }
 }
 
-async fn expect(table: &Path, records: &[SampleBatch]) {
+pub(crate) async fn expect(table: &Path, records: &[SampleBatch]) {
     let found = scan(table.to_owned()).await.unwrap();
     let rows = found.epochs.values().next().unwrap();
     assert_eq!((found.foreign_rows, found.epochs.len()), (0, 1), "{:?}", found.problems);
