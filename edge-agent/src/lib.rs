@@ -18,6 +18,7 @@ pub mod health;
 pub mod normalise;
 pub mod outbox;
 pub mod points;
+pub mod quarantine;
 pub mod uplink;
 
 use std::collections::HashMap;

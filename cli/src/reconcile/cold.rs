@@ -10,14 +10,13 @@ use hub::store::{AgentAccount, EpochState};
 use model::{Epoch, RangeSet};
 use proto::account::Account;
 use proto::log_record::LogRecord;
-use runtime::config_file::Problems;
 
 use super::compare::{Accepted, Findings, Held, Key};
 use crate::plant::{self, Plant};
 
 /// Finds the plant in `dir` by its configuration files (`*.toml`), and reads it: table, agents, hub, in this order.
 pub fn gather(dir: &Path) -> Result<Findings, String> {
-    let plants = plants(dir)?;
+    let plants = plant::in_folder(dir)?;
     let (sink, table) = sink_of(&plants).ok_or_else(|| {
         format!(
             "no configuration in {} names a [bridge] with a local sink; use --hub and --table",
@@ -62,25 +61,6 @@ pub fn gather(dir: &Path) -> Result<Findings, String> {
         add_dropped(&mut found, agent, outbox, book);
     }
     Ok(found)
-}
-
-fn plants(dir: &Path) -> Result<Vec<Plant>, String> {
-    let entries =
-        std::fs::read_dir(dir).map_err(|error| format!("{} cannot be read: {error}", dir.display()))?;
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    files.sort();
-    if files.is_empty() {
-        return Err(format!("{} holds no configuration (*.toml) of a plant", dir.display()));
-    }
-    let mut problems = Problems::default();
-    let plants: Vec<Plant> = files.iter().filter_map(|file| plant::load(file, &mut problems)).collect();
-    match problems.list.first() {
-        None => Ok(plants),
-        Some(problem) => Err(format!("{problem}; see `forebay check`")),
-    }
 }
 
 /// Name and folder of the first sink.
@@ -215,7 +195,7 @@ fn read_hub(
     let names: BTreeMap<u32, String> =
         hub.accounts.iter().map(|account| (account.id.0, account.agent.to_string())).collect();
     for_each_record(&hub.view, from, |_, record| {
-        if let LogRecord::Received { agent, batch, account } = record
+        if let LogRecord::Received { agent, batch, account, .. } = record
             && let Some(name) = names.get(&agent.0)
         {
             waiting.push(Waiting { key: (name.clone(), batch.id.epoch), offset: batch.id.offset.0, account });

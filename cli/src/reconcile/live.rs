@@ -101,7 +101,7 @@ fn add_log(
         for (position, record) in page.entries.iter().filter(|(position, _)| *position < end) {
             let record =
                 LogRecord::decode(record).map_err(|error| format!("position {position}: {error}"))?;
-            if let LogRecord::Received { agent, batch, account } = record
+            if let LogRecord::Received { agent, batch, account, .. } = record
                 && let Some(name) = agents.get(&agent)
             {
                 let (key, offset) = ((name.clone(), batch.id.epoch), batch.id.offset.0);

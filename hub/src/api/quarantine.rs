@@ -3,8 +3,6 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -82,7 +80,7 @@ struct EntryView {
 pub(crate) struct QuarantineContent {
     /// The entry.
     entry: EntryView,
-    /// The payload, or the plant log's record, as base64.
+    /// The payload, or the plant log's record, two hexadecimal digits for each byte.
     content: String,
 }
 
@@ -172,7 +170,7 @@ pub(crate) async fn entry(
     Parameters(query): Parameters<EntryQuery>,
 ) -> Result<Json<QuarantineContent>, ApiError> {
     let letter = find(&api, parse(&query.id)?).await?;
-    Ok(Json(QuarantineContent { entry: view(&api, &letter), content: STANDARD.encode(&letter.bytes) }))
+    Ok(Json(QuarantineContent { entry: view(&api, &letter), content: hex(&letter.bytes) }))
 }
 
 /// Decodes an entry anew and stores it under its own identity; 409 with the reason if it still cannot be.
@@ -246,6 +244,14 @@ pub(crate) async fn refuse(
     let RefusalRequest { sink, position, reason, .. } = request;
     let id = api.store().refuse(Refusal { sink, epoch, position, reason }).await?;
     Ok(Json(Refused { id: id.to_string() }))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").ok(); // a String takes everything
+        text
+    })
 }
 
 fn parse(id: &str) -> Result<LetterId, ApiError> {

@@ -21,6 +21,7 @@ use super::*;
 use crate::config::{BrokerConfig, CommandsConfig, EmbeddedBroker, HttpConfig};
 
 mod broker;
+mod quarantine;
 
 const EPOCH: Epoch = Epoch(0x0123_4567_89ab_cdef);
 const START: i64 = 1_790_000_000_000_000;

@@ -17,11 +17,11 @@ mod work;
 use std::fmt;
 
 use durable_log::{LogError, LogView, Position};
-use model::{NodeId, RecordId, Timestamp};
+use model::{RecordId, Timestamp};
 use proto::account::Account;
 use proto::log_record::{AgentId, LogRecord};
 
-pub(super) use book::{Book, BookState};
+pub(super) use book::{Book, BookState, read_all};
 pub(super) use work::{Answer, Work};
 
 use super::quarantine;
@@ -344,9 +344,6 @@ pub(crate) enum Retrial {
     /// A record, for its sink once more.
     Record,
 }
-
-/// A refused record with the agent's name.
-pub type NamedRefusal = (Option<NodeId>, RefusedRecord);
 
 #[cfg(test)]
 mod tests {

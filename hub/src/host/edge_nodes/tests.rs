@@ -9,7 +9,7 @@ use proto::sparkplug::encode::{self, BirthMetric};
 use proto::sparkplug::{BirthHead, RecordHead};
 
 use super::*;
-use crate::store::Identity;
+use crate::store::{Identity, Letter, LetterId, Origin};
 
 const EPOCH: Epoch = Epoch(0x1234);
 const LOG_EPOCH: Epoch = Epoch(0x7777);
@@ -267,6 +267,79 @@ fn only_what_no_birth_can_explain_is_quarantined_and_settled() {
             if *settled == id && entry.reason.starts_with("bad-value")),
         "{out:#?}"
     );
+}
+
+/// What the quarantine would hold of a payload.
+fn letter(entry: &crate::store::QuarantineEntry) -> Letter {
+    Letter {
+        id: LetterId { origin: Origin::Payload, position: 0 },
+        at: entry.at,
+        from: entry.topic.clone(),
+        reason: entry.reason.clone(),
+        record: entry.settles,
+        position: None,
+        ended: None,
+        left_out: entry.left_out.clone(),
+        bytes: entry.payload.clone(),
+    }
+}
+
+fn quarantined(out: &[Action]) -> Letter {
+    let mut entries = out.iter().filter_map(|action| match action {
+        Action::Quarantine(entry, _) => Some(letter(entry)),
+        _ => None,
+    });
+    entries.next().unwrap_or_else(|| panic!("{out:#?}"))
+}
+
+#[test]
+fn a_payload_that_a_later_birth_explains_has_its_old_identity() {
+    let mut rig = Rig::new();
+    let mut points = two_points();
+    points[1].data_type = DataType::UInt8;
+    agent_births(&mut rig, 3, &points);
+    // The agent's birth said another type than its data has.
+    let payload = record(&rig, 2, 4, vec![sample(101, Value::Double(7.5))]);
+    let out = rig.send("spBv1.0/g/DDATA/line/press", payload);
+    let letter = quarantined(&out);
+    let id = RecordId { epoch: EPOCH, offset: Offset(4) };
+    assert_eq!(letter.record, Some((AgentId(1), id)));
+    assert!(rig.nodes.reread(&letter).unwrap_err().contains("bad-value"));
+    points[1].data_type = DataType::Double;
+    device_birth(&mut rig, 3, &points);
+    let batch = rig.nodes.reread(&letter).unwrap();
+    let Identity::Own { id: again, .. } = batch.identity else { panic!() };
+    assert_eq!((again, batch.is_historical), (id, true));
+    assert_eq!(batch.samples[0].value, Some(Value::Double(7.5)));
+    assert!(Rig::new().nodes.reread(&letter).unwrap_err().contains("not been born"));
+}
+
+#[test]
+fn of_a_foreign_payload_only_what_was_left_out_and_has_a_name_can_be_retried() {
+    let mut rig = Rig::new();
+    foreign_births(&mut rig, 5);
+    let metrics = vec![
+        wire(Some("by name"), None, 0, Some(metric::Value::StringValue("t".into()))),
+        wire(None, Some(1), 0, Some(metric::Value::StringValue("no number".into()))),
+    ];
+    let out = rig.send("spBv1.0/x/DDATA/pump/tank", payload(2, metrics));
+    let letter = quarantined(&out);
+    assert_eq!(letter.left_out, [1]);
+    assert!(rig.nodes.reread(&letter).unwrap_err().contains("aliases only"));
+    let of_version_1 = Letter { left_out: Vec::new(), ..letter };
+    assert!(rig.nodes.reread(&of_version_1).unwrap_err().contains("some of its values were taken"));
+    let named = wire(Some("later"), None, 0, Some(metric::Value::StringValue("t".into())));
+    let out = rig.send("spBv1.0/x/DDATA/pump/tank", payload(3, vec![named]));
+    let letter = quarantined(&out);
+    assert!(rig.nodes.reread(&letter).unwrap_err().contains("unknown-metric"));
+    let by_name = Letter {
+        bytes: payload(3, vec![wire(Some("by name"), None, 0, Some(metric::Value::StringValue("t".into())))]),
+        ..letter
+    };
+    let batch = rig.nodes.reread(&by_name).unwrap();
+    assert_eq!((batch.identity, batch.is_historical, batch.samples.len()), (Identity::Foreign, true, 1));
+    let birth = Letter { from: "spBv1.0/x/NBIRTH/pump".into(), ..by_name };
+    assert!(rig.nodes.reread(&birth).unwrap_err().contains("only data"));
 }
 
 #[test]
