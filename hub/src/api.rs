@@ -49,6 +49,7 @@ use crate::commands::Commands;
 use crate::config::Config;
 use crate::console;
 use crate::host::Host;
+use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::store::Store;
 use crate::store::history::History;
@@ -87,6 +88,8 @@ pub struct Parts {
     pub broker: Option<Insight>,
     /// The door for writes.
     pub commands: Commands,
+    /// Losses, decisions, mismatches.
+    pub ledger: Ledger,
     /// The hub's clock.
     pub clock: Clock,
     /// Counters of the process.
@@ -211,6 +214,10 @@ impl Api {
 
     fn halts<T>(&self, with: impl FnOnce(&mut broker::Halts) -> T) -> T {
         with(&mut self.0.halts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn ledger(&self) -> &Ledger {
+        &self.0.parts.ledger
     }
 
     fn commands(&self) -> &Commands {

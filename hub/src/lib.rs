@@ -194,6 +194,7 @@ async fn wire(
         host: host.clone(),
         broker: broker.insight(),
         commands: commands.clone(),
+        ledger: ledger.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
     };

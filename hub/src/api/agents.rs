@@ -10,10 +10,13 @@ use utoipa::ToSchema;
 use super::Api;
 use super::errors::{ApiError, ErrorBody};
 use crate::host::AgentStatus;
-use crate::store::{AgentAccount, EpochState};
+use crate::ledger::LedgerEntry;
+use crate::store::{AgentAccount, DeviceAccount, EpochState, RefusedRecord};
 
 /// Ranges shown of one set: more than an account with many holes has. Beyond, they are counted only.
 const RANGES_MAX: usize = 65_536;
+/// Entries of the ledger in an answer.
+const LOSSES_MAX: usize = 10_000;
 /// Prefix of the cursors that sinks register.
 pub(crate) const SINK_CURSOR: &str = "sink:";
 
@@ -101,6 +104,33 @@ pub(crate) struct Reconcile {
     agents: Vec<AgentBalance>,
     /// Every registered sink.
     sinks: Vec<SinkView>,
+    /// The newest entries of the ledger about data that does not come, oldest first; at most 10000.
+    #[schema(value_type = Vec<serde_json::Value>)]
+    losses: Vec<LedgerEntry>,
+    /// Records that sinks refused.
+    refused: Vec<RefusedView>,
+}
+
+/// A record that a sink refused.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RefusedRecord)]
+struct RefusedView {
+    /// Its name in the quarantine.
+    id: String,
+    /// Which sink.
+    sink: String,
+    /// Whose record; null if it cannot be read.
+    agent: Option<String>,
+    /// Its epoch, hexadecimal.
+    epoch: Option<String>,
+    /// Its offset.
+    offset: Option<u64>,
+    /// Its samples.
+    account: Option<AccountView>,
+    /// `waiting`, `retried` or `discarded`.
+    state: &'static str,
+    /// Who decided.
+    decided_by: Option<String>,
 }
 
 /// The plant log as it stands.
@@ -170,10 +200,34 @@ struct EpochView {
     records_lost: u64,
     /// Below here count and checksum are equal to the agent's.
     verified_end: u64,
+    /// Samples of all received that came as history.
+    history: u64,
+    /// What became of what the agent's devices read.
+    devices: Vec<DeviceCountsView>,
     /// What is wrong, if something is.
     mismatch: Option<String>,
     /// The newest that the agent said of it.
     reported: Option<ReportedView>,
+}
+
+/// What became of everything that one device read in an epoch: `read + made = dead_band + accepted`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeviceCounts)]
+struct DeviceCountsView {
+    /// Sparkplug device id.
+    device: String,
+    /// Values that the driver read.
+    read: u64,
+    /// Of them, within their dead band.
+    dead_band: u64,
+    /// Pieces of input that the driver could not read.
+    quarantined: u64,
+    /// Samples that the agent made: stale marks.
+    made: u64,
+    /// So many samples were accepted, as of the newest record that says it; null if none does.
+    accepted: Option<u64>,
+    /// So many were received.
+    received: u64,
 }
 
 /// What an agent says of one of its epochs.
@@ -227,7 +281,28 @@ pub(crate) async fn reconcile(State(api): State<Api>) -> Result<Json<Reconcile>,
             end: api.plant_log().durable_end().0,
         },
         agents: api.store().accounts().into_iter().map(balance).collect(),
+        losses: losses(&api).await?,
+        refused: api.store().refused().into_iter().map(|record| refused(&api, record)).collect(),
     }))
+}
+
+async fn losses(api: &Api) -> Result<Vec<LedgerEntry>, ApiError> {
+    let ledger = api.ledger().clone();
+    let read = tokio::task::spawn_blocking(move || ledger.losses(LOSSES_MAX));
+    Ok(read.await.map_err(|error| ApiError::Internal(error.to_string()))??)
+}
+
+fn refused(api: &Api, record: RefusedRecord) -> RefusedView {
+    RefusedView {
+        id: record.id.to_string(),
+        sink: record.sink,
+        agent: record.record.map(|(agent, ..)| api.agent_name(agent)),
+        epoch: record.record.map(|(_, id, _)| id.epoch.to_string()),
+        offset: record.record.map(|(_, id, _)| id.offset.0),
+        account: record.record.map(|(.., held)| account(held)),
+        state: record.ended.as_ref().map_or("waiting", |ended| ended.fate.word()),
+        decided_by: record.ended.map(|ended| ended.by),
+    }
 }
 
 /// Every registered sink with its lag.
@@ -271,6 +346,8 @@ fn epoch(state: EpochState) -> EpochView {
         records_missing: missing,
         records_lost: state.lost.count(),
         verified_end: state.verified_end,
+        history: state.history,
+        devices: state.devices.into_iter().map(device_counts).collect(),
         mismatch: state.mismatch,
         reported: state.reported.map(|reported| ReportedView {
             first_held: reported.first_held,
@@ -278,6 +355,19 @@ fn epoch(state: EpochState) -> EpochView {
             before: account(reported.before),
             total: account(reported.total),
         }),
+    }
+}
+
+fn device_counts((device, counted): (String, DeviceAccount)) -> DeviceCountsView {
+    let DeviceAccount { counts, as_of, received } = counted;
+    DeviceCountsView {
+        device,
+        read: counts.read,
+        dead_band: counts.dead_band,
+        quarantined: counts.quarantined,
+        made: counts.made,
+        accepted: (as_of > 0).then(|| counts.accepted()),
+        received,
     }
 }
 

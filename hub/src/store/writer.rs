@@ -292,7 +292,8 @@ impl Writer {
         self.measure();
         if self.ticks.is_multiple_of(RETENTION_TICKS) {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
-            if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
+            let names = |agent| catalogue.agent(agent).map(|node| node.to_string());
+            if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger, &names) {
                 tracing::error!(error = %crate::chain(&error), "retention");
             }
         }
