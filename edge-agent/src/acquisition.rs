@@ -29,11 +29,12 @@ use runtime::telemetry::{Counter, Metrics};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
+use crate::commands::ClockSkew;
 use crate::config::DeviceConfig;
 use crate::device_write::{self, DeviceWrite};
 use crate::drivers::{Driver, DriverError, NextRead, Readings, Remedy};
 use crate::health::{DeviceState, Health};
-use crate::normalise::{DeadBand, Normalised, PointRules};
+use crate::normalise::{ClockRules, DeadBand, Normalised, PointRules};
 use crate::outbox::{NewGroup, Outbox, OutboxError};
 
 /// Opening a connection may take so long: TCP, login, browsing.
@@ -59,6 +60,8 @@ pub struct Surroundings {
     pub agent: String,
     /// For counters.
     pub metrics: Metrics,
+    /// The hub's clock.
+    pub skew: ClockSkew,
     /// For consoles.
     pub health: Health,
     /// Number of the device in it.
@@ -92,6 +95,9 @@ pub(crate) struct Keeper {
     fault: Quality,
     /// What became of what was read since the last group that is on disk.
     counted: DeviceCounts,
+    clocks: ClockRules,
+    /// Whether the last read brought times beyond their bounds.
+    is_off_clock: bool,
     meters: Meters,
 }
 
@@ -100,6 +106,7 @@ struct Meters {
     errors: Counter,
     missed: Counter,
     filtered: Counter,
+    off_clock: Counter,
     quarantined: Counter,
     downs: Counter,
 }
@@ -135,6 +142,10 @@ impl Acquisition {
             errors: counter("forebay_edge_read_errors_total", "Failed opens and reads of a device."),
             missed: counter("forebay_edge_polls_missed_total", "Polls that came too late or not at all."),
             filtered: counter("forebay_edge_filtered_samples_total", "Samples within their dead band."),
+            off_clock: counter(
+                "forebay_edge_uncertain_clock_samples_total",
+                "Values whose time is beyond the bound for clocks: uncertain:clock.",
+            ),
             quarantined: counter("forebay_edge_quarantined_total", "Input that the driver put aside."),
             downs: counter("forebay_edge_device_downs_total", "Times that a device went down."),
         };
@@ -150,6 +161,8 @@ impl Acquisition {
             is_down: false,
             fault: Quality::stale(Reason::NotConnected),
             counted: DeviceCounts::default(),
+            clocks: config.clocks,
+            is_off_clock: false,
             meters,
         };
         Acquisition { driver: config.driver, keeper, writes, poll: config.poll, resume }
@@ -332,7 +345,8 @@ impl Keeper {
         self.meters.quarantined.add(readings.quarantined);
         let has_data = !readings.list.is_empty();
         let mut samples = Vec::with_capacity(readings.list.len());
-        let mut filtered = 0;
+        let (mut filtered, mut off_clock) = (0, 0);
+        let ahead_of_hub = self.around.skew.ahead_micros(now, Instant::now());
         for reading in readings.list {
             let at = reading.point;
             let (Some(rules), Some(band), Some(id)) =
@@ -340,7 +354,10 @@ impl Keeper {
             else {
                 continue; // not in the contract: a driver names its points only
             };
+            let has_source_time = reading.time.is_some();
             let normalised = rules.apply(reading, now);
+            let normalised = self.clocks.apply(normalised, has_source_time, now, ahead_of_hub);
+            off_clock += u64::from(normalised.quality == Quality::uncertain(Reason::Clock));
             if !band.passes(rules, &normalised) {
                 filtered += 1;
                 continue;
@@ -349,6 +366,8 @@ impl Keeper {
             samples.push(Sample { point: *id, time, value, quality });
         }
         self.meters.filtered.add(filtered);
+        self.meters.off_clock.add(off_clock);
+        self.clock_is_off(off_clock > 0);
         if has_data || !self.stale_without_data {
             self.alive(now);
         }
@@ -360,6 +379,20 @@ impl Keeper {
             return Ok(true);
         }
         self.accept(NewGroup { samples, position, ..NewGroup::default() }).await
+    }
+
+    /// Said once when it begins and once when it ends.
+    fn clock_is_off(&mut self, is_off: bool) {
+        if std::mem::replace(&mut self.is_off_clock, is_off) == is_off {
+            return;
+        }
+        let device = &self.name;
+        if is_off {
+            tracing::warn!(%device, "times are beyond the bound of clock_skew_max: values are uncertain:clock");
+        } else {
+            tracing::info!(%device, "times are within their bounds again");
+        }
+        self.around.health.device(self.around.device, |status| status.is_off_clock = is_off);
     }
 
     fn alive(&mut self, now: model::Timestamp) {

@@ -57,6 +57,14 @@ impl ClockSkew {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((hub_time, Instant::now()));
     }
 
+    /// How far this machine's clock is ahead of the hub's, in µs; negative: behind. `None` before the first receipt. Without
+    /// further ones it goes by the time that passes, so that a step of this machine's clock shows offline too.
+    pub(crate) fn ahead_micros(&self, now: Timestamp, instant: Instant) -> Option<i64> {
+        let (hub_time, at) = (*self.known.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let passed = i64::try_from(instant.saturating_duration_since(at).as_micros()).unwrap_or(i64::MAX);
+        Some(now.0.saturating_sub(hub_time.0.saturating_add(passed)))
+    }
+
     /// The hub's time, if it is known and this machine's is near enough to it to judge an expiry.
     fn hub_now(&self, now: Timestamp, instant: Instant) -> Option<Timestamp> {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -356,7 +364,10 @@ mod tests {
             None,
             "no receipt for too long"
         );
+        assert_eq!(skew.ahead_micros(second(107), later), Some(2_000_000));
+        assert_eq!(skew.ahead_micros(second(95), later), Some(-10_000_000));
         skew.learn(Timestamp(i64::MAX));
+        assert_eq!(skew.ahead_micros(Timestamp(i64::MIN), later), Some(i64::MIN));
         assert_eq!(skew.hub_now(Timestamp(i64::MIN), later), None);
     }
 }

@@ -173,6 +173,7 @@ fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics
     let mut numbers = handle.catalogue.current.iter().copied();
     let writer = opened.writer;
     tasks.spawn_blocking(TaskKind::LogWriter, format!("{node} outbox"), || writer.run());
+    let skew = ClockSkew::default();
     for device in config.devices {
         let ids: Vec<PointId> = numbers.by_ref().take(device.points.len()).collect();
         let (writes, writes_taken) = mpsc::channel(DEVICE_WRITES_MAX);
@@ -186,6 +187,7 @@ fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics
             points: device.points.len(),
             state: DeviceState::Connecting,
             since: clock.now(),
+            is_off_clock: false,
             last_read: None,
             error: None,
         });
@@ -194,6 +196,7 @@ fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics
             clock: clock.clone(),
             agent: node.to_string(),
             metrics: metrics.clone(),
+            skew: skew.clone(),
             health: handle.health.clone(),
             device: number,
             shutdown: tasks.shutdown(),
@@ -206,7 +209,6 @@ fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics
             acquisition.run().await
         });
     }
-    let skew = ClockSkew::default();
     let (commands, requests) = mpsc::channel(WAITING_MAX);
     let executor = Executor {
         enabled: config.commands_enabled,

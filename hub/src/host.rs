@@ -13,11 +13,13 @@ mod rebirth;
 mod receipts;
 mod sequence;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use model::{NodeId, PointId, Timestamp, Value};
+use proto::log_record::AgentId;
 use proto::sparkplug::{MessageType, Topic, encode};
 use runtime::clock::Clock;
 use runtime::tasks::{CancellationToken, TaskKind, Tasks};
@@ -73,6 +75,10 @@ pub struct AgentStatus {
     pub rebirths: u64,
     /// Gaps in `seq` so far.
     pub gaps: u64,
+    /// How far its clock was ahead of the hub's at its last message, in ms; negative: behind. `None` for foreign nodes.
+    pub clock_ahead_ms: Option<i64>,
+    /// Whether that is beyond the hub's bound.
+    pub is_off_clock: bool,
 }
 
 /// One device of an edge node.
@@ -176,12 +182,15 @@ pub(crate) struct Parts {
     pub(crate) live: Live,
     pub(crate) ledger: Ledger,
     pub(crate) clock: Clock,
+    /// See [`crate::Config::clock_skew_max`].
+    pub(crate) clock_skew_max: Duration,
     pub(crate) metrics: Metrics,
 }
 
 /// Starts the host. At shutdown it takes what has arrived, hands it to the store and closes that.
 pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
-    let Parts { inbox, events, broker, store, catalogue, live, ledger, clock, metrics } = parts;
+    let Parts { inbox, events, broker, store, catalogue, live, ledger, clock, clock_skew_max, metrics } =
+        parts;
     let shared = Arc::new(Shared { catalogue: catalogue.clone(), statuses: RwLock::default() });
     let (requests, asked) = mpsc::channel(REQUESTS_MAX);
     let receivers = Receivers::default();
@@ -203,7 +212,9 @@ pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
         let last = seen.held(point)?;
         Some(Present { time: last.time, value: last.value, quality: last.quality })
     });
+    let arrived = newest_arrival(&catalogue, &store, &live);
     let mut nodes = EdgeNodes::new(catalogue, store.log_epoch(), last_known, &metrics);
+    nodes.bound_clocks(clock_skew_max);
     store.accounts().iter().for_each(|account| nodes.know(account));
     let session = Session {
         nodes,
@@ -214,13 +225,31 @@ pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
         live,
         ledger,
         clock,
+        arrived,
         started: Instant::now(),
         actions: Vec::new(),
         status_due: Instant::now(),
+        off_clock: metrics.gauge(
+            "forebay_hub_clocks_off",
+            "Edge nodes whose clock is further from the hub's than clock_skew_max.",
+            &[],
+        ),
         online: metrics.gauge("forebay_hub_edge_nodes_online", "Edge nodes whose birth stands.", &[]),
     };
     tasks.spawn(TaskKind::Transport, "host", session.run(inbox, events, asked, tasks.shutdown()));
     Host { shared, requests }
+}
+
+/// When the newest value of a foreign node arrived: by the hub's clock, which may stand before that now. (Agents of ours
+/// bring times of arrival of their own.)
+fn newest_arrival(catalogue: &Catalogue, store: &Store, live: &Live) -> Timestamp {
+    let foreign: BTreeSet<AgentId> =
+        store.accounts().into_iter().filter(|account| account.foreign).map(|account| account.id).collect();
+    let values = live
+        .snapshot()
+        .into_iter()
+        .filter(|(point, _)| catalogue.point(*point).is_some_and(|entry| foreign.contains(&entry.agent)));
+    values.map(|(_, value)| value.arrival).max().unwrap_or(Timestamp(i64::MIN))
 }
 
 /// The task.
@@ -233,10 +262,13 @@ struct Session {
     live: Live,
     ledger: Ledger,
     clock: Clock,
+    /// The newest time of arrival: it never goes back, whatever the hub's clock does.
+    arrived: Timestamp,
     started: Instant,
     actions: Vec<Action>,
     status_due: Instant,
     online: Gauge,
+    off_clock: Gauge,
 }
 
 impl Session {
@@ -306,7 +338,8 @@ impl Session {
     }
 
     fn step(&mut self, event: Event) {
-        let now = Moment { at: self.clock.now(), since_start: self.started.elapsed() };
+        self.arrived = self.arrived.max(self.clock.now());
+        let now = Moment { at: self.arrived, clock: self.clock.now(), since_start: self.started.elapsed() };
         self.nodes.apply(event, now, &mut self.actions);
     }
 
@@ -403,6 +436,8 @@ impl Session {
             status.last_receipt = self.nodes.agent(&status.node).and_then(|agent| self.receivers.last(agent));
         }
         let online = statuses.iter().filter(|status| status.online).count();
+        let off_clock = statuses.iter().filter(|status| status.is_off_clock).count();
+        self.off_clock.set(i64::try_from(off_clock).unwrap_or(i64::MAX));
         self.online.set(i64::try_from(online).unwrap_or(i64::MAX));
         *self.shared.statuses.write().unwrap_or_else(PoisonError::into_inner) = statuses;
     }

@@ -162,6 +162,7 @@ async fn wire(
             live: live.clone(),
             ledger: ledger.clone(),
             clock: clock.clone(),
+            clock_skew_max: config.clock_skew_max,
             metrics: metrics.clone(),
         },
         tasks,

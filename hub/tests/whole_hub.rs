@@ -39,6 +39,7 @@ async fn start(dir: &Path) -> Running {
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
+        clock_skew_max: Duration::from_secs(60),
         broker: BrokerConfig::Embedded(EmbeddedBroker {
             listen: any,
             anonymous_read: true,
@@ -305,6 +306,7 @@ async fn a_second_hub_on_the_same_folder_is_refused() {
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
+        clock_skew_max: Duration::from_secs(60),
         broker: BrokerConfig::Embedded(EmbeddedBroker {
             listen: any,
             anonymous_read: true,

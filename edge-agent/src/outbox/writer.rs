@@ -26,6 +26,9 @@ const COMMAND_MARGIN_MICROS: i64 = 3_600_000_000;
 /// Ids kept at most: nobody gives a plant so many commands in an hour, and each costs memory and disk.
 const COMMANDS_MAX: usize = 50_000;
 
+/// A clock that is set back by less is a correction, and not worth a word.
+const CLOCK_STEP_MICROS: i64 = 1_000_000;
+
 /// How often a closed intake is looked at while the disk has no room.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -43,6 +46,8 @@ pub(super) struct Held {
     commands: HashMap<CommandId, (Timestamp, Position)>,
     /// Where it stands that an epoch is gone.
     gone: HashMap<Epoch, Position>,
+    /// The newest acceptance time, and where it stands: acceptance never goes back, whatever the clock does.
+    arrival: Option<(Timestamp, Position)>,
 }
 
 impl Held {
@@ -58,6 +63,13 @@ impl Held {
         self.gone.insert(epoch, at);
     }
 
+    /// An acceptance time stands at `at`.
+    pub(super) fn keep_arrival(&mut self, arrival: Timestamp, at: Position) {
+        if self.arrival.is_none_or(|(newest, _)| arrival >= newest) {
+            self.arrival = Some((arrival, at));
+        }
+    }
+
     /// What lies below `keep_from` and is still needed, as records.
     fn below(&mut self, keep_from: Position, now: Timestamp) -> Vec<LogRecord> {
         self.commands.retain(|_, (expires_at, _)| *expires_at > now);
@@ -69,12 +81,17 @@ impl Held {
         let commands = self.commands.iter().filter(|(_, (_, at))| *at < keep_from);
         let commands = commands
             .map(|(id, (expires_at, _))| LogRecord::CommandSeen { id: id.0, expires_at: *expires_at });
-        positions.chain(commands).collect()
+        let arrival =
+            self.arrival.filter(|(_, at)| *at < keep_from).map(|(arrival, _)| arrival_record(arrival));
+        positions.chain(commands).chain(arrival).collect()
     }
 
     /// The record lies at `at` now.
     fn moved(&mut self, record: &LogRecord, at: Position) {
         match record {
+            LogRecord::SourcePosition { source, .. } if source.is_empty() => {
+                self.arrival = self.arrival.map(|(arrival, _)| (arrival, at));
+            }
             LogRecord::SourcePosition { source, .. } => {
                 if let Some(held) = self.positions.get_mut(source) {
                     held.at = at;
@@ -98,6 +115,11 @@ impl Held {
         let unnamed = going.into_iter().filter(|(epoch, ..)| stands(*epoch).is_none());
         unnamed.map(|(epoch, end, account)| LogRecord::EpochGone { epoch, end, account }).collect()
     }
+}
+
+/// The newest acceptance time as a position of the agent itself: no device has an empty name.
+fn arrival_record(arrival: Timestamp) -> LogRecord {
+    LogRecord::SourcePosition { source: String::new(), position: arrival.0.to_le_bytes().to_vec() }
 }
 
 /// What the writer serves.
@@ -141,6 +163,7 @@ impl Writer {
             waiting: Waiting::default(),
             boundaries: BTreeMap::new(),
             trim_due: true, // what was receipted or emptied before a restart
+            clock_is_back: false,
             handed: Position(0),
             meters: Meters::new(metrics, &around_agent),
         };
@@ -221,6 +244,7 @@ struct Meters {
     dropped: Counter,
     bytes: Gauge,
     backlog: Gauge,
+    arrival_ahead: Gauge,
 }
 
 impl Meters {
@@ -243,6 +267,11 @@ impl Meters {
                 &label,
             ),
             bytes: metrics.gauge("forebay_edge_outbox_bytes", "Bytes of the outbox on disk.", &label),
+            arrival_ahead: metrics.gauge(
+                "forebay_edge_arrival_ahead_ms",
+                "How far this machine's clock stands before the newest acceptance time: it was set back.",
+                &label,
+            ),
             backlog: metrics.gauge(
                 "forebay_edge_backlog_records",
                 "Records held that no receipt covers.",
@@ -264,6 +293,8 @@ struct Commits {
     /// First sample record after the end of a sealed segment, by that end.
     boundaries: BTreeMap<Position, Option<RecordPlace>>,
     trim_due: bool,
+    /// Whether the clock stands before the newest acceptance time.
+    clock_is_back: bool,
     handed: Position,
     meters: Meters,
 }
@@ -349,7 +380,7 @@ impl Commits {
     /// Appends a group; on an error nothing of it was taken.
     fn accept(&mut self, log: &mut Log, group: NewGroup) -> Result<u64, OutboxError> {
         self.make_room(log)?;
-        let now = self.around.clock.now();
+        let now = self.arrival();
         let mut records = Vec::new();
         let mut places = Vec::new();
         let (mut next, mut total) = (self.next, self.total);
@@ -383,6 +414,7 @@ impl Commits {
         for (record, mut place) in records.into_iter().zip(places) {
             if let LogRecord::Accepted { batch, event, .. } = record {
                 place.position = Position(at);
+                self.held.keep_arrival(batch.accepted_at, Position(at));
                 self.waiting.records.push((place, batch.samples, event));
                 at += 1;
             }
@@ -391,6 +423,24 @@ impl Commits {
             self.held.keep_position(source, position, Position(at));
         }
         Ok(bytes)
+    }
+
+    /// The time of acceptance: the clock's, but never before what was accepted already.
+    fn arrival(&mut self) -> Timestamp {
+        let now = self.around.clock.now();
+        let newest = self.held.arrival.map_or(now, |(newest, _)| newest);
+        let ahead = newest.0.saturating_sub(now.0).max(0);
+        self.meters.arrival_ahead.set(ahead / 1000);
+        let is_back = ahead >= CLOCK_STEP_MICROS;
+        if is_back != std::mem::replace(&mut self.clock_is_back, is_back) {
+            if is_back {
+                tracing::warn!(clock = %now, newest = %newest,
+                    "this machine's clock was set back: acceptance times stand still until it has caught up");
+            } else {
+                tracing::info!("this machine's clock has caught up with the newest acceptance time");
+            }
+        }
+        now.max(newest)
     }
 
     fn command(&mut self, log: &mut Log, id: CommandId, expires_at: Timestamp, done: Answer<bool>) -> u64 {

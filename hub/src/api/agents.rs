@@ -1,14 +1,19 @@
 //! Agents as the host sees them, and the account of what they accepted, what the hub holds and what tables committed.
 
+use std::collections::{BTreeMap, HashMap};
+
 use axum::Json;
 use axum::extract::State;
-use model::{RangeSet, Timestamp};
+use durable_log::Position;
+use model::{Epoch, RangeSet, Timestamp};
 use proto::account::Account;
-use serde::Serialize;
-use utoipa::ToSchema;
+use proto::log_record::{AgentId, LogRecord};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::errors::{ApiError, ErrorBody};
+use super::json::Parameters;
 use crate::host::AgentStatus;
 use crate::ledger::LedgerEntry;
 use crate::store::{AgentAccount, DeviceAccount, EpochState, RefusedRecord};
@@ -17,8 +22,19 @@ use crate::store::{AgentAccount, DeviceAccount, EpochState, RefusedRecord};
 const RANGES_MAX: usize = 65_536;
 /// Entries of the ledger in an answer.
 const LOSSES_MAX: usize = 10_000;
+/// Behind a sink's cursor, what is counted of the log for one answer: some tens of milliseconds.
+const COUNTED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Prefix of the cursors that sinks register.
 pub(crate) const SINK_CURSOR: &str = "sink:";
+
+/// What else to tell.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ReconcileQuery {
+    /// Also what the ledger says of data that does not come (default false).
+    losses: Option<bool>,
+}
 
 /// Every agent.
 #[derive(Serialize, ToSchema)]
@@ -53,6 +69,10 @@ struct AgentView {
     rebirths: u64,
     /// Gaps in `seq` so far.
     gaps: u64,
+    /// How far its clock was ahead of the hub's at its last message, in ms; negative: behind. Null for foreign nodes.
+    clock_ahead_ms: Option<i64>,
+    /// Whether that is beyond the hub's `clock_skew_max`.
+    is_off_clock: bool,
     /// Its devices.
     devices: Vec<DeviceView>,
 }
@@ -89,6 +109,8 @@ fn agent(status: AgentStatus) -> AgentView {
         births: status.births,
         rebirths: status.rebirths,
         gaps: status.gaps,
+        clock_ahead_ms: status.clock_ahead_ms,
+        is_off_clock: status.is_off_clock,
         devices: devices.map(|device| DeviceView { name: device.name, online: device.online }).collect(),
     }
 }
@@ -104,7 +126,7 @@ pub(crate) struct Reconcile {
     agents: Vec<AgentBalance>,
     /// Every registered sink.
     sinks: Vec<SinkView>,
-    /// The newest entries of the ledger about data that does not come, oldest first; at most 10000.
+    /// If asked for: the newest entries of the ledger about data that does not come, oldest first; at most 10000.
     #[schema(value_type = Vec<serde_json::Value>)]
     losses: Vec<LedgerEntry>,
     /// Records that sinks refused.
@@ -202,6 +224,9 @@ struct EpochView {
     verified_end: u64,
     /// Samples of all received that came as history.
     history: u64,
+    /// By sink: samples of all received that are in its table, or were refused by it and discarded; null while the sink is
+    /// too far behind to be counted at once.
+    exported: BTreeMap<String, Option<u64>>,
     /// What became of what the agent's devices read.
     devices: Vec<DeviceCountsView>,
     /// What is wrong, if something is.
@@ -270,18 +295,26 @@ struct SinkView {
 
 /// Per agent and epoch: accepted, received, verified, missing, lost; per sink: committed.
 #[utoipa::path(get, path = "/api/v1/reconcile", tag = "plant",
-    responses((status = 200, body = Reconcile), (status = 401, body = ErrorBody), (status = 500, body = ErrorBody)))]
-pub(crate) async fn reconcile(State(api): State<Api>) -> Result<Json<Reconcile>, ApiError> {
+    params(ReconcileQuery),
+    responses((status = 200, body = Reconcile), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 500, body = ErrorBody)))]
+pub(crate) async fn reconcile(
+    State(api): State<Api>,
+    Parameters(query): Parameters<ReconcileQuery>,
+) -> Result<Json<Reconcile>, ApiError> {
+    let sinks = sinks(&api).await?;
+    let waiting = waiting(&api, &sinks).await?;
+    let agents = api.store().accounts().into_iter().map(|account| balance(account, &waiting)).collect();
     Ok(Json(Reconcile {
         hub_id: api.store().hub_id().to_owned(),
-        sinks: sinks(&api).await?,
+        sinks,
         log: LogView {
             epoch: api.store().log_epoch().to_string(),
             first: api.plant_log().first().0,
             end: api.plant_log().durable_end().0,
         },
-        agents: api.store().accounts().into_iter().map(balance).collect(),
-        losses: losses(&api).await?,
+        agents,
+        losses: if query.losses.unwrap_or(false) { losses(&api).await? } else { Vec::new() },
         refused: api.store().refused().into_iter().map(|record| refused(&api, record)).collect(),
     }))
 }
@@ -325,14 +358,65 @@ async fn sinks(api: &Api) -> Result<Vec<SinkView>, ApiError> {
         .collect())
 }
 
-fn balance(account: AgentAccount) -> AgentBalance {
-    let epochs: Vec<EpochView> = account.epochs.into_iter().map(epoch).collect();
+/// Samples that a sink has not taken, by agent and epoch; `None` if there are too many to count at once.
+type WaitingOf = Option<HashMap<(AgentId, Epoch), u64>>;
+
+/// What lies behind the cursor of each sink, and what it refused and nobody has decided about.
+async fn waiting(api: &Api, sinks: &[SinkView]) -> Result<BTreeMap<String, WaitingOf>, ApiError> {
+    let cursors: Vec<(String, u64)> = sinks.iter().map(|sink| (sink.name.clone(), sink.position)).collect();
+    let (log, refused) = (api.plant_log().clone(), api.store().refused());
+    let read = tokio::task::spawn_blocking(move || {
+        let mut all = BTreeMap::new();
+        for (name, from) in cursors {
+            let mut waiting = behind(&log, from, &name)?;
+            let open = refused.iter().filter(|refused| refused.sink == name && refused.ended.is_none());
+            for (agent, id, account) in open.filter_map(|refused| refused.record) {
+                if let Some(waiting) = &mut waiting {
+                    *waiting.entry((agent, id.epoch)).or_default() += account.count;
+                }
+            }
+            all.insert(name, waiting);
+        }
+        Ok::<_, durable_log::LogError>(all)
+    });
+    Ok(read.await.map_err(|error| ApiError::Internal(error.to_string()))??)
+}
+
+fn behind(log: &durable_log::LogView, from: u64, sink: &str) -> Result<WaitingOf, durable_log::LogError> {
+    let (mut waiting, mut bytes) = (HashMap::new(), 0);
+    let mut reader = log.reader(Position(from).max(log.first()));
+    while let Some((_, record)) = reader.next()? {
+        bytes += record.len();
+        if bytes > COUNTED_BYTES_MAX {
+            return Ok(None);
+        }
+        match LogRecord::decode(record) {
+            Ok(LogRecord::Received { agent, batch, account, .. }) => {
+                *waiting.entry((agent, batch.id.epoch)).or_default() += account.count;
+            }
+            Ok(LogRecord::Again { sink: whose, agent, batch, account }) if whose == sink => {
+                *waiting.entry((agent, batch.id.epoch)).or_default() += account.count;
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(waiting))
+}
+
+fn balance(account: AgentAccount, waiting: &BTreeMap<String, WaitingOf>) -> AgentBalance {
+    let id = account.id;
+    let epochs: Vec<EpochView> = account.epochs.into_iter().map(|state| epoch(state, id, waiting)).collect();
     let verdict = epochs.iter().map(|epoch| epoch.verdict).max().unwrap_or(Verdict::Unreported);
     AgentBalance { agent: account.agent.to_string(), foreign: account.foreign, verdict, epochs }
 }
 
-fn epoch(state: EpochState) -> EpochView {
+fn epoch(state: EpochState, agent: AgentId, waiting: &BTreeMap<String, WaitingOf>) -> EpochView {
     let missing = missing(&state);
+    let exported = waiting.iter().map(|(sink, waiting)| {
+        let open = waiting.as_ref().map(|waiting| waiting.get(&(agent, state.epoch)).copied().unwrap_or(0));
+        (sink.clone(), open.map(|open| state.account.count.saturating_sub(open)))
+    });
+    let exported = exported.collect();
     EpochView {
         epoch: state.epoch.to_string(),
         verdict: verdict(&state, missing),
@@ -347,6 +431,7 @@ fn epoch(state: EpochState) -> EpochView {
         records_lost: state.lost.count(),
         verified_end: state.verified_end,
         history: state.history,
+        exported,
         devices: state.devices.into_iter().map(device_counts).collect(),
         mismatch: state.mismatch,
         reported: state.reported.map(|reported| ReportedView {
@@ -400,7 +485,6 @@ fn ranges(set: &RangeSet) -> Vec<[u64; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::Epoch;
     use proto::sparkplug::EpochAccount;
 
     fn state(ranges: RangeSet, end: Option<u64>) -> EpochState {
@@ -417,7 +501,7 @@ mod tests {
             reported: end.map(reported),
             verified_end: 0,
             history: 0,
-            devices: std::collections::BTreeMap::new(),
+            devices: BTreeMap::new(),
             mismatch: None,
         }
     }

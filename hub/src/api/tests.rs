@@ -73,6 +73,7 @@ fn config(folder: &std::path::Path) -> Config {
         host_id: "forebay".into(),
         retention: Duration::from_secs(7 * 86_400),
         retention_bytes: 1_000_000_000,
+        clock_skew_max: Duration::from_secs(60),
         broker,
         http: HttpConfig { listen: any },
         commands: CommandsConfig { enabled: false },

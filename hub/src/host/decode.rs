@@ -77,6 +77,8 @@ pub(super) struct Reading<'a> {
     /// Only these metrics; none: all.
     pub(super) only: &'a [u32],
     pub(super) arrival: Timestamp,
+    /// A foreign node's time after this is a wrong clock's. (Ours judge that themselves: their qualities are accounted.)
+    pub(super) latest: Timestamp,
     /// The point of a metric with another type than in the birth.
     pub(super) retyped: &'a mut dyn FnMut(PointId, DataType) -> Option<PointId>,
 }
@@ -186,7 +188,7 @@ impl Reading<'_> {
         let time = time.unwrap_or(self.arrival);
         if quality.is_good() && value.is_none() {
             quality = Quality::bad(Reason::NoData);
-        } else if quality.is_good() && !time.is_plausible() {
+        } else if quality.is_good() && (!time.is_plausible() || time > self.latest) {
             quality = Quality::uncertain(Reason::Clock);
         }
         Ok(Some(Sample { point, time, value, quality }))

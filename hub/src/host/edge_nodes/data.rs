@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{DataType, PointDefinition, PointId};
+use model::{DataType, PointDefinition, PointId, Timestamp};
 use proto::log_record::AgentId;
 use proto::sparkplug::{MessageType, PayloadView, RecordHead, Topic};
 
@@ -162,7 +162,9 @@ impl EdgeNodes {
         };
         let node = self.nodes.get_mut(message.node).ok_or_else(before)?;
         let device = node.device_mut(message.device).ok_or_else(before)?;
-        Reading { device, own, is_late, only, arrival: now.at, retyped: &mut retyped }.read(view)
+        let latest = now.at.0.saturating_add(self.clock_skew_max_micros);
+        let latest = Timestamp(latest);
+        Reading { device, own, is_late, only, arrival: now.at, latest, retyped: &mut retyped }.read(view)
     }
 
     /// What a payload out of the quarantine says in the light of the present births, or why it still says nothing.
@@ -214,7 +216,7 @@ impl EdgeNodes {
             return Err("its metrics have aliases only; what they meant at that time, nobody knows any more"
                 .to_owned());
         }
-        let then = Moment { at: letter.at, since_start: Duration::ZERO };
+        let then = Moment { at: letter.at, clock: letter.at, since_start: Duration::ZERO };
         let decoded = self.read_some(&message, &view, agent, !foreign, then, Some(&letter.left_out));
         let decoded = decoded.map_err(|refusal| match refusal {
             Refusal::NotYet(problem, why) | Refusal::Never(problem, why) => {

@@ -34,7 +34,7 @@ impl Rig {
 
     fn event(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
-        let now = Moment { at: self.at, since_start: self.since_start };
+        let now = Moment { at: self.at, clock: self.at, since_start: self.since_start };
         self.nodes.apply(event, now, &mut out);
         out
     }
@@ -340,6 +340,56 @@ fn of_a_foreign_payload_only_what_was_left_out_and_has_a_name_can_be_retried() {
     assert_eq!((batch.identity, batch.is_historical, batch.samples.len()), (Identity::Foreign, true, 1));
     let birth = Letter { from: "spBv1.0/x/NBIRTH/pump".into(), ..by_name };
     assert!(rig.nodes.reread(&birth).unwrap_err().contains("only data"));
+}
+
+#[test]
+fn clocks_that_differ_are_seen_either_way_and_times_are_kept() {
+    let mut rig = Rig::new();
+    rig.nodes.bound_clocks(Duration::from_secs(60));
+    agent_births(&mut rig, 3, &two_points());
+    assert_eq!((rig.status().clock_ahead_ms, rig.status().is_off_clock), (Some(0), false));
+    let hub = rig.at;
+    for (offset, seconds, is_off) in [(4, 3600, true), (5, -3600, true), (6, 59, false), (7, -59, false)] {
+        rig.at = Timestamp(hub.0 + seconds * 1_000_000); // the agent writes its payload by this clock
+        let samples = vec![sample(100, Value::Double(1.0))];
+        let payload = record(&rig, 2, offset, samples.clone());
+        rig.at = hub;
+        let out = rig.send("spBv1.0/g/DDATA/line/press", payload);
+        let Some(Action::Ingest(batch)) = out.first() else { panic!("{out:#?}") };
+        assert_eq!((batch.samples[0].time, batch.samples[0].quality), (samples[0].time, samples[0].quality));
+        let status = rig.status();
+        assert_eq!((status.clock_ahead_ms, status.is_off_clock), (Some(seconds * 1000), is_off));
+    }
+}
+
+#[test]
+fn a_foreign_time_ahead_of_the_hub_is_uncertain_and_kept() {
+    let mut rig = Rig::new();
+    rig.nodes.bound_clocks(Duration::from_secs(60));
+    foreign_births(&mut rig, 5);
+    let now_ms = u64::try_from(rig.at.0 / 1000).unwrap();
+    for (seq, ahead_ms, quality) in
+        [(2, 59_000, Quality::GOOD), (3, 61_000, Quality::uncertain(Reason::Clock)), (4, 0, Quality::GOOD)]
+    {
+        let text = Some(metric::Value::StringValue("t".into()));
+        let out = rig.send(
+            "spBv1.0/x/DDATA/pump/tank",
+            payload(
+                seq,
+                vec![WireMetric {
+                    timestamp: Some(now_ms + ahead_ms),
+                    ..wire(Some("by name"), None, 0, text)
+                }],
+            ),
+        );
+        let Some(Action::Ingest(batch)) = out.first() else { panic!("{out:#?}") };
+        let sample = &batch.samples[0];
+        assert_eq!(
+            (sample.time.0, sample.quality),
+            (i64::try_from(now_ms + ahead_ms).unwrap() * 1000, quality)
+        );
+        assert_eq!(batch.arrival, rig.at);
+    }
 }
 
 #[test]
