@@ -18,7 +18,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("simulator", &["model", "proto", "durable-log", "runtime", "edge-agent", "hub", "bridge"]),
     (
         "cli",
-        &["model", "proto", "durable-log", "runtime", "edge-agent", "hub", "bridge", "forebay-bench", "simulator"],
+        &[
+            "model",
+            "proto",
+            "durable-log",
+            "runtime",
+            "edge-agent",
+            "hub",
+            "bridge",
+            "forebay-bench",
+            "simulator",
+        ],
     ),
     ("forebay-tests", &["model", "proto", "durable-log", "runtime"]),
 ];
