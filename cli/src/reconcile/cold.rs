@@ -48,7 +48,6 @@ pub fn gather(dir: &Path) -> Result<Findings, String> {
     for hub in plants.iter().filter_map(|plant| plant.hub.as_ref()) {
         let from = cursors.get(&hub.data_dir).copied().unwrap_or(Position(0));
         accounts.extend(read_hub(&hub.data_dir, from, &sink, &mut waiting)?);
-        add_quarantine(&mut found, &hub.data_dir, &sink)?;
         let ledger = hub.data_dir.join("ledger");
         if ledger.is_dir() {
             let losses = hub::ledger::losses(&ledger, LOSSES_MAX).map_err(|error| in_one_line(&error))?;
@@ -60,6 +59,9 @@ pub fn gather(dir: &Path) -> Result<Findings, String> {
         if ends.get(&key).is_none_or(|end| offset < *end) {
             add_waiting(&mut found, key, offset, account);
         }
+    }
+    for hub in plants.iter().filter_map(|plant| plant.hub.as_ref()) {
+        add_quarantine(&mut found, &hub.data_dir, &sink)?;
     }
     for (agent, outbox) in &outboxes {
         let book = accounts.iter().find(|account| account.agent.to_string() == *agent);
@@ -241,8 +243,9 @@ fn add_quarantine(found: &mut Findings, data_dir: &Path, sink: &str) -> Result<(
     Ok(())
 }
 
-/// Enters one record that the sink refused: it waits, or somebody decided that it stays out. What was retried is in the
-/// hub's log once more.
+/// Enters one record that the sink refused: it waits, or somebody decided that it stays out, so that it is on no way to the
+/// table, whether the sink's cursor has passed it or not. What was retried is in the hub's log once more. To be called when
+/// the log has been entered.
 pub fn add_refused(
     found: &mut Findings,
     key: Key,
@@ -252,6 +255,13 @@ pub fn add_refused(
     ended: Option<(&str, &str)>,
 ) {
     let offsets = RangeSet::of(offset..offset.saturating_add(1));
+    if matches!(ended, None | Some(("discarded", _)))
+        && let Some(held) = found.hub_only.get_mut(&key)
+        && held.offsets.contains(offset)
+    {
+        held.offsets.remove(offset..offset.saturating_add(1));
+        held.account = held.account.map(|sum| sum.minus(account));
+    }
     match ended {
         None => {
             let why = format!("refused by the table; see `forebay quarantine show {entry}`");

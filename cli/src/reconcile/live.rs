@@ -25,10 +25,10 @@ pub fn gather(hub: &HubClient, table: &Path, sink: &str) -> Result<Findings, Str
     let mut found = Findings::default();
     add_table(&mut found, &scan_table(table)?)?;
     let accounts = hub.get("/api/v1/reconcile?losses=true")?;
-    add_decisions(&mut found, &accounts, sink)?;
     let received = add_accounts(&mut found, &accounts)?;
     let end = accounts["log"]["end"].as_u64().ok_or("the hub does not say where its log ends")?;
     add_log(&mut found, hub, sink, from, end, &received)?;
+    add_decisions(&mut found, &accounts, sink)?;
     Ok(found)
 }
 
