@@ -277,6 +277,33 @@ impl DayRows {
     }
 }
 
+/// A row as people think of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row<'b> {
+    /// `group/node`.
+    pub agent: &'b str,
+    /// Path relative to the site.
+    pub path: &'b str,
+    /// Of its record.
+    pub epoch: i64,
+    /// Of its record.
+    pub offset: i64,
+    /// In its record.
+    pub index: u32,
+    /// Source time, µs.
+    pub time: i64,
+    /// When its record was accepted, µs.
+    pub arrival: i64,
+    /// 32 bits.
+    pub quality: u32,
+    /// Type code and bits of the value; 0 for none. Texts are compared by their bytes.
+    pub value: (u8, u64),
+    /// Bytes of a text.
+    pub text: &'b [u8],
+    /// Whether it came as history.
+    pub is_historical: bool,
+}
+
 /// One row as numbers, for the conversion to columns.
 pub(crate) struct RowView<'b> {
     pub(crate) point: u32,
@@ -325,6 +352,27 @@ impl Batch {
             order.sort_unstable_by_key(|(_, row)| key(*row));
         }
         order
+    }
+
+    /// Every row, in the order of the log.
+    pub fn every_row(&self) -> impl Iterator<Item = Row<'_>> {
+        (0..u32::try_from(self.rows()).unwrap_or(u32::MAX)).map(|at| {
+            let row = self.row(at);
+            let is_text = row.kind == DataType::String.code() || row.kind == DataType::Bytes.code();
+            Row {
+                agent: self.agents.get(row.record.agent as usize).map_or("", |agent| agent),
+                path: self.points.get(row.point as usize).map_or("", |point| &point.path),
+                epoch: row.record.epoch,
+                offset: row.record.offset,
+                index: row.index,
+                time: row.time,
+                arrival: row.record.arrival,
+                quality: row.quality,
+                value: (row.kind, if is_text { 0 } else { row.bits }),
+                text: if is_text { self.text(row.bits) } else { &[] },
+                is_historical: row.record.is_historical,
+            }
+        })
     }
 
     pub(crate) fn site(&self) -> &Arc<str> {

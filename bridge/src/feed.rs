@@ -4,9 +4,12 @@
 //! hands records that the sink cannot take to the hub's quarantine.
 //! It decides nothing: where to start, when to try again and what a page means are the pump's.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use model::Epoch;
@@ -74,15 +77,39 @@ impl From<BadEntry> for FeedError {
     }
 }
 
+/// Where pages come from: a hub's API, or a simulator's way to a hub.
+#[async_trait]
+pub trait Pages: Send + Sync + fmt::Debug {
+    /// A page for a sink, with the catalogue entries from `catalogue` on.
+    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError>;
+
+    /// Has the hub keep a record that the sink cannot take: see [`Feed::refuse`]. By default it keeps none.
+    async fn refuse(
+        &self,
+        _sink: &str,
+        _epoch: Epoch,
+        _position: u64,
+        _reason: &str,
+    ) -> Result<String, FeedError> {
+        Err(FeedError::Refused { status: 405, body: "this hub keeps no refused records".to_owned() })
+    }
+}
+
 /// One sink's view of a hub's log.
 #[derive(Debug)]
 pub struct Feed {
-    http: reqwest::Client,
+    pages: Arc<dyn Pages>,
+    sink: String,
+    catalogue: Catalogue,
+}
+
+/// A hub's API.
+#[derive(Debug)]
+struct Http {
+    client: reqwest::Client,
     endpoint: Url,
     refusals: Url,
     token: Option<String>,
-    sink: String,
-    catalogue: Catalogue,
 }
 
 /// What to ask for.
@@ -99,29 +126,11 @@ pub struct Request {
 impl Feed {
     /// A client for the sink; reads the token file.
     pub fn connect(source: &Source, sink: &str) -> Result<Feed, FeedError> {
-        let token = match &source.token_file {
-            None => None,
-            Some(path) => {
-                let read = std::fs::read_to_string(path);
-                let text = read.map_err(|source| FeedError::Token { path: path.clone(), source })?;
-                Some(text.trim().to_owned())
-            }
+        let pages = match &source.pages {
+            Some(pages) => Arc::clone(pages),
+            None => Arc::new(Http::connect(source)?),
         };
-        let http = reqwest::Client::builder()
-            .connect_timeout(ANSWER_WITHIN)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(unreachable)?;
-        let endpoint = source
-            .hub
-            .join("api/v1/feed")
-            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
-        let refusals = source
-            .hub
-            .join("api/v1/quarantine/refuse")
-            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
-        Ok(Feed { http, endpoint, refusals, token, sink: sink.to_owned(), catalogue: Catalogue::default() })
+        Ok(Feed { pages, sink: sink.to_owned(), catalogue: Catalogue::default() })
     }
 
     /// What the records' numbers mean, up to the last page.
@@ -139,24 +148,7 @@ impl Feed {
     /// Has the hub keep the record at a position, which this sink cannot take: the name under which it does, durably. The
     /// same position again is the same name. The hub leaves it out of this sink's rows from then on.
     pub async fn refuse(&self, epoch: Epoch, position: u64, reason: &str) -> Result<String, FeedError> {
-        let reason: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
-        let refusal = serde_json::json!({
-            "sink": self.sink, "epoch": epoch.to_string(), "position": position, "reason": reason,
-        });
-        let mut http = self.http.post(self.refusals.clone()).timeout(ANSWER_WITHIN);
-        if let Some(token) = &self.token {
-            http = http.bearer_auth(token);
-        }
-        let sent = http.header("content-type", "application/json").body(refusal.to_string()).send().await;
-        let response = sent.map_err(unreachable)?;
-        let status = response.status();
-        let body = read_body(response).await?;
-        if !status.is_success() {
-            return Err(refused(status.as_u16(), &body));
-        }
-        let answer: serde_json::Value =
-            serde_json::from_slice(&body).map_err(|error| FeedError::Undecodable(error.to_string()))?;
-        Ok(answer["id"].as_str().unwrap_or("?").to_owned())
+        self.pages.refuse(&self.sink, epoch, position, reason).await
     }
 
     /// Asks for catalogue entries only; whether there were new ones.
@@ -182,13 +174,48 @@ impl Feed {
     }
 
     async fn fetch(&self, request: Request) -> Result<FeedPage, FeedError> {
+        self.pages.page(&self.sink, request, self.catalogue.next()).await
+    }
+}
+
+impl Http {
+    fn connect(source: &Source) -> Result<Http, FeedError> {
+        let token = match &source.token_file {
+            None => None,
+            Some(path) => {
+                let read = std::fs::read_to_string(path);
+                let text = read.map_err(|source| FeedError::Token { path: path.clone(), source })?;
+                Some(text.trim().to_owned())
+            }
+        };
+        let client = reqwest::Client::builder()
+            .connect_timeout(ANSWER_WITHIN)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(unreachable)?;
+        let endpoint = source
+            .hub
+            .join("api/v1/feed")
+            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
+        let refusals = source
+            .hub
+            .join("api/v1/quarantine/refuse")
+            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
+        Ok(Http { client, endpoint, refusals, token })
+    }
+}
+
+#[async_trait]
+impl Pages for Http {
+    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
         let mut url = self.endpoint.clone();
         {
             let mut query = url.query_pairs_mut();
             query
-                .append_pair("sink", &self.sink)
+                .append_pair("sink", sink)
                 .append_pair("from", &request.from.to_string())
-                .append_pair("catalogue", &self.catalogue.next().to_string())
+                .append_pair("catalogue", &catalogue.to_string())
                 .append_pair("wait_ms", &request.wait.as_millis().to_string())
                 .append_pair("max_bytes", &PAGE_BYTES.to_string());
             if let Some(Cursor { epoch: Some(epoch), position }) = request.committed {
@@ -197,7 +224,7 @@ impl Feed {
                     .append_pair("committed", &position.to_string());
             }
         }
-        let mut http = self.http.get(url).timeout(request.wait + ANSWER_WITHIN);
+        let mut http = self.client.get(url).timeout(request.wait + ANSWER_WITHIN);
         if let Some(token) = &self.token {
             http = http.bearer_auth(token);
         }
@@ -208,6 +235,33 @@ impl Feed {
             return Err(refused(status.as_u16(), &body));
         }
         FeedPage::decode(body).map_err(|error| FeedError::Undecodable(error.to_string()))
+    }
+
+    async fn refuse(
+        &self,
+        sink: &str,
+        epoch: Epoch,
+        position: u64,
+        reason: &str,
+    ) -> Result<String, FeedError> {
+        let reason: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
+        let refusal = serde_json::json!({
+            "sink": sink, "epoch": epoch.to_string(), "position": position, "reason": reason,
+        });
+        let mut http = self.client.post(self.refusals.clone()).timeout(ANSWER_WITHIN);
+        if let Some(token) = &self.token {
+            http = http.bearer_auth(token);
+        }
+        let sent = http.header("content-type", "application/json").body(refusal.to_string()).send().await;
+        let response = sent.map_err(unreachable)?;
+        let status = response.status();
+        let body = read_body(response).await?;
+        if !status.is_success() {
+            return Err(refused(status.as_u16(), &body));
+        }
+        let answer: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|error| FeedError::Undecodable(error.to_string()))?;
+        Ok(answer["id"].as_str().unwrap_or("?").to_owned())
     }
 }
 

@@ -20,6 +20,7 @@ pub mod table;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use runtime::clock::Clock;
 use runtime::tasks::{CancellationToken, TaskKind, Tasks};
@@ -30,6 +31,7 @@ use url::Url;
 pub use config::{Config, SinkConfig, validate};
 pub use status::{SinkStatus, State};
 
+use feed::Pages;
 use pump::Pump;
 use status::Reporter;
 
@@ -74,7 +76,7 @@ pub async fn start(
     let mut sinks = Vec::new();
     for sink in config.sinks {
         let name = format!("bridge {}", sink.name);
-        let source = Source { hub: config.hub.clone(), token_file: config.token_file.clone() };
+        let source = Source { hub: config.hub.clone(), token_file: config.token_file.clone(), pages: None };
         let (status, pump) = pump(source, sink, clock.clone(), &metrics, tasks.shutdown());
         sinks.push(status);
         tasks.spawn(TaskKind::Transport, name, pump);
@@ -89,6 +91,8 @@ pub struct Source {
     pub hub: Url,
     /// File with its token.
     pub token_file: Option<PathBuf>,
+    /// A simulator's way to it, in the place of HTTP.
+    pub pages: Option<Arc<dyn Pages>>,
 }
 
 /// One sink's loop as a future, and its status. It may be dropped at any point: whoever starts another one for the same

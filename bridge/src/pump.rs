@@ -100,7 +100,7 @@ enum PumpError {
         source: Box<PumpError>,
     },
     #[error("a thread of the bridge failed")]
-    Thread(#[from] tokio::task::JoinError),
+    Thread(#[from] runtime::world::Interrupted),
 }
 
 impl PumpError {
@@ -183,6 +183,7 @@ impl Pump {
             }
             self.reporter.state(State::Retrying(why));
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(backoff.wait()) => {}
                 () = self.shutdown.cancelled() => break,
             }
@@ -196,12 +197,14 @@ impl Pump {
     async fn session(&mut self, backoff: &mut Backoff) -> Result<(), PumpError> {
         let shutdown = self.shutdown.clone();
         let mut session = tokio::select! {
+            biased;
             session = self.begin() => session?,
             () = shutdown.cancelled() => return Ok(()),
         };
         loop {
             let committed = session.committed;
             let page = tokio::select! {
+                biased;
                 page = session.next_page(self.sink.max_wait) => page?,
                 () = shutdown.cancelled() => return self.drain(session).await,
             };
@@ -368,7 +371,7 @@ impl Pump {
         let Some(epoch) = open.epoch else { return Ok(()) };
         let span = Span { epoch, positions: open.start..session.next };
         let (site, end) = (session.site.clone(), span.end());
-        let batch = tokio::task::spawn_blocking(move || Arc::new(open.builder.finish(&site, span))).await?;
+        let batch = runtime::world::blocking(move || Arc::new(open.builder.finish(&site, span))).await?;
         let written = match self.sink.sink.write(batch).await {
             Ok(()) => self.sink.sink.commit(end).await,
             Err(error) => Err(error),
@@ -410,10 +413,11 @@ impl Session {
             return Err(FeedError::Undecodable(format!("another hub answers: {}", log.hub_id)).into());
         }
         let here = self.log.epoch_at(self.next).map(|span| span.epoch);
-        log.resume(Some(Cursor { epoch: here, position: self.next }))?;
+        // An opening of the log that wrote nothing leaves no epoch behind: what the target holds decides, not this.
         if here.is_none_or(|epoch| log.span_of(epoch).is_none()) {
             return Err(FeedError::Renewed.into());
         }
+        log.resume(Some(Cursor { epoch: here, position: self.next }))?;
         self.has_all = page.next >= log.durable_end;
         self.log = log;
         Ok(page)

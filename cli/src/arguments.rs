@@ -61,6 +61,33 @@ pub enum Command {
     Join(certificates::Join),
     /// Measure this machine: codec, log, agent, ingest to table, the broker beside others.
     Bench(Bench),
+    /// Break simulated plants in every way that a seed can choose, and check that nothing is lost or doubled.
+    #[command(hide = true)]
+    Sim(Sim),
+}
+
+/// `forebay sim`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "A run is agents, hub and bridge in one thread, on a virtual clock, simulated disks and a simulated \
+    network.\nThe same seed gives the same run. Exit code 1 on the first rule that is broken, with the seed;\n\
+    docs/reliability.md says what the rules are.\n\n  \
+    forebay sim --seeds 100000          a hundred thousand plants\n  \
+    forebay sim --from 17 --seeds 1     one, again; with RUST_LOG=info,simulator=debug its story"
+)]
+pub struct Sim {
+    /// How many seeds.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    pub from: u64,
+    /// Threads; every core if it is not given.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Print figures as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

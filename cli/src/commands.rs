@@ -13,4 +13,5 @@ pub mod quarantine;
 pub mod reconcile;
 pub mod run;
 pub mod service;
+pub mod sim;
 pub mod user;

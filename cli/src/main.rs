@@ -22,6 +22,7 @@ fn main() -> std::process::ExitCode {
         Command::Agent(options) => commands::agent::run(&options),
         Command::Join(options) => commands::join::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
+        Command::Sim(options) => commands::sim::run(&options),
     };
     std::process::ExitCode::from(code)
 }

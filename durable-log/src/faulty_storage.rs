@@ -10,6 +10,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::storage::{Entry, Storage, StorageFile};
@@ -37,6 +38,52 @@ impl Default for Faults {
     }
 }
 
+/// Pulls the plug of several disks at once, after so many calls of them all: the moment of a power cut. Clones are the
+/// same fuse.
+#[derive(Clone, Debug, Default)]
+pub struct Fuse(Arc<FuseState>);
+
+#[derive(Debug)]
+struct FuseState {
+    /// Calls until it blows; `u64::MAX` is never.
+    left: AtomicU64,
+    blown: AtomicBool,
+}
+
+impl Default for FuseState {
+    fn default() -> Self {
+        FuseState { left: AtomicU64::new(u64::MAX), blown: AtomicBool::new(false) }
+    }
+}
+
+impl Fuse {
+    /// Lets it blow at the call after so many more.
+    pub fn blow_after(&self, calls: u64) {
+        self.0.left.store(calls, Ordering::SeqCst);
+    }
+
+    /// Blows it now.
+    pub fn blow(&self) {
+        self.0.blown.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the power is off.
+    #[must_use]
+    pub fn is_blown(&self) -> bool {
+        self.0.blown.load(Ordering::SeqCst)
+    }
+
+    fn burn(&self) -> bool {
+        let left = self.0.left.load(Ordering::SeqCst);
+        match left {
+            u64::MAX => {}
+            0 => self.blow(),
+            _ => self.0.left.store(left - 1, Ordering::SeqCst),
+        }
+        self.is_blown()
+    }
+}
+
 /// The disk; clones are the same disk.
 #[derive(Clone, Debug)]
 pub struct FaultyStorage {
@@ -47,6 +94,7 @@ pub struct FaultyStorage {
 struct Disk {
     random: Random,
     faults: Faults,
+    fuse: Fuse,
     /// The plug was pulled: nothing works any more.
     dead: bool,
     locked: bool,
@@ -92,6 +140,7 @@ impl FaultyStorage {
         FaultyStorage::of(Disk {
             random: Random(seed),
             faults: Faults::default(),
+            fuse: Fuse::default(),
             dead: false,
             locked: false,
             files: Vec::new(),
@@ -103,6 +152,11 @@ impl FaultyStorage {
     /// From now on these faults happen.
     pub fn set_faults(&self, faults: Faults) {
         self.disk().faults = faults;
+    }
+
+    /// From now on this fuse counts its calls and may cut its power.
+    pub fn set_fuse(&self, fuse: &Fuse) {
+        self.disk().fuse = fuse.clone();
     }
 
     /// Pulls the plug: this disk is dead, the returned one is what a machine finds when power is back.
@@ -123,6 +177,7 @@ impl FaultyStorage {
         FaultyStorage::of(Disk {
             random,
             faults: Faults::default(),
+            fuse: Fuse::default(),
             dead: false,
             locked: false,
             files,
@@ -174,7 +229,7 @@ impl FaultyStorage {
 
     fn living(&self) -> io::Result<MutexGuard<'_, Disk>> {
         let disk = self.disk();
-        if disk.dead { Err(io::Error::other("the power is off")) } else { Ok(disk) }
+        if disk.dead || disk.fuse.burn() { Err(io::Error::other("the power is off")) } else { Ok(disk) }
     }
 
     fn file(&self, file: usize) -> Arc<dyn StorageFile> {

@@ -32,7 +32,7 @@ mod writer;
 pub use disk_storage::DiskStorage;
 pub use error::{LogError, Remedy};
 #[cfg(feature = "test-util")]
-pub use faulty_storage::{Faults, FaultyStorage};
+pub use faulty_storage::{Faults, FaultyStorage, Fuse};
 pub use inspect::{InspectReport, SegmentCheck, VerifyReport, inspect, verify};
 pub use log::Log;
 pub use options::{Options, WhenFull};
@@ -42,4 +42,4 @@ pub use recovery::{Cut, Recovery};
 pub use segment::SegmentInfo;
 pub use storage::{Entry, Storage, StorageFile};
 pub use view::LogView;
-pub use writer::{Budget, Committer, Intake, Taken, run};
+pub use writer::{Budget, Committer, Intake, RETRY, Taken, last, round, run};

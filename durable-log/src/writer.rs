@@ -1,7 +1,7 @@
 //! Group commit: many items, one write, one sync, and only then the answers (habit 17).
 //!
-//! [`run`] is the loop of a writer thread that the caller starts. It knows nothing of what an item is: the
-//! [`Committer`] turns items into records and answers whoever waits for them.
+//! [`run`] is the loop of a writer thread that the caller starts, [`round`] one turn of it, for a caller who waits in its
+//! own way. Neither knows what an item is: the [`Committer`] turns items into records and answers whoever waits for them.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::{Log, LogError, Position};
 
 /// While the disk has no room for what was appended, the sync is tried again this often.
-const RETRY: Duration = Duration::from_millis(200);
+pub const RETRY: Duration = Duration::from_millis(200);
 
 /// How much one commit may gather before it syncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +77,28 @@ pub fn run<C: Committer>(
             Taken::Nothing => None,
             Taken::Closed => break,
         };
-        if let Some(first) = first {
-            gather(log, intake, budget, committer, first);
-        }
-        waiting_for_room = !commit(log, committer)?;
+        waiting_for_room = !round(log, &mut || intake.take(), budget, committer, first)?;
     }
+    last(log, committer)
+}
+
+/// One turn: appends `first` and what `take` has ready, and makes it durable. False if the disk has no room for it now:
+/// it is kept, and the next turn, [`RETRY`] later at most, tries again.
+pub fn round<C: Committer>(
+    log: &mut Log,
+    take: &mut dyn FnMut() -> Option<C::Item>,
+    budget: Budget,
+    committer: &mut C,
+    first: Option<C::Item>,
+) -> Result<bool, LogError> {
+    if let Some(first) = first {
+        gather(log, take, budget, committer, first);
+    }
+    commit(log, committer)
+}
+
+/// The last turn, when nothing comes any more.
+pub fn last<C: Committer>(log: &mut Log, committer: &mut C) -> Result<(), LogError> {
     match commit(log, committer)? {
         true => Ok(()),
         false => log.sync().map(|_end| ()), // says Full: the caller leaves with data in memory
@@ -90,7 +107,7 @@ pub fn run<C: Committer>(
 
 fn gather<C: Committer>(
     log: &mut Log,
-    intake: &mut impl Intake<Item = C::Item>,
+    take: &mut dyn FnMut() -> Option<C::Item>,
     budget: Budget,
     committer: &mut C,
     first: C::Item,
@@ -98,7 +115,7 @@ fn gather<C: Committer>(
     let mut bytes = committer.append(log, first);
     let mut items = 1;
     while bytes < budget.bytes && items < budget.items && log.latched().is_none() {
-        let Some(item) = intake.take() else { break };
+        let Some(item) = take() else { break };
         bytes = bytes.saturating_add(committer.append(log, item));
         items += 1;
     }

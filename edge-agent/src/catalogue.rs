@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use durable_log::{Log, LogError, Options};
+use durable_log::{DiskStorage, Log, LogError, Options, Storage};
 use model::{DataType, NodeId, PointDefinition, PointId, PointPath};
 use proto::account::path_hash;
 use proto::log_record::{AgentId, CatalogueEntry, RecordError};
@@ -167,8 +167,22 @@ pub fn command_report_definition(node: &NodeId) -> Option<PointDefinition> {
 impl Catalogue {
     /// Opens the catalogue in `dir` and gives every definition its number; new entries are on disk afterwards.
     pub fn open(dir: &Path, epoch: u64, current: &[PointDefinition]) -> Result<Catalogue, CatalogueError> {
+        let storage = DiskStorage::create(dir).map_err(|source| LogError::Io {
+            doing: "creating",
+            path: dir.to_owned(),
+            source,
+        })?;
+        Catalogue::open_on(Arc::new(storage), epoch, current)
+    }
+
+    /// The same on any storage.
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        epoch: u64,
+        current: &[PointDefinition],
+    ) -> Result<Catalogue, CatalogueError> {
         let options = Options { segment_bytes: SEGMENT_BYTES, bytes_max: BYTES_MAX, ..Options::default() };
-        let (mut log, _recovery) = Log::open(dir, options, epoch)?;
+        let (mut log, _recovery) = Log::open_on(storage, options, epoch)?;
         let mut known = read_all(&log)?;
         let numbers = add_missing(&mut log, &mut known, current)?;
         let points = Arc::new(table(known, &numbers));

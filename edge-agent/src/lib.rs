@@ -25,6 +25,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use durable_log::{DiskStorage, Storage};
 use model::{NodeId, PointDefinition, PointId};
 use runtime::clock::Clock;
 use runtime::tasks::{TaskKind, Tasks};
@@ -126,7 +127,8 @@ pub async fn start(
     let opened = tokio::task::spawn_blocking(move || {
         open(&data_dir, &definitions, &outbox_options, &open_clock, &open_metrics)
     });
-    let (catalogue, opened) = opened.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
+    let (folder, catalogue, opened) =
+        opened.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
     tracing::info!(node = %config.node, recovery = %opened.recovery, "outbox opened");
     if let Some(cut) = &opened.recovery.cut {
         tracing::warn!(node = %config.node, %cut, "a torn end was cut off: it was never accepted");
@@ -137,7 +139,7 @@ pub async fn start(
         health: Health::default(),
         catalogue: Arc::new(catalogue),
     };
-    spawn(config, &handle, opened, &clock, &metrics, &tasks);
+    spawn(config, folder, &handle, opened, &clock, &metrics, &tasks);
     Ok(handle)
 }
 
@@ -147,12 +149,12 @@ fn open(
     options: &outbox::OutboxOptions,
     clock: &Clock,
     metrics: &Metrics,
-) -> Result<(Catalogue, Opened), StartError> {
-    std::fs::create_dir_all(data_dir)
+) -> Result<(Arc<dyn Storage>, Catalogue, Opened), StartError> {
+    let folder = DiskStorage::create(data_dir)
         .map_err(|source| StartError::Folder { path: data_dir.to_owned(), source })?;
     let catalogue = Catalogue::open(&data_dir.join("catalogue"), outbox::new_epoch()?.0, definitions)?;
     let opened = outbox::open(&data_dir.join("outbox"), options, &catalogue.points, clock, metrics)?;
-    Ok((catalogue, opened))
+    Ok((Arc::new(folder), catalogue, opened))
 }
 
 /// All points of the configuration, the node's own last.
@@ -163,7 +165,15 @@ fn definitions(config: &Config) -> Vec<PointDefinition> {
     definitions
 }
 
-fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics: &Metrics, tasks: &Tasks) {
+fn spawn(
+    config: Config,
+    folder: Arc<dyn Storage>,
+    handle: &Handle,
+    opened: Opened,
+    clock: &Clock,
+    metrics: &Metrics,
+    tasks: &Tasks,
+) {
     let node = config.node.clone();
     let outbox = opened.outbox;
     let points: Arc<Points> = handle.catalogue.points.clone();
@@ -235,7 +245,7 @@ fn spawn(config: Config, handle: &Handle, opened: Opened, clock: &Clock, metrics
         host_id: config.host_id,
         primary_host: config.primary_host,
         history_rate: config.history_rate,
-        data_dir: config.data_dir,
+        folder,
         outbox,
         points,
         clock: clock.clone(),

@@ -24,7 +24,7 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use durable_log::{LogError, LogView, Position};
 use model::{CommandId, Epoch, Sample, Timestamp};
@@ -32,10 +32,11 @@ use proto::account::DeviceCounts;
 use proto::log_record::{DeviceEvent, RecordError};
 use proto::receipt::Receipt;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 pub use epochs::{EpochState, Epochs, RecordPlace, Refused};
 pub(crate) use open::new_epoch;
-pub use open::{Opened, open};
+pub use open::{Opened, open, open_with};
 pub use present::{Latest, Present, PresentGuard};
 pub use writer::Writer;
 

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use durable_log::Storage;
 use model::NodeId;
 use model::limits::MQTT_PACKET_BYTES_MAX;
 use runtime::backoff::Backoff;
@@ -87,8 +88,8 @@ pub struct UplinkSetup {
     pub primary_host: bool,
     /// Values per second of the history stream.
     pub history_rate: u64,
-    /// Where the session file lives.
-    pub data_dir: PathBuf,
+    /// Where the session file lives: the agent's folder.
+    pub folder: Arc<dyn Storage>,
     /// The outbox.
     pub outbox: Outbox,
     /// All points.
@@ -151,7 +152,7 @@ impl Uplink {
     /// Reads the session file. Blocking, short.
     #[must_use]
     pub fn new(setup: UplinkSetup, metrics: &Metrics) -> Self {
-        let state = session_file::load(&setup.data_dir);
+        let state = session_file::load(&*setup.folder);
         let promise = if state.has_receipts { Promise::Receipts } else { Promise::Unknown };
         setup.health.session(|session| session.promise = promise);
         let meters = Meters::new(metrics, &setup.node.to_string());
@@ -197,6 +198,7 @@ impl Uplink {
                 session.text = why;
             });
             tokio::select! {
+                biased;
                 () = self.setup.shutdown.cancelled() => return Ok(()),
                 () = sleep(backoff.wait()) => {}
             }
@@ -212,6 +214,7 @@ impl Uplink {
         let options = self.mqtt_options(&node).await?;
         let shutdown = self.setup.shutdown.clone();
         let connected = tokio::select! {
+            biased;
             connected = runtime::mqtt_client::connect(&options) => connected?,
             () = shutdown.cancelled() => return Ok(Ended::Shutdown),
         };
@@ -226,10 +229,10 @@ impl Uplink {
     /// Writes the session file. A full disk must not end the one way by which it gets room: without the file a restart
     /// only repeats a `bdSeq`.
     pub(crate) async fn store_state(&self) {
-        let (path, state) = (self.setup.data_dir.clone(), self.state);
-        let stored = tokio::task::spawn_blocking(move || session_file::store(&path, state)).await;
+        let (folder, state) = (self.setup.folder.clone(), self.state);
+        let stored = runtime::world::blocking(move || session_file::store(&*folder, state)).await;
         if let Ok(Err(error)) = stored {
-            let path = self.setup.data_dir.display();
+            let path = self.setup.folder.path("").display().to_string();
             tracing::warn!(node = %self.setup.node, %path, %error, "the session file cannot be written");
         }
     }

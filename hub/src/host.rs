@@ -116,7 +116,7 @@ pub struct Host {
 #[derive(Debug)]
 enum Request {
     Rebirth(NodeId),
-    Reread(Letter, oneshot::Sender<Result<ReceivedBatch, String>>),
+    Reread(Box<Letter>, oneshot::Sender<Result<ReceivedBatch, String>>),
 }
 
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl Host {
     pub(crate) async fn reread(&self, letter: Letter) -> Result<ReceivedBatch, String> {
         let (done, answer) = oneshot::channel();
         let gone = || "the hub is ending".to_owned();
-        self.requests.send(Request::Reread(letter, done)).await.map_err(|_gone| gone())?;
+        self.requests.send(Request::Reread(Box::new(letter), done)).await.map_err(|_gone| gone())?;
         answer.await.map_err(|_gone| gone())?
     }
 
@@ -423,7 +423,7 @@ impl Session {
             reason,
         };
         let ledger = self.ledger.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || ledger.record(entry)).await {
+        if let Ok(Err(error)) = runtime::world::blocking(move || ledger.record(entry)).await {
             tracing::error!(%error, "ledger");
         }
     }

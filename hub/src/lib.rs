@@ -20,6 +20,7 @@ pub mod host;
 pub mod ledger;
 pub mod live;
 mod plant;
+pub mod simulated;
 pub mod store;
 
 use std::net::SocketAddr;
@@ -182,7 +183,7 @@ async fn wire(
         store: store.clone(),
         catalogue: catalogue.clone(),
         live: live.clone(),
-        commands: commands.clone(),
+        commands: Some(commands.clone()),
     };
     tasks.spawn(TaskKind::Transport, "durable records", reader.run());
     let names = (config.enterprise.as_str(), config.site.as_str());

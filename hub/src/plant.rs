@@ -9,8 +9,8 @@ use durable_log::Position;
 use model::{NodeId, SampleBatch, Value};
 use proto::log_record::{AgentId, LogRecord};
 use proto::receipt::{COMMAND_REPORT_METRIC, CommandReport};
+use runtime::world::{Blocking, start_blocking};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::catalogue::Catalogue;
@@ -85,35 +85,37 @@ pub(crate) struct Reader {
     pub(crate) store: Store,
     pub(crate) catalogue: Catalogue,
     pub(crate) live: Live,
-    pub(crate) commands: Commands,
+    /// `None`: reports are for nobody (a simulation has no commands).
+    pub(crate) commands: Option<Commands>,
 }
 
 impl Reader {
     pub(crate) async fn run(mut self) -> Result<(), Infallible> {
         let mut seen = *self.store.durable().borrow();
         let mut written = seen;
-        let mut writing: Option<JoinHandle<()>> = None;
+        let mut writing: Option<Blocking<()>> = None;
         let mut due = tokio::time::interval_at(Instant::now() + CHECKPOINT, CHECKPOINT);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                group = self.groups.recv() => match group {
-                    Some(group) => seen = self.take(&group).unwrap_or(seen),
-                    None => break,
-                },
+                biased;
                 _ = due.tick() => {
-                    let busy = writing.as_ref().is_some_and(|task| !task.is_finished());
+                    let busy = writing.as_ref().is_some_and(|work| !work.is_finished());
                     if !busy && *self.store.durable().borrow() > written {
                         written = *self.store.durable().borrow();
                         writing = Some(self.checkpoint(seen));
                     }
                 }
+                group = self.groups.recv() => match group {
+                    Some(group) => seen = self.take(&group).unwrap_or(seen),
+                    None => break,
+                },
             }
         }
         if let Some(writing) = writing {
-            writing.await.ok();
+            writing.join().await.ok();
         }
-        self.checkpoint(seen).await.ok();
+        self.checkpoint(seen).join().await.ok();
         Ok(())
     }
 
@@ -133,18 +135,18 @@ impl Reader {
             };
             seen = Some(Position(durable.position.0 + 1));
             self.live.apply(&durable.batch);
-            if durable.has_command_report {
+            if let Some(commands) = self.commands.as_ref().filter(|_| durable.has_command_report) {
                 for (node, report) in reports_of(&self.catalogue, durable.agent, &durable.batch) {
-                    self.commands.report(&node, report);
+                    commands.report(&node, report);
                 }
             }
         }
         seen
     }
 
-    fn checkpoint(&self, seen: Position) -> JoinHandle<()> {
+    fn checkpoint(&self, seen: Position) -> Blocking<()> {
         let (store, live) = (self.store.clone(), self.live.clone());
-        tokio::task::spawn_blocking(move || {
+        start_blocking(move || {
             let values = live.snapshot().into_iter().map(|(point, value)| LastValue {
                 point,
                 time: value.time,
@@ -178,11 +180,13 @@ pub(crate) async fn wake_writer(
     const PATIENCE: Duration = Duration::from_secs(12);
     loop {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(EVERY) => store.tick(),
             () = shutdown.cancelled() => break,
         }
     }
     tokio::select! {
+        biased;
         () = store.closed() => {}
         () = tokio::time::sleep(PATIENCE) => store.close().await,
     }

@@ -11,6 +11,7 @@
 pub(crate) mod accounts;
 pub(crate) mod checkpoint;
 pub mod cold;
+pub(crate) mod feed_page;
 pub(crate) mod history;
 mod ingest;
 pub mod letters;
@@ -43,6 +44,8 @@ pub use letters::{Fate, Letter, LetterError, LetterId, Origin, Refusal, RefusedR
 pub(crate) use recovery::{Opened, Setup, open};
 pub(crate) use retention::Retention;
 
+/// Prefix of the cursors that sinks register.
+pub(crate) const SINK_CURSOR: &str = "sink:";
 /// Items that may wait for the writer.
 const QUEUE_ITEMS_MAX: usize = 1024;
 /// KiB that may wait for the writer: more than one group, so that it never waits for the host.
@@ -303,7 +306,7 @@ pub(crate) fn folder(data_dir: &Path, name: &str) -> Result<Arc<dyn Storage>, St
 /// A random epoch for one writable opening.
 pub(crate) fn random_epoch() -> Result<Epoch, StoreError> {
     loop {
-        let bits = getrandom::u64().map_err(|error| StoreError::Random(error.to_string()))?;
+        let bits = runtime::world::random_u64().map_err(StoreError::Random)?;
         if let Some(epoch) = Epoch::from_random(bits) {
             return Ok(epoch);
         }

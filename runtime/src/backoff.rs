@@ -33,7 +33,7 @@ impl Backoff {
 /// A random number in `[0, 1)`; 0.5 if the machine has no randomness to give.
 #[must_use]
 pub fn random_fraction() -> f64 {
-    getrandom::u64().map_or(0.5, |bits| (bits >> 11) as f64 / (1u64 << 53) as f64)
+    crate::world::random_u64().map_or(0.5, |bits| (bits >> 11) as f64 / (1u64 << 53) as f64)
 }
 
 #[cfg(test)]

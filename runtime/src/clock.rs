@@ -16,6 +16,8 @@ pub struct Clock {
 enum Source {
     Machine,
     Manual(Arc<AtomicI64>),
+    /// µs to add to tokio's clock, and where that began.
+    Simulated(Arc<AtomicI64>, tokio::time::Instant),
 }
 
 impl Clock {
@@ -31,6 +33,20 @@ impl Clock {
         Clock { source: Source::Manual(Arc::new(AtomicI64::new(start.0))) }
     }
 
+    /// A clock that runs with tokio's, which a simulator may have paused: says `start` now.
+    #[must_use]
+    pub fn simulated(start: Timestamp) -> Self {
+        let began = tokio::time::Instant::now();
+        Clock { source: Source::Simulated(Arc::new(AtomicI64::new(start.0)), began) }
+    }
+
+    /// Sets a simulated or manual clock forward or back, as people and time servers do; the machine's is left alone.
+    pub fn step(&self, micros: i64) {
+        if let Source::Manual(at) | Source::Simulated(at, _) = &self.source {
+            at.fetch_add(micros, Ordering::SeqCst);
+        }
+    }
+
     /// Moves a manual clock; the machine's is left alone.
     pub fn set(&self, to: Timestamp) {
         if let Source::Manual(at) = &self.source {
@@ -44,6 +60,10 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.source {
             Source::Manual(at) => Timestamp(at.load(Ordering::SeqCst)),
+            Source::Simulated(offset, began) => {
+                let passed = i64::try_from(began.elapsed().as_micros()).unwrap_or(i64::MAX);
+                Timestamp(offset.load(Ordering::SeqCst).saturating_add(passed))
+            }
             Source::Machine => Timestamp(match SystemTime::now().duration_since(UNIX_EPOCH) {
                 Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
                 Err(before) => -i64::try_from(before.duration().as_micros()).unwrap_or(i64::MAX),

@@ -9,3 +9,4 @@ pub mod pki;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls_server;
+pub mod world;

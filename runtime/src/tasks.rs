@@ -168,6 +168,16 @@ impl Tasks {
     }
 }
 
+/// Runs a writer's loop on this thread, which is its own: disks block it and nobody else. Not from within a task.
+pub fn block_thread_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(work),
+        // Without I/O to drive a runtime needs nothing that the machine could refuse.
+        Err(error) => unreachable!("a runtime for one thread: {error}"),
+    }
+}
+
 /// Cancels the process when a task unwinds.
 struct FailOnPanic {
     failure: Option<CancellationToken>,

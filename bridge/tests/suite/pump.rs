@@ -148,6 +148,33 @@ async fn repeated_pages_parts_of_the_catalogue_and_errors_disturb_nothing() {
     }
 }
 
+/// Found by the simulator: a hub that was started and ended again without writing anything leaves no epoch behind, and a
+/// bridge that had caught up took that for a log restored from an older copy, and stopped for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_opening_of_the_log_that_wrote_nothing_stops_no_bridge() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = Hub::start(FIRST, catalogue_entries()).await;
+    let running = start(&hub, vec![sink(BOTH[0], folder.path())]).await;
+    hub.append(&plain(0..10));
+    running.until_settled(10).await;
+    hub.down().await;
+    hub.new_epoch(SECOND);
+    let requests = hub.log().requests;
+    hub.up().await;
+    while hub.log().requests < requests + 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await; // it asks what log this is, then for its next page
+    }
+    {
+        let mut log = hub.log();
+        log.epochs.pop();
+        let end = log.end();
+        log.epochs.push((model::Epoch(SECOND.0 + 1), end));
+    }
+    hub.append(&plain(10..20));
+    running.until_settled(20).await;
+    expect(folder.path(), &plain(0..20)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_never_spans_two_epochs() {
     let folder = tempfile::tempdir().unwrap();
@@ -313,7 +340,7 @@ async fn a_pump_dropped_at_any_await_loses_and_repeats_nothing() {
             let mut config = sink(make, folder.path());
             config.max_rows = 12;
             config.max_wait = Duration::from_millis(2);
-            let source = Source { hub: hub.url(), token_file: None };
+            let source = Source { hub: hub.url(), token_file: None, pages: None };
             let metrics = Metrics::default();
             let (_, pump) =
                 bridge::pump(source, config, Clock::machine(), &metrics, CancellationToken::new());

@@ -183,6 +183,70 @@ async fn failing_writes_and_syncs_lose_nothing() {
     }
 }
 
+/// Found by the simulator: a position that was written again only in memory, for want of room, counted as moved, and the
+/// segment with its only copy on disk went.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_does_not_cost_the_position_of_a_quiet_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let points = points(dir.path());
+    let storage = FaultyStorage::new(20);
+    let (opened, ()) = open_faulty(&storage, &points).unwrap();
+    let Opened { outbox, writer, .. } = opened;
+    let thread = std::thread::spawn(|| writer.run());
+    let quiet = NewGroup { position: Some(("quiet".to_owned(), b"here".to_vec())), ..group(0) };
+    outbox.accept(quiet).await.unwrap();
+    let mut hub = Hub::default();
+    for number in 1..80 {
+        outbox.accept(group(number)).await.unwrap();
+    }
+    storage.set_faults(Faults { capacity: 0, ..Faults::default() });
+    hub.read(outbox.view(), &points);
+    // The first receipt writes the position again, in memory; with the second one its segment could go.
+    for end in [40, 80] {
+        let durable = vec![(outbox.current(), RangeSet::of(0..end))];
+        outbox.receive(&Receipt { durable, ..Receipt::default() }).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    let crashed = storage.crash();
+    drop(outbox);
+    tokio::task::spawn_blocking(move || thread.join().unwrap().ok()).await.unwrap();
+    let (opened, ()) = open_faulty(&crashed, &points).unwrap();
+    assert_eq!(opened.positions.get("quiet").map(Vec::as_slice), Some(&b"here"[..]));
+}
+
+/// Found by the simulator: a read that waits in memory for room brought a newer position, and the segment with the one on
+/// disk went.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_waits_for_room_does_not_cost_the_position_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let points = points(dir.path());
+    let storage = FaultyStorage::new(21);
+    let (opened, ()) = open_faulty(&storage, &points).unwrap();
+    let Opened { outbox, writer, .. } = opened;
+    let thread = std::thread::spawn(|| writer.run());
+    let slow = |at: &[u8]| NewGroup { position: Some(("slow".to_owned(), at.to_vec())), ..group(0) };
+    outbox.accept(slow(b"first")).await.unwrap();
+    for number in 1..80 {
+        outbox.accept(group(number)).await.unwrap();
+    }
+    storage.set_faults(Faults { capacity: 0, ..Faults::default() });
+    let waiting = {
+        let (outbox, group) = (outbox.clone(), slow(b"second"));
+        tokio::task::spawn(async move { outbox.accept(group).await })
+    };
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let durable = vec![(outbox.current(), RangeSet::of(0..80))];
+    outbox.receive(&Receipt { durable, ..Receipt::default() }).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert!(!waiting.is_finished(), "there is no room for it");
+    let crashed = storage.crash();
+    waiting.abort();
+    drop(outbox);
+    tokio::task::spawn_blocking(move || thread.join().unwrap().ok()).await.unwrap();
+    let (opened, ()) = open_faulty(&crashed, &points).unwrap();
+    assert_eq!(opened.positions.get("slow").map(Vec::as_slice), Some(&b"first"[..]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();

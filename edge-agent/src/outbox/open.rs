@@ -1,6 +1,6 @@
 //! Opening: one pass over what the log holds gives epochs, source positions and command ids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -35,7 +35,7 @@ pub struct Opened {
     /// The writer; somebody must run it on a thread of its own.
     pub writer: Writer,
     /// Newest position of each source, by device name.
-    pub positions: HashMap<String, Vec<u8>>,
+    pub positions: BTreeMap<String, Vec<u8>>,
     /// What the log found.
     pub recovery: Recovery,
 }
@@ -52,7 +52,7 @@ pub fn open(
 }
 
 /// The same on a log that the caller opens: for storages that fail.
-pub(super) fn open_with(
+pub fn open_with(
     points: &Arc<Points>,
     clock: &Clock,
     metrics: &Metrics,
@@ -123,7 +123,7 @@ pub(super) fn open_with(
 /// A random epoch.
 pub(crate) fn new_epoch() -> Result<Epoch, OutboxError> {
     loop {
-        let bits = getrandom::u64().map_err(|error| OutboxError::NoRandomness(error.to_string()))?;
+        let bits = runtime::world::random_u64().map_err(OutboxError::NoRandomness)?;
         if let Some(epoch) = Epoch::from_random(bits) {
             return Ok(epoch);
         }
@@ -160,7 +160,7 @@ impl Scan {
                 self.held.keep_arrival(Timestamp(i64::from_le_bytes(bytes)), position);
             }
             LogRecord::SourcePosition { source, position: bytes } => {
-                self.held.keep_position(source, bytes, position);
+                self.held.keep_position(source, bytes, position, Position(u64::MAX));
             }
             LogRecord::CommandSeen { id, expires_at } => {
                 if expires_at > self.now {

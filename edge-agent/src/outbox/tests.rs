@@ -1,6 +1,6 @@
 //! The outbox on a real directory: restarts, receipts, trimming, the bound.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread::JoinHandle;
 
@@ -34,7 +34,7 @@ pub(super) fn points(dir: &Path) -> Arc<Points> {
 
 struct Running {
     outbox: Outbox,
-    positions: HashMap<String, Vec<u8>>,
+    positions: BTreeMap<String, Vec<u8>>,
     thread: JoinHandle<Result<(), LogError>>,
 }
 

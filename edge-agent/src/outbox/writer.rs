@@ -1,11 +1,11 @@
 //! The writer thread: appends groups, syncs, then tells; trims by receipts; keeps the bound.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use durable_log::{Budget, Committer, Intake, Log, LogError, Position, SegmentInfo, Taken};
+use durable_log::{Budget, Committer, Log, LogError, Position, SegmentInfo};
 use model::{CommandId, Epoch, Offset, RecordId, Sample, SampleBatch, Timestamp};
 use proto::account::{Account, DeviceCounts};
 use proto::log_record::{DeviceEvent, LogRecord};
@@ -29,30 +29,44 @@ const COMMANDS_MAX: usize = 50_000;
 /// A clock that is set back by less is a correction, and not worth a word.
 const CLOCK_STEP_MICROS: i64 = 1_000_000;
 
-/// How often a closed intake is looked at while the disk has no room.
-const LOOK: Duration = Duration::from_millis(20);
-
 /// The newest position of a source, and where it lies.
 #[derive(Clone, Debug)]
 pub(super) struct HeldPosition {
     pub(super) bytes: Vec<u8>,
     at: Position,
+    /// Where an older copy lies that is on disk, should this one not be.
+    older: Option<Position>,
+}
+
+impl HeldPosition {
+    /// The newest copy below the durable end.
+    fn durable(&self, end: Position) -> Option<Position> {
+        if self.at < end { Some(self.at) } else { self.older }
+    }
 }
 
 /// Small records that must survive trimming.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) positions: Positions,
-    commands: HashMap<CommandId, (Timestamp, Position)>,
+    commands: BTreeMap<CommandId, (Timestamp, Position)>,
     /// Where it stands that an epoch is gone.
-    gone: HashMap<Epoch, Position>,
+    gone: BTreeMap<Epoch, Position>,
     /// The newest acceptance time, and where it stands: acceptance never goes back, whatever the clock does.
     arrival: Option<(Timestamp, Position)>,
 }
 
 impl Held {
-    pub(super) fn keep_position(&mut self, source: String, bytes: Vec<u8>, at: Position) {
-        self.positions.insert(source, HeldPosition { bytes, at });
+    /// The newest position of a source lies at `at`; below `durable_end` everything is on disk.
+    pub(super) fn keep_position(
+        &mut self,
+        source: String,
+        bytes: Vec<u8>,
+        at: Position,
+        durable_end: Position,
+    ) {
+        let older = self.positions.get(&source).and_then(|held| held.durable(durable_end));
+        self.positions.insert(source, HeldPosition { bytes, at, older });
     }
 
     pub(super) fn keep_command(&mut self, id: CommandId, expires_at: Timestamp, at: Position) {
@@ -84,6 +98,13 @@ impl Held {
         let arrival =
             self.arrival.filter(|(_, at)| *at < keep_from).map(|(arrival, _)| arrival_record(arrival));
         positions.chain(commands).chain(arrival).collect()
+    }
+
+    /// Where the oldest record lies that must survive trimming, as far as it is on disk; `end` if there is none.
+    fn lowest(&self, end: Position) -> Position {
+        let positions = self.positions.values().filter_map(|held| held.durable(end));
+        let commands = self.commands.values().map(|(_, at)| *at);
+        positions.chain(commands).chain(self.gone.values().copied()).min().unwrap_or(end)
     }
 
     /// The record lies at `at` now.
@@ -139,7 +160,7 @@ pub(super) struct Surroundings {
 /// The writer; [`Writer::run`] blocks until the outbox is closed.
 pub struct Writer {
     log: Log,
-    intake: ItemIntake,
+    intake: Intake,
     commits: Commits,
 }
 
@@ -167,55 +188,63 @@ impl Writer {
             handed: Position(0),
             meters: Meters::new(metrics, &around_agent),
         };
-        Writer { log, intake: ItemIntake { items: intake, closed: false }, commits }
+        Writer { log, intake: Intake { items: intake, closed: false }, commits }
     }
 
     /// Runs until closed, then everything accepted is on disk; or until a write fails, which a person must look at.
-    pub fn run(mut self) -> Result<(), LogError> {
-        let budget = Budget::default();
-        durable_log::run(&mut self.log, &mut self.intake, budget, &mut self.commits)
+    /// Blocks this thread, which must be its own.
+    pub fn run(self) -> Result<(), LogError> {
+        runtime::tasks::block_thread_on(self.run_as_task())
+    }
+
+    /// The same as a task: it waits for nothing but items, the time and the disk.
+    pub async fn run_as_task(mut self) -> Result<(), LogError> {
+        let mut has_room = true;
+        loop {
+            let first = match has_room {
+                true => self.intake.next().await,
+                false => match tokio::time::timeout(durable_log::RETRY, self.intake.next()).await {
+                    Ok(first) => first,
+                    Err(_) => Next::Nothing,
+                },
+            };
+            let first = match first {
+                Next::Item(item) => Some(item),
+                Next::Nothing => None,
+                Next::Closed => return durable_log::last(&mut self.log, &mut self.commits),
+            };
+            if matches!(first, Some(Item::Accept { .. })) {
+                tokio::time::sleep(GATHER).await;
+            }
+            let (log, intake, commits) = (&mut self.log, &mut self.intake, &mut self.commits);
+            has_room = durable_log::round(log, &mut || intake.take(), Budget::default(), commits, first)?;
+        }
     }
 }
 
-struct ItemIntake {
+struct Intake {
     items: mpsc::Receiver<Item>,
     closed: bool,
 }
 
-impl Intake for ItemIntake {
-    type Item = Item;
+enum Next {
+    Item(Item),
+    Nothing,
+    Closed,
+}
 
-    fn wait(&mut self, at_most: Option<Duration>) -> Taken<Item> {
+impl Intake {
+    /// Dropping the future loses nothing.
+    async fn next(&mut self) -> Next {
         if self.closed {
-            return Taken::Closed;
+            return Next::Closed;
         }
-        let item = match at_most {
-            None => self.items.blocking_recv(),
-            Some(at_most) => {
-                let until = Instant::now() + at_most;
-                loop {
-                    match self.items.try_recv() {
-                        Ok(item) => break Some(item),
-                        Err(mpsc::error::TryRecvError::Disconnected) => break None,
-                        Err(mpsc::error::TryRecvError::Empty) if Instant::now() >= until => {
-                            return Taken::Nothing;
-                        }
-                        Err(mpsc::error::TryRecvError::Empty) => std::thread::sleep(LOOK),
-                    }
-                }
-            }
-        };
-        match item {
+        match self.items.recv().await {
             None | Some(Item::Close) => {
                 self.closed = true;
-                Taken::Closed
+                Next::Closed
             }
-            Some(item) => {
-                if matches!(item, Item::Accept { .. }) {
-                    std::thread::sleep(GATHER);
-                }
-                Taken::Item(item)
-            }
+            Some(item) => Next::Item(item),
         }
     }
 
@@ -420,7 +449,7 @@ impl Commits {
             }
         }
         if let Some((source, position)) = group.position {
-            self.held.keep_position(source, position, Position(at));
+            self.held.keep_position(source, position, Position(at), log.view().durable_end());
         }
         Ok(bytes)
     }
@@ -541,22 +570,27 @@ impl Commits {
 
     /// Removes whole segments below a position, after writing again what must survive them.
     fn remove_below(&mut self, log: &mut Log, keep_from: Position, settled: bool) -> Result<(), OutboxError> {
-        let now = self.around.clock.now();
-        let mut survivors = self.held.below(keep_from, now);
-        let next = first_record(&log.view(), keep_from, &self.around.points)?.map(|record| record.epoch);
         // A foreign host never says what it has, so nothing could ever end the naming.
         let keep_gone = self.handed == Position(0);
-        let going = if keep_gone { self.around.shared.epochs().going_before(next) } else { Vec::new() };
-        survivors.extend(self.held.gone_below(keep_from, going));
-        for group in survivors.chunks(64) {
-            let (first, _) = append(log, group)?;
-            for (at, record) in (first.0..).zip(group) {
-                self.held.moved(record, Position(at));
+        let gone = self.held.gone.clone();
+        let keep_from = match self.rewrite_survivors(log, keep_from, keep_gone) {
+            Ok(()) => keep_from,
+            Err(OutboxError::Log(full)) if full.is_full() => {
+                self.held.gone = gone;
+                // What is on disk once only stays; what is below it may go all the same, and makes the room.
+                let keep_from = keep_from.min(self.held.lowest(log.view().durable_end()));
+                if keep_gone
+                    && !self
+                        .going(log, keep_from)?
+                        .iter()
+                        .all(|(epoch, ..)| self.held.gone.contains_key(epoch))
+                {
+                    return Err(full.into());
+                }
+                keep_from
             }
-        }
-        if !survivors.is_empty() {
-            log.sync()?;
-        }
+            Err(error) => return Err(error),
+        };
         let first = log.trim(keep_from)?;
         let next = first_record(&log.view(), first, &self.around.points)?;
         let mut epochs = self.around.shared.epochs();
@@ -576,6 +610,40 @@ impl Commits {
                     records = lost,
                     "outbox full: the oldest records were dropped before the hub had them"
                 );
+            }
+        }
+        Ok(())
+    }
+
+    /// Epochs of which nothing is left from a position on.
+    fn going(&self, log: &Log, keep_from: Position) -> Result<Vec<(Epoch, u64, Account)>, OutboxError> {
+        let next = first_record(&log.view(), keep_from, &self.around.points)?.map(|record| record.epoch);
+        Ok(self.around.shared.epochs().going_before(next))
+    }
+
+    /// Writes what lies below a position and is still needed again, durably. It counts as moved only then: a copy that
+    /// waits in memory for room on a full disk is none.
+    fn rewrite_survivors(
+        &mut self,
+        log: &mut Log,
+        keep_from: Position,
+        keep_gone: bool,
+    ) -> Result<(), OutboxError> {
+        let now = self.around.clock.now();
+        let mut survivors = self.held.below(keep_from, now);
+        let going = if keep_gone { self.going(log, keep_from)? } else { Vec::new() };
+        survivors.extend(self.held.gone_below(keep_from, going));
+        let mut copies = Vec::new();
+        for group in survivors.chunks(64) {
+            copies.push((append(log, group)?.0, group));
+        }
+        if survivors.is_empty() && log.end() == log.view().durable_end() {
+            return Ok(());
+        }
+        log.sync()?; // also what was taken before: a newer copy may be in it
+        for (first, group) in copies {
+            for (at, record) in (first.0..).zip(group) {
+                self.held.moved(record, Position(at));
             }
         }
         Ok(())

@@ -50,7 +50,7 @@ impl Cursor {
     /// The next records; none at the durable end.
     pub(crate) async fn read(&mut self, portion: Portion) -> Result<Vec<Read>, OutboxError> {
         let mut reader = self.reader.take().unwrap_or_else(|| self.view.reader(self.view.durable_end()));
-        let joined = tokio::task::spawn_blocking(move || {
+        let joined = runtime::world::blocking(move || {
             let found = take(&mut reader, portion);
             (reader, found)
         })

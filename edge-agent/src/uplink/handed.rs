@@ -23,7 +23,7 @@ impl Uplink {
         let Some(at) = at else { return Ok(()) };
         outbox.handed(at).await?;
         let view = outbox.view().clone();
-        let joined = tokio::task::spawn_blocking(move || view.set_cursor(HANDED_CURSOR, at)).await;
+        let joined = runtime::world::blocking(move || view.set_cursor(HANDED_CURSOR, at)).await;
         match joined {
             Ok(Err(error)) => Err(OutboxError::from(error).into()),
             _ => Ok(()),
@@ -33,7 +33,7 @@ impl Uplink {
     /// What an earlier run gave a foreign host.
     pub(super) async fn recall_handed(&mut self) -> Result<(), OutboxError> {
         let view = self.setup.outbox.view().clone();
-        let found = tokio::task::spawn_blocking(move || view.cursors()).await;
+        let found = runtime::world::blocking(move || view.cursors()).await;
         let Ok(found) = found else { return Ok(()) }; // the runtime is ending
         let Some(at) = found?.get(HANDED_CURSOR).copied() else { return Ok(()) };
         let mut cursor = Cursor::new(self.setup.outbox.view(), at);

@@ -167,6 +167,7 @@ impl<'u> Session<'u> {
         let shutdown = self.uplink.setup.shutdown.clone();
         while self.host_is_online != Some(true) {
             let message = tokio::select! {
+                biased;
                 message = self.receiver.next() => message?,
                 () = shutdown.cancelled() => return Ok(false),
             };
@@ -291,6 +292,7 @@ impl<'u> Session<'u> {
     async fn wait(&mut self) -> Result<(), SessionError> {
         let until = self.looked_at + LOOK;
         let message = tokio::select! {
+            biased;
             message = self.receiver.next() => message?,
             changed = self.durable.changed() => {
                 // The writer has ended: by its own fate the process ends too; timers go on until then.

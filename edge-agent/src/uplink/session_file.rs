@@ -3,9 +3,9 @@
 //! One line of text, replaced atomically: `forebay-session 1 bdSeq=7 receipts=yes`. A file that cannot be read counts
 //! as absent: the next session begins at 0, as the standard allows after a restart.
 
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io;
+
+use durable_log::Storage;
 
 /// The state before a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,24 +37,36 @@ impl SessionState {
     }
 }
 
-fn path(data_dir: &Path) -> PathBuf {
-    data_dir.join("session")
-}
+const NAME: &str = "session";
+const UNFINISHED: &str = "session.new";
+/// Far more than the line has.
+const BYTES_MAX: usize = 256;
 
-/// Reads the file.
-pub(crate) fn load(data_dir: &Path) -> SessionState {
-    let text = std::fs::read_to_string(path(data_dir)).unwrap_or_default();
-    SessionState::parse(&text).unwrap_or_default()
+/// Reads the file in the agent's folder.
+pub(crate) fn load(folder: &dyn Storage) -> SessionState {
+    let read = || -> io::Result<String> {
+        let mut bytes = vec![0; BYTES_MAX];
+        let read = folder.open(NAME, false)?.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        String::from_utf8(bytes).map_err(io::Error::other)
+    };
+    read().ok().and_then(|text| SessionState::parse(&text)).unwrap_or_default()
 }
 
 /// Replaces the file; it is on disk afterwards.
-pub(crate) fn store(data_dir: &Path, state: SessionState) -> io::Result<()> {
-    let (path, new) = (path(data_dir), data_dir.join("session.new"));
-    let mut file = File::create(&new)?;
-    file.write_all(state.text().as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&new, &path)?;
-    File::open(data_dir)?.sync_all()
+pub(crate) fn store(folder: &dyn Storage, state: SessionState) -> io::Result<()> {
+    let file = folder.create(UNFINISHED)?;
+    let text = state.text();
+    let mut written = 0;
+    while let Some(rest) = text.as_bytes().get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, written as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            more => written += more,
+        }
+    }
+    file.sync()?;
+    folder.rename(UNFINISHED, NAME)?;
+    folder.sync_dir()
 }
 
 #[cfg(test)]
@@ -64,12 +76,13 @@ mod tests {
     #[test]
     fn survives_and_wraps() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(load(dir.path()).next_bd_seq(), 0);
+        let folder = durable_log::DiskStorage::create(dir.path()).unwrap();
+        assert_eq!(load(&folder).next_bd_seq(), 0);
         let state = SessionState { bd_seq: Some(255), has_receipts: true };
-        store(dir.path(), state).unwrap();
-        assert_eq!(load(dir.path()), state);
+        store(&folder, state).unwrap();
+        assert_eq!(load(&folder), state);
         assert_eq!(state.next_bd_seq(), 0);
         std::fs::write(dir.path().join("session"), "rubbish").unwrap();
-        assert_eq!(load(dir.path()), SessionState::default());
+        assert_eq!(load(&folder), SessionState::default());
     }
 }

@@ -16,7 +16,7 @@ use super::errors::{ApiError, ErrorBody};
 use super::json::Parameters;
 use crate::host::AgentStatus;
 use crate::ledger::LedgerEntry;
-use crate::store::{AgentAccount, DeviceAccount, EpochState, RefusedRecord};
+use crate::store::{AgentAccount, DeviceAccount, EpochState, RefusedRecord, SINK_CURSOR};
 
 /// Ranges shown of one set: more than an account with many holes has. Beyond, they are counted only.
 const RANGES_MAX: usize = 65_536;
@@ -24,8 +24,6 @@ const RANGES_MAX: usize = 65_536;
 const LOSSES_MAX: usize = 10_000;
 /// Behind a sink's cursor, what is counted of the log for one answer: some tens of milliseconds.
 const COUNTED_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Prefix of the cursors that sinks register.
-pub(crate) const SINK_CURSOR: &str = "sink:";
 
 /// What else to tell.
 #[derive(Deserialize, IntoParams)]

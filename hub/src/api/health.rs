@@ -8,8 +8,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::agents::SINK_CURSOR;
 use super::errors::ErrorBody;
+use crate::store::SINK_CURSOR;
 use crate::store::StoreHealth;
 
 /// Reasons shown; more are only counted.

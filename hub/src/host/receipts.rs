@@ -140,11 +140,13 @@ pub(super) async fn run(
             }
         }
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep_until(paced) => {}
         }
         // News, or the time for the next regular receipt.
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return Ok(()),
             changed = durable.changed() => if changed.is_err() { return Ok(()) },
             () = tokio::time::sleep(PACE * 5) => {}

@@ -21,9 +21,9 @@ struct Said {
 }
 
 impl Writer {
-    pub(super) fn batch(&mut self, batch: ReceivedBatch) {
+    pub(super) async fn batch(&mut self, batch: ReceivedBatch) {
         let catalogue = self.shared.catalogue.clone();
-        if batch.samples.is_empty() || self.attempt(|_writer| catalogue.persist()).is_err() {
+        if batch.samples.is_empty() || self.attempt(|_writer| catalogue.persist()).await.is_err() {
             return;
         }
         match batch.identity {
@@ -36,7 +36,7 @@ impl Writer {
                         samples: batch.samples,
                     };
                     let told = Said { running, counts };
-                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, told);
+                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, told).await;
                 }
             }
             Identity::Foreign => {
@@ -48,7 +48,8 @@ impl Writer {
                     SampleBatch { id, accepted_at, is_historical, samples }
                 };
                 let parts: Vec<SampleBatch> = split(batch.samples).into_iter().map(&mut number).collect();
-                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, Said::default());
+                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, Said::default())
+                    .await;
             }
         }
     }
@@ -69,7 +70,7 @@ impl Writer {
     }
 
     /// Appends records that belong together.
-    fn append(
+    async fn append(
         &mut self,
         agent: AgentId,
         batches: Vec<SampleBatch>,
@@ -99,7 +100,7 @@ impl Writer {
             .iter()
             .map(|end| buffer.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default())
             .collect();
-        let first = self.attempt(|writer| writer.log.append_group(&slices));
+        let first = self.attempt(|writer| writer.log.append_group(&slices)).await;
         drop(slices);
         self.buffer = buffer;
         let Ok(first) = first else { return };

@@ -7,7 +7,7 @@
 //! A full disk stops it where it stands (`Holding`), and it goes on by itself. The first failed write or sync shuts
 //! the latch: from then on everything queued is refused, and only a restart helps (habit 18).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -137,7 +137,7 @@ pub(super) struct Group {
     pub(super) told: DurableGroup,
     pub(super) changes: Vec<Change>,
     /// Own records appended and not yet counted.
-    pub(super) pending: HashSet<(AgentId, RecordId)>,
+    pub(super) pending: BTreeSet<(AgentId, RecordId)>,
     /// Ends the next group of records: see [`LogRecord::Retried`].
     pub(super) marker: Option<LogRecord>,
     /// Whether there is something to sync that changes no account.
@@ -152,18 +152,23 @@ pub(super) struct Group {
 pub(super) struct Stopped;
 
 impl Writer {
-    /// Until [`super::Store::close`], or until every handle is gone.
-    pub(crate) fn run(mut self) {
-        while let Some(first) = self.queue.blocking_recv() {
-            let mut closing = self.take(first);
+    /// Until [`super::Store::close`], or until every handle is gone; blocks this thread, which must be its own.
+    pub(crate) fn run(self) {
+        runtime::tasks::block_thread_on(self.run_as_task());
+    }
+
+    /// The same as a task: it waits for nothing but the queue, its readers, the time and the disk.
+    pub(crate) async fn run_as_task(mut self) {
+        while let Some(first) = self.queue.recv().await {
+            let mut closing = self.take(first).await;
             while closing.is_none()
                 && self.group.bytes < GROUP_BYTES_MAX
                 && self.group.changes.len() < GROUP_RECORDS_MAX
                 && let Ok(next) = self.queue.try_recv()
             {
-                closing = self.take(next);
+                closing = self.take(next).await;
             }
-            self.commit();
+            self.commit().await;
             if let Some(done) = closing {
                 done.send(()).ok();
                 return;
@@ -172,16 +177,16 @@ impl Writer {
     }
 
     /// Does what the item asks; gives back who waits for the end.
-    fn take(&mut self, queued: Queued) -> Option<oneshot::Sender<()>> {
+    async fn take(&mut self, queued: Queued) -> Option<oneshot::Sender<()>> {
         match queued.item {
             Item::Close(done) => return Some(done),
             _ if self.stopped => self.count.refused.increment(),
-            Item::Batch(batch) => self.batch(batch),
+            Item::Batch(batch) => self.batch(batch).await,
             Item::Quarantine(entry, settles) => self.put_aside(&entry, settles),
-            Item::Reported(agent, epochs) => self.reported(agent, &epochs),
+            Item::Reported(agent, epochs) => self.reported(agent, &epochs).await,
             Item::Vouched(points, holds) => self.group.told.push(Told::Vouched { points, holds }),
-            Item::Letter(work) => self.letter(work),
-            Item::Tick => self.tick(),
+            Item::Letter(work) => self.letter(work).await,
+            Item::Tick => self.tick().await,
         }
         None
     }
@@ -232,18 +237,18 @@ impl Writer {
         }
     }
 
-    fn reported(&mut self, agent: AgentId, epochs: &[EpochAccount]) {
-        self.commit(); // what is lost is judged by what is counted
+    async fn reported(&mut self, agent: AgentId, epochs: &[EpochAccount]) {
+        self.commit().await; // what is lost is judged by what is counted
         for account in epochs {
             let missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
             for range in missing {
-                self.lost(agent, account.epoch, range);
+                self.lost(agent, account.epoch, range).await;
             }
             self.group.changes.push(Change::Reported { agent, account: *account });
         }
     }
 
-    fn lost(&mut self, agent: AgentId, epoch: Epoch, range: std::ops::Range<u64>) {
+    async fn lost(&mut self, agent: AgentId, epoch: Epoch, range: std::ops::Range<u64>) {
         let reason = "no longer on the agent's disk, and never received here".to_owned();
         let now = self.shared.clock.now();
         let written = self.ledger.record(LedgerEntry {
@@ -260,10 +265,10 @@ impl Writer {
             return; // not settled before it is in the ledger; the next birth says it again
         }
         self.count.lost.add(range.end - range.start);
-        self.settle(agent, epoch, range, reason, false);
+        self.settle(agent, epoch, range, reason, false).await;
     }
 
-    pub(super) fn settle(
+    pub(super) async fn settle(
         &mut self,
         agent: AgentId,
         epoch: Epoch,
@@ -275,17 +280,18 @@ impl Writer {
         let mut bytes = Vec::new();
         let (start, end) = (range.start, range.end);
         LogRecord::Lost { agent, epoch, start, end, reason }.encode(&mut bytes);
-        let appended = self
-            .attempt(|_writer| catalogue.persist())
-            .and_then(|()| self.attempt(|writer| writer.log.append_group(&[&bytes])));
+        let appended = match self.attempt(|_writer| catalogue.persist()).await {
+            Ok(()) => self.attempt(|writer| writer.log.append_group(&[&bytes])).await,
+            Err(stopped) => Err(stopped),
+        };
         if appended.is_ok() {
             self.group.changes.push(Change::Settled { agent, epoch, range, quarantined });
         }
     }
 
-    fn tick(&mut self) {
+    async fn tick(&mut self) {
         let catalogue = self.shared.catalogue.clone();
-        if self.attempt(|_writer| catalogue.persist()).is_err() {
+        if self.attempt(|_writer| catalogue.persist()).await.is_err() {
             return;
         }
         self.ticks += 1;
@@ -306,15 +312,17 @@ impl Writer {
     }
 
     /// Makes the group durable, then tells.
-    pub(super) fn commit(&mut self) {
-        self.settle_quarantined();
+    pub(super) async fn commit(&mut self) {
+        self.settle_quarantined().await;
         let nothing_to_sync = self.group.changes.is_empty() && !self.group.is_forced;
-        let synced =
-            if nothing_to_sync { Ok(self.log.end()) } else { self.attempt(|writer| writer.log.sync()) };
+        let synced = match nothing_to_sync {
+            true => Ok(self.log.end()),
+            false => self.attempt(|writer| writer.log.sync()).await,
+        };
         let group = std::mem::take(&mut self.group);
         let Ok(end) = synced else { return };
         if nothing_to_sync {
-            return self.tell(group.told);
+            return self.tell(group.told).await;
         }
         let mismatches = {
             let mut accounts = self.shared.accounts();
@@ -324,22 +332,22 @@ impl Writer {
         };
         self.shared.durable.send_replace(end);
         mismatches.iter().for_each(|mismatch| self.alarm(mismatch));
-        self.tell(group.told);
+        self.tell(group.told).await;
     }
 
-    fn tell(&self, told: DurableGroup) {
+    async fn tell(&self, told: DurableGroup) {
         if !told.is_empty() {
-            self.readers.blocking_send(told).ok(); // nobody reads any more: the hub is ending
+            self.readers.send(told).await.ok(); // nobody reads any more: the hub is ending
         }
     }
 
-    fn settle_quarantined(&mut self) {
+    async fn settle_quarantined(&mut self) {
         let settle = std::mem::take(&mut self.group.settle);
         match self.quarantine.sync() {
             Ok(()) => {
                 for (agent, id, reason) in settle {
                     let range = id.offset.0..id.offset.0 + 1;
-                    self.settle(agent, id.epoch, range, reason, true);
+                    self.settle(agent, id.epoch, range, reason, true).await;
                 }
             }
             Err(error) => tracing::error!(error = %crate::chain(&error), "quarantine"),
@@ -364,7 +372,7 @@ impl Writer {
     }
 
     /// Does it, waiting for room as long as it takes; any other failure stops the writer.
-    pub(super) fn attempt<T>(
+    pub(super) async fn attempt<T>(
         &mut self,
         mut work: impl FnMut(&mut Self) -> Result<T, LogError>,
     ) -> Result<T, Stopped> {
@@ -393,7 +401,7 @@ impl Writer {
                     let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
                     let made = Retention::make_room(&mut self.log, needed, now, &self.ledger);
                     if !made.is_ok_and(|made| made) {
-                        std::thread::sleep(RETRY);
+                        tokio::time::sleep(RETRY).await;
                     }
                 }
                 Remedy::FixCaller => {

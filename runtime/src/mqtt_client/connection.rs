@@ -25,23 +25,7 @@ pub(super) struct Opened {
 
 /// Connects and exchanges CONNECT for CONNACK.
 pub(super) async fn open(options: &MqttOptions) -> Result<Opened, MqttError> {
-    let tcp = dial(&options.host, options.port).await?;
-    let (mut reader, mut writer): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) =
-        match &options.tls {
-            None => {
-                let (reader, writer) = tcp.into_split();
-                (Box::new(reader), Box::new(writer))
-            }
-            Some(tls) => {
-                let name = ServerName::try_from(options.host.clone()).map_err(|_| {
-                    MqttError::Options(format!("{} is no name for a TLS server", options.host))
-                })?;
-                let stream =
-                    TlsConnector::from(tls_config(tls)?).connect(name, tcp).await.map_err(tls_error)?;
-                let (reader, writer) = tokio::io::split(stream);
-                (Box::new(reader), Box::new(writer))
-            }
-        };
+    let (mut reader, mut writer) = halves(options).await?;
     let mut buffer = BytesMut::new();
     encode_connect(options, &mut buffer)?;
     writer.write_all(&buffer).await.map_err(lost)?;
@@ -49,6 +33,25 @@ pub(super) async fn open(options: &MqttOptions) -> Result<Opened, MqttError> {
     buffer.clear();
     accepted(&mut reader, &mut buffer, options.packet_bytes_max).await?;
     Ok(Opened { reader, writer, received: buffer })
+}
+
+type Halves = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+
+async fn halves(options: &MqttOptions) -> Result<Halves, MqttError> {
+    if let Some(simulated) = crate::world::dial(&options.host, options.port) {
+        let (reader, writer) = tokio::io::split(simulated.map_err(lost)?);
+        return Ok((Box::new(reader), Box::new(writer)));
+    }
+    let tcp = dial(&options.host, options.port).await?;
+    let Some(tls) = &options.tls else {
+        let (reader, writer) = tcp.into_split();
+        return Ok((Box::new(reader), Box::new(writer)));
+    };
+    let name = ServerName::try_from(options.host.clone())
+        .map_err(|_| MqttError::Options(format!("{} is no name for a TLS server", options.host)))?;
+    let stream = TlsConnector::from(tls_config(tls)?).connect(name, tcp).await.map_err(tls_error)?;
+    let (reader, writer) = tokio::io::split(stream);
+    Ok((Box::new(reader), Box::new(writer)))
 }
 
 pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, MqttError> {

@@ -132,6 +132,7 @@ pub(super) fn start(
     tasks.spawn(async move {
         let over = ended.over.clone();
         tokio::select! {
+            biased;
             cause = reader.run() => ended.end(cause),
             () = over.cancelled() => {}
         }
@@ -140,6 +141,7 @@ pub(super) fn start(
     tasks.spawn(async move {
         let over = ended.over.clone();
         tokio::select! {
+            biased;
             cause = writer.run(requests, keep_alive) => ended.end(cause),
             () = over.cancelled() => {}
         }
@@ -248,12 +250,13 @@ impl Writer {
         loop {
             let mut leaving = None;
             tokio::select! {
+                biased;
+                _ = pings.tick(), if !keep_alive.is_zero() => self.put(&Packet::PingReq),
                 request = requests.recv(), if senders_left => match request {
                     None => senders_left = false,
                     Some(request) => leaving = self.gather(request, &mut requests),
                 },
                 () = shared.acks_wait.notified() => {}
-                _ = pings.tick(), if !keep_alive.is_zero() => self.put(&Packet::PingReq),
             }
             let acks = std::mem::take(&mut *lock(&shared.acks));
             for id in acks {

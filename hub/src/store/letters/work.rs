@@ -23,18 +23,18 @@ pub(in super::super) enum Work {
 }
 
 impl Writer {
-    pub(in super::super) fn letter(&mut self, work: Work) {
-        self.commit();
+    pub(in super::super) async fn letter(&mut self, work: Work) {
+        self.commit().await;
         // Whoever asked may have gone; what was done stands in the book.
         match work {
             Work::Refuse(refusal, done) => {
                 done.send(self.refuse(refusal)).ok();
             }
             Work::Retry { id, what, by, done } => {
-                done.send(self.retry(id, what, by)).ok();
+                done.send(self.retry(id, what, by).await).ok();
             }
             Work::Discard { id, by, reason, done } => {
-                done.send(self.discard(id, by, reason)).ok();
+                done.send(self.discard(id, by, reason).await).ok();
             }
         }
     }
@@ -67,7 +67,7 @@ impl Writer {
     }
 
     /// Brings a letter's data into the plant log, once.
-    fn retry(&mut self, id: LetterId, what: Retrial, by: String) -> Result<Fate, LetterError> {
+    async fn retry(&mut self, id: LetterId, what: Retrial, by: String) -> Result<Fate, LetterError> {
         self.undecided(id)?;
         let records = match what {
             Retrial::Batch(batch) => {
@@ -87,10 +87,10 @@ impl Writer {
         self.book.trying(self.shared.clock.now(), id, epoch, begin.0)?;
         let marker = LogRecord::Retried { origin, epoch, position };
         match records {
-            Ok(again) => self.append_plainly(&[again, marker]),
+            Ok(again) => self.append_plainly(&[again, marker]).await,
             Err(batch) => {
                 self.group.marker = Some(marker);
-                self.batch(batch);
+                self.batch(batch).await;
                 self.group.marker = None;
             }
         }
@@ -99,7 +99,7 @@ impl Writer {
             return Err(self.not_written().unwrap_or(LetterError::Still { id, why }));
         }
         self.group.is_forced = true;
-        self.commit();
+        self.commit().await;
         if self.shared.view.durable_end() <= begin {
             let why = StoreError::NotWritable("it is not on disk".into());
             return Err(self.not_written().unwrap_or(LetterError::Store(why)));
@@ -107,7 +107,7 @@ impl Writer {
         self.ended(id, Fate::Retried, by, String::new())
     }
 
-    fn discard(&mut self, id: LetterId, by: String, reason: String) -> Result<(), LetterError> {
+    async fn discard(&mut self, id: LetterId, by: String, reason: String) -> Result<(), LetterError> {
         self.undecided(id)?;
         let state = self.book.state().clone();
         let letter = self.shared.letters.one(&state, id)?.ok_or(LetterError::Unknown(id))?;
@@ -132,8 +132,9 @@ impl Writer {
                     .is_some_and(|book| book.quarantined.contains(record.offset.0))
             };
             if waits(self) {
-                self.settle(agent, record.epoch, record.offset.0..record.offset.0 + 1, words.clone(), false);
-                self.commit();
+                self.settle(agent, record.epoch, record.offset.0..record.offset.0 + 1, words.clone(), false)
+                    .await;
+                self.commit().await;
                 if waits(self) {
                     let why = StoreError::NotWritable("it is not on disk".into());
                     return Err(self.not_written().unwrap_or(LetterError::Store(why)));
@@ -209,7 +210,7 @@ impl Writer {
         }
     }
 
-    fn append_plainly(&mut self, records: &[LogRecord]) {
+    async fn append_plainly(&mut self, records: &[LogRecord]) {
         let encoded: Vec<Vec<u8>> = records
             .iter()
             .map(|record| {
@@ -220,7 +221,7 @@ impl Writer {
             .collect();
         let slices: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
         // A failure shows in the log's end, and in the store's health.
-        self.attempt(|writer| writer.log.append_group(&slices)).ok();
+        self.attempt(|writer| writer.log.append_group(&slices)).await.ok();
     }
 
     fn letters_epoch(&self, id: LetterId) -> Option<u64> {

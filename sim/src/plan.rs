@@ -1,0 +1,103 @@
+//! What a run is like: sizes, paces and how often what breaks, chosen from its seed.
+
+use std::time::Duration;
+
+use crate::dice::Dice;
+
+/// One run's choices. Rates are "once in so many"; 0 is never.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) agents: usize,
+    pub(crate) devices: usize,
+    /// Longest pause between two reads of a device, ms.
+    pub(crate) read_every: u64,
+    /// Samples of one read at most.
+    pub(crate) samples: u64,
+    /// How long things break.
+    pub(crate) chaos: Duration,
+    /// Whether the broker is not part of the hub's process.
+    pub(crate) outside_broker: bool,
+    /// Whether agents are born only while their host is online.
+    pub(crate) primary_host: bool,
+    /// Values per second of the history stream.
+    pub(crate) history_rate: u64,
+    /// Per tick and process.
+    pub(crate) power_cut: u64,
+    pub(crate) killed: u64,
+    pub(crate) stopped: u64,
+    /// Per tick and link.
+    pub(crate) link_cut: u64,
+    pub(crate) half_open: u64,
+    /// Per tick.
+    pub(crate) broker_restart: u64,
+    /// Longest time away, ms.
+    pub(crate) away: u64,
+    /// Per message.
+    pub(crate) delayed: u64,
+    pub(crate) delivered_twice: u64,
+    pub(crate) message_lost: u64,
+    /// Per call of a disk.
+    pub(crate) write_error: u64,
+    pub(crate) sync_error: u64,
+    pub(crate) read_error: u64,
+    pub(crate) short: u64,
+    /// Per tick and process: the disk fills up for a while.
+    pub(crate) disk_full: u64,
+    /// Per call of the target.
+    pub(crate) target_fails: u64,
+    /// Per call of the feed.
+    pub(crate) feed_fails: u64,
+    /// Whether a second bridge runs on the same cursor.
+    pub(crate) two_bridges: bool,
+    /// Per tick and clock.
+    pub(crate) clock_steps: u64,
+    /// Bytes of a segment of the agents' logs, and of the plant log.
+    pub(crate) segment: u64,
+}
+
+impl Plan {
+    pub(crate) fn of(dice: &mut Dice) -> Self {
+        // Each kind of fault is left out of half of the runs, so that others can be seen undisturbed.
+        let mut sometimes = |rate: u64| match dice.below(2) {
+            0 => 0,
+            _ => (rate / 2 + dice.below(rate.max(1))).max(1),
+        };
+        let (power_cut, killed, stopped) = (sometimes(120), sometimes(120), sometimes(400));
+        let (link_cut, half_open, broker_restart) = (sometimes(80), sometimes(250), sometimes(250));
+        let (delayed, delivered_twice, message_lost) = (sometimes(10), sometimes(40), sometimes(60));
+        let (write_error, sync_error, read_error, short) =
+            (sometimes(3000), sometimes(600), sometimes(4000), sometimes(6));
+        let (disk_full, target_fails, feed_fails) = (sometimes(150), sometimes(6), sometimes(8));
+        let clock_steps = sometimes(200);
+        Plan {
+            agents: if dice.one_in(3) { 2 } else { 1 },
+            devices: if dice.one_in(2) { 2 } else { 1 },
+            read_every: [60, 200, 600, 1500][usize::try_from(dice.below(4)).unwrap_or(0)],
+            samples: dice.between(1, 8),
+            chaos: dice.millis(5_000, 40_000),
+            outside_broker: dice.one_in(3),
+            primary_host: dice.one_in(2),
+            history_rate: [200, 5_000, 1_000_000][usize::try_from(dice.below(3)).unwrap_or(0)],
+            power_cut,
+            killed,
+            stopped,
+            link_cut,
+            half_open,
+            broker_restart,
+            away: [300, 3_000, 12_000][usize::try_from(dice.below(3)).unwrap_or(0)],
+            delayed,
+            delivered_twice,
+            message_lost,
+            write_error,
+            sync_error,
+            read_error,
+            short,
+            disk_full,
+            target_fails,
+            feed_fails,
+            two_bridges: dice.one_in(8),
+            clock_steps,
+            segment: [1024, 8 * 1024, 64 * 1024][usize::try_from(dice.below(3)).unwrap_or(0)],
+        }
+    }
+}

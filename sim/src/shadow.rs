@@ -1,0 +1,160 @@
+//! What must hold: the shadow of what sources offered and agents accepted, and the table as a reader sees it.
+//!
+//! Every reading has a number (`source`), so the shadow is two numbers per device: below `accepted` the agent has said
+//! yes, below `offered` it may have. What breaks is kept as text, the first one only.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bridge::batch::Row;
+
+use crate::source;
+
+/// Shared by everything that can see something wrong. Clones are the same shadow.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shadow(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    devices: Vec<Device>,
+    /// By agent, epoch, offset, index: the device and number of its reading.
+    rows: BTreeMap<(u32, i64, i64, u32), (usize, u64)>,
+    /// Newest number of each device that came live.
+    live: BTreeMap<usize, u64>,
+    arrivals: BTreeMap<(u32, i64), (i64, i64)>,
+    broken: Option<String>,
+}
+
+#[derive(Debug)]
+struct Device {
+    agent: u32,
+    paths: Vec<String>,
+    accepted: u64,
+    offered: u64,
+    /// Numbers in the table.
+    seen: BTreeMap<u64, u32>,
+}
+
+impl Shadow {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something does not hold.
+    pub(crate) fn broken(&self, what: impl FnOnce() -> String) {
+        let mut state = self.state();
+        if state.broken.is_none() {
+            state.broken = Some(what());
+        }
+    }
+
+    pub(crate) fn what_broke(&self) -> Option<String> {
+        self.state().broken.clone()
+    }
+
+    /// A new device; returns its number.
+    pub(crate) fn add_device(&self, agent: u32, paths: Vec<String>) -> usize {
+        let mut state = self.state();
+        state.devices.push(Device { agent, paths, accepted: 0, offered: 0, seen: BTreeMap::new() });
+        state.devices.len() - 1
+    }
+
+    /// S1: after a start the source goes on behind everything accepted, and not behind what was never offered.
+    pub(crate) fn resumed(&self, device: usize, at: u64) {
+        let (accepted, offered) = {
+            let state = self.state();
+            state.devices.get(device).map_or((0, 0), |device| (device.accepted, device.offered))
+        };
+        if at < accepted || at > offered {
+            self.broken(|| {
+                format!(
+                    "S1: device {device} goes on at {at}, but {accepted} were accepted and {offered} offered"
+                )
+            });
+        }
+    }
+
+    pub(crate) fn offers(&self, device: usize, end: u64) {
+        if let Some(device) = self.state().devices.get_mut(device) {
+            device.offered = device.offered.max(end);
+        }
+    }
+
+    pub(crate) fn accepted(&self, device: usize, end: u64) {
+        if let Some(device) = self.state().devices.get_mut(device) {
+            device.accepted = device.accepted.max(end);
+        }
+    }
+
+    /// Samples accepted so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.state().devices.iter().map(|device| device.accepted).sum()
+    }
+
+    /// S2–S4: a row was committed.
+    pub(crate) fn row(&self, agent: u32, row: &Row<'_>) {
+        let mut state = self.state();
+        let found = state.devices.iter().enumerate().find_map(|(at, device)| {
+            let number = (device.agent == agent).then(|| source::number_in(row, &device.paths))??;
+            Some((at, number))
+        });
+        let id = (agent, row.epoch, row.offset, row.index);
+        let wrong = match found {
+            None => Some(format!("S2: a row that no source said: {row:?}")),
+            Some((at, number)) => {
+                let before = state.rows.insert(id, (at, number));
+                let device = state.devices.get_mut(at);
+                let (offered, times) = device.map_or((0, 0), |device| {
+                    let times = device.seen.entry(number).or_default();
+                    *times += 1;
+                    (device.offered, *times)
+                });
+                if before.is_some() {
+                    Some(format!("S3: two rows with one identity: {row:?} and {before:?}"))
+                } else if number >= offered {
+                    Some(format!("S2: device {at} has not offered {number}: {row:?}"))
+                } else if times > 1 {
+                    Some(format!("S3: device {at} counts {number} {times} times: {row:?}"))
+                } else if !row.is_historical && state.live.insert(at, number).is_some_and(|old| old >= number)
+                {
+                    Some(format!("S4: live goes back at {number} of device {at}: {row:?}"))
+                } else {
+                    state.arrival(agent, row).filter(|_| false)
+                }
+            }
+        };
+        if let Some(what) = wrong.filter(|_| state.broken.is_none()) {
+            state.broken = Some(what);
+        }
+    }
+
+    /// Whether every number accepted is in the table.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.missing().is_none()
+    }
+
+    /// The first that is accepted and not in the table.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let state = self.state();
+        state.devices.iter().enumerate().find_map(|(at, device)| {
+            let first = (0..device.accepted).find(|number| !device.seen.contains_key(number))?;
+            let more = (first..device.accepted).filter(|number| !device.seen.contains_key(number)).count();
+            Some(format!("device {at} misses {more} of {} from {first} on", device.accepted))
+        })
+    }
+}
+
+impl State {
+    /// S5: within an epoch arrival goes on with the offsets.
+    fn arrival(&mut self, agent: u32, row: &Row<'_>) -> Option<String> {
+        let key = (agent, row.epoch);
+        let newest = self.arrivals.entry(key).or_insert((row.offset, row.arrival));
+        if row.offset < newest.0 {
+            return None; // history: judged by its neighbours when those came
+        }
+        let wrong = (row.arrival < newest.1)
+            .then(|| format!("S5: arrival goes back from {} at offset {}: {row:?}", newest.1, newest.0));
+        *newest = (row.offset, row.arrival);
+        wrong
+    }
+}
