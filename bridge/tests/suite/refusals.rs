@@ -133,7 +133,7 @@ async fn the_one_record_that_a_table_refuses_is_found_whenever_the_bridge_dies()
         config
     };
     for polls in (1..60u32).step_by(4) {
-        let source = Source { hub: hub.url(), token_file: None };
+        let source = Source { hub: hub.url(), token_file: None, pages: None };
         let metrics = Metrics::default();
         let (_, pump) = bridge::pump(source, choosy(), Clock::machine(), &metrics, CancellationToken::new());
         let mut left = polls;
