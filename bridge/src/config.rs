@@ -7,6 +7,7 @@ use std::time::Duration;
 use runtime::config_file::{PlantNames, Problems, Section};
 use url::Url;
 
+use crate::Pace;
 use crate::sinks::{KINDS, Sink};
 
 /// Rows of a commit: a file of some megabytes, and some tens of megabytes of memory while it grows.
@@ -45,6 +46,8 @@ pub struct SinkConfig {
     pub max_bytes: usize,
     /// Age of the oldest row of a commit.
     pub max_wait: Duration,
+    /// How fast it tries again, and when its trouble is an alarm.
+    pub pace: Pace,
 }
 
 /// Reads the section; every mistake is pushed, and there is a configuration only if there was none.
@@ -135,6 +138,7 @@ fn sink(
     let sink = (kind.validate)(&mut section, problems);
     section.finish(problems);
     Some(SinkConfig {
+        pace: Pace::default(),
         name: name?,
         kind: kind.name,
         sink: sink?,

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use model::Epoch;
 use proto::feed::FeedPage;
+use proto::seal;
 use url::Url;
 
 use crate::Source;
@@ -31,6 +32,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Of a refusal's reason, what is sent: the hub takes 4000 bytes.
 const REASON_CHARACTERS_MAX: usize = 900;
+/// A name or an alarm is cut to this.
+const TEXT_BYTES_MAX: usize = 400;
 
 const _: () = assert!(PAGE_BYTES + model::limits::RECORD_BYTES_MAX < PAGE_BYTES_MAX);
 
@@ -80,13 +83,13 @@ impl From<BadEntry> for FeedError {
 /// Where pages come from: a hub's API, or a simulator's way to a hub.
 #[async_trait]
 pub trait Pages: Send + Sync + fmt::Debug {
-    /// A page for a sink, with the catalogue entries from `catalogue` on.
-    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError>;
+    /// A page for a caller, with the catalogue entries from `catalogue` on.
+    async fn page(&self, caller: &Caller, request: Request, catalogue: u64) -> Result<FeedPage, FeedError>;
 
     /// Has the hub keep a record that the sink cannot take: see [`Feed::refuse`]. By default it keeps none.
     async fn refuse(
         &self,
-        _sink: &str,
+        _caller: &Caller,
         _epoch: Epoch,
         _position: u64,
         _reason: &str,
@@ -99,8 +102,19 @@ pub trait Pages: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct Feed {
     pages: Arc<dyn Pages>,
-    sink: String,
+    caller: Caller,
     catalogue: Catalogue,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// Name of the sink's cursor.
+    pub sink: String,
+    /// Which bridge, as people would know it.
+    pub holder: Option<String>,
+    /// What keeps it from its target.
+    pub alarm: Option<String>,
 }
 
 /// A hub's API.
@@ -130,7 +144,18 @@ impl Feed {
             Some(pages) => Arc::clone(pages),
             None => Arc::new(Http::connect(source)?),
         };
-        Ok(Feed { pages, sink: sink.to_owned(), catalogue: Catalogue::default() })
+        let caller = Caller { sink: sink.to_owned(), ..Caller::default() };
+        Ok(Feed { pages, caller, catalogue: Catalogue::default() })
+    }
+
+    /// Takes the sink's seat at the hub under this name; see docs/specs/feed.md.
+    pub fn name_holder(&mut self, holder: String) {
+        self.caller.holder = Some(shortened(holder));
+    }
+
+    /// What the hub shows as this sink's trouble from the next request on.
+    pub fn tell_alarm(&mut self, alarm: Option<String>) {
+        self.caller.alarm = alarm.filter(|alarm| !alarm.is_empty()).map(shortened);
     }
 
     /// What the records' numbers mean, up to the last page.
@@ -148,7 +173,7 @@ impl Feed {
     /// Has the hub keep the record at a position, which this sink cannot take: the name under which it does, durably. The
     /// same position again is the same name. The hub leaves it out of this sink's rows from then on.
     pub async fn refuse(&self, epoch: Epoch, position: u64, reason: &str) -> Result<String, FeedError> {
-        self.pages.refuse(&self.sink, epoch, position, reason).await
+        self.pages.refuse(&self.caller, epoch, position, reason).await
     }
 
     /// Asks for catalogue entries only; whether there were new ones.
@@ -174,7 +199,7 @@ impl Feed {
     }
 
     async fn fetch(&self, request: Request) -> Result<FeedPage, FeedError> {
-        self.pages.page(&self.sink, request, self.catalogue.next()).await
+        self.pages.page(&self.caller, request, self.catalogue.next()).await
     }
 }
 
@@ -208,22 +233,31 @@ impl Http {
 
 #[async_trait]
 impl Pages for Http {
-    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
+    async fn page(&self, caller: &Caller, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
         let mut url = self.endpoint.clone();
         {
             let mut query = url.query_pairs_mut();
             query
-                .append_pair("sink", sink)
+                .append_pair("sink", &caller.sink)
                 .append_pair("from", &request.from.to_string())
                 .append_pair("catalogue", &catalogue.to_string())
                 .append_pair("wait_ms", &request.wait.as_millis().to_string())
                 .append_pair("max_bytes", &PAGE_BYTES.to_string());
+            if let Some(holder) = &caller.holder {
+                query.append_pair("holder", holder);
+            }
+            if let Some(alarm) = &caller.alarm {
+                query.append_pair("alarm", alarm);
+            }
             if let Some(Cursor { epoch: Some(epoch), position }) = request.committed {
                 query
                     .append_pair("epoch", &epoch.to_string())
                     .append_pair("committed", &position.to_string());
             }
         }
+        let query = url.query().unwrap_or_default();
+        let sealed = format!("{query}&seal={:016x}", seal::checksum(seal::FEED_REQUEST, query.as_bytes()));
+        url.set_query(Some(&sealed));
         let mut http = self.client.get(url).timeout(request.wait + ANSWER_WITHIN);
         if let Some(token) = &self.token {
             http = http.bearer_auth(token);
@@ -239,14 +273,14 @@ impl Pages for Http {
 
     async fn refuse(
         &self,
-        sink: &str,
+        caller: &Caller,
         epoch: Epoch,
         position: u64,
         reason: &str,
     ) -> Result<String, FeedError> {
         let reason: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
         let refusal = serde_json::json!({
-            "sink": sink, "epoch": epoch.to_string(), "position": position, "reason": reason,
+            "sink": caller.sink, "epoch": epoch.to_string(), "position": position, "reason": reason,
         });
         let mut http = self.client.post(self.refusals.clone()).timeout(ANSWER_WITHIN);
         if let Some(token) = &self.token {
@@ -267,6 +301,14 @@ impl Pages for Http {
 
 fn refused(status: u16, body: &[u8]) -> FeedError {
     FeedError::Refused { status, body: String::from_utf8_lossy(body).chars().take(200).collect() }
+}
+
+/// A text that the hub takes.
+fn shortened(mut text: String) -> String {
+    while text.len() > TEXT_BYTES_MAX {
+        text.pop();
+    }
+    text
 }
 
 async fn read_body(response: reqwest::Response) -> Result<Bytes, FeedError> {

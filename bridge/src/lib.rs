@@ -4,10 +4,13 @@
 //! nothing of its own on disk. It never writes to a hub but a cursor, and never reads a row that it wrote, except to
 //! reconcile (`scan.rs`).
 
+mod alarm;
 pub mod batch;
 pub mod catalogue;
 pub mod config;
 pub mod cursor;
+#[cfg(feature = "test-util")]
+pub mod faulty_store;
 pub mod feed;
 pub mod parquet_file;
 mod pump;
@@ -28,6 +31,7 @@ use runtime::telemetry::Metrics;
 use tokio::sync::watch;
 use url::Url;
 
+pub use alarm::Pace;
 pub use config::{Config, SinkConfig, validate};
 pub use status::{SinkStatus, State};
 
@@ -104,7 +108,16 @@ pub fn pump(
     metrics: &Metrics,
     shutdown: CancellationToken,
 ) -> (watch::Receiver<SinkStatus>, impl Future<Output = Result<(), Infallible>> + Send + use<>) {
-    let reporter = Reporter::new(&sink.name, sink.kind, metrics);
+    let reporter = Arc::new(Reporter::new(&sink.name, sink.kind, metrics));
     let status = reporter.subscribe();
-    (status, Pump { source, sink, clock, reporter, shutdown, apart_below: 0 }.run())
+    let watch = alarm::watch(Arc::clone(&reporter), sink.pace, sink.max_wait);
+    let pump = Pump { source, sink, clock, reporter, shutdown, apart_below: 0 }.run();
+    let both = async move {
+        tokio::select! {
+            biased;
+            ended = pump => ended,
+            () = watch => Ok(()), // it never ends
+        }
+    };
+    (status, both)
 }

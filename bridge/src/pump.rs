@@ -39,10 +39,6 @@ use crate::status::{Reporter, State};
 /// The hub is asked to wait this long for something new, when no row waits for its commit.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
 
-/// The pause after a failure, and the longest one: a target that comes back is used within this.
-const PAUSE: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-
 /// After shutdown begins, the log is followed to the end that it then has, for this long at most.
 const DRAIN_WITHIN: Duration = Duration::from_secs(7);
 
@@ -57,7 +53,7 @@ pub(crate) struct Pump {
     pub(crate) source: Source,
     pub(crate) sink: SinkConfig,
     pub(crate) clock: Clock,
-    pub(crate) reporter: Reporter,
+    pub(crate) reporter: Arc<Reporter>,
     pub(crate) shutdown: CancellationToken,
     /// Records below this position go into batches of their own, to find the one that the target refuses.
     pub(crate) apart_below: u64,
@@ -164,7 +160,7 @@ enum Taken {
 impl Pump {
     /// Runs until shutdown; errors are handled inside, so this never fails.
     pub(crate) async fn run(mut self) -> Result<(), std::convert::Infallible> {
-        let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
+        let mut backoff = Backoff::new(self.sink.pace.pause, self.sink.pace.pause_max);
         while let Err(error) = self.session(&mut backoff).await {
             self.reporter.failed();
             let why = in_one_line(&error);
@@ -203,6 +199,7 @@ impl Pump {
         };
         loop {
             let committed = session.committed;
+            session.feed.tell_alarm(self.reporter.now().alarm);
             let page = tokio::select! {
                 biased;
                 page = session.next_page(self.sink.max_wait) => page?,
@@ -247,6 +244,8 @@ impl Pump {
 
     async fn begin(&mut self) -> Result<Session, PumpError> {
         let mut feed = Feed::connect(&self.source, &self.sink.name)?;
+        feed.name_holder(holder(self.sink.sink.local_path()));
+        feed.tell_alarm(self.reporter.now().alarm);
         let probe = feed.page(Request { from: u64::MAX, committed: None, wait: Duration::ZERO }).await?;
         let log = plant_log(&probe)?;
         let committed = self.sink.sink.open(&self.sink.name, &log).await?;
@@ -276,6 +275,11 @@ impl Pump {
             if position > session.next {
                 let gap = format!("records [{}, {position}) are missing from it", session.next);
                 return Err(FeedError::Undecodable(gap).into());
+            }
+            if bytes.is_empty() {
+                self.reporter.hole(position);
+                session.next = position + 1;
+                continue;
             }
             if !page.set_aside.contains(&position)
                 && let Err(error) = self.take_one(session, position, &bytes).await
@@ -386,6 +390,18 @@ impl Pump {
         session.committed = Some(end);
         self.reporter.committed(end, written, self.clock.now());
         Ok(())
+    }
+}
+
+/// How this bridge names itself to the hub: the same after a restart, another one on another machine or with another
+/// target.
+fn holder(target: Option<&std::path::Path>) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "a bridge" } else { host.trim() };
+    let target = target.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    match target {
+        Some(path) => format!("{host}:{}", path.display()),
+        None => host.to_owned(),
     }
 }
 

@@ -47,11 +47,18 @@ pub struct SinkStatus {
     pub last_commit: Option<Timestamp>,
     /// The last thing that went wrong, also after it was overcome.
     pub last_error: Option<String>,
+    /// Trouble that lasts: what it is. See `alarm.rs`.
+    pub alarm: Option<String>,
     /// What went wrong since the last commit, if anything: logged once.
     interrupted_by: Option<String>,
 }
 
 impl SinkStatus {
+    /// What went wrong since the last commit.
+    pub(crate) fn interruption(&self) -> Option<&str> {
+        self.interrupted_by.as_deref()
+    }
+
     /// Whether everything that the hub had when last asked is in the target.
     #[must_use]
     pub fn has_caught_up(&self) -> bool {
@@ -69,9 +76,11 @@ pub(crate) struct Reporter {
     commits: Counter,
     set_aside: Counter,
     errors: Counter,
+    holes: Counter,
     lag: Gauge,
     committed: Gauge,
     stopped: Gauge,
+    alarm: Gauge,
 }
 
 impl Reporter {
@@ -89,6 +98,7 @@ impl Reporter {
             set_aside: 0,
             last_commit: None,
             last_error: None,
+            alarm: None,
             interrupted_by: None,
         };
         Reporter {
@@ -103,6 +113,11 @@ impl Reporter {
                 &labels,
             ),
             errors: metrics.counter("forebay_bridge_errors_total", "Failures of hub or target.", &labels),
+            holes: metrics.counter(
+                "forebay_bridge_holes_total",
+                "Positions of the hub's log that were damaged on its disk.",
+                &labels,
+            ),
             lag: metrics.gauge(
                 "forebay_bridge_lag_records",
                 "Durable records of the hub not yet in the table.",
@@ -113,12 +128,39 @@ impl Reporter {
                 "The cursor in the table.",
                 &labels,
             ),
+            alarm: metrics.gauge(
+                "forebay_bridge_sink_alarm",
+                "1 if nothing has been committed for a while although something waits.",
+                &labels,
+            ),
             stopped: metrics.gauge("forebay_bridge_stopped", "1 if the sink waits for a person.", &labels),
         }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<SinkStatus> {
         self.status.subscribe()
+    }
+
+    pub(crate) fn now(&self) -> SinkStatus {
+        self.status.borrow().clone()
+    }
+
+    /// The alarm that stands; told when it begins and when it ends.
+    pub(crate) fn alarm(&self, alarm: Option<String>) {
+        let before = self.status.borrow().alarm.clone();
+        if before == alarm {
+            return;
+        }
+        let name = self.status.borrow().name.clone();
+        match (&before, &alarm) {
+            (None, Some(why)) => {
+                tracing::error!(sink = %name, alarm = %why, "a sink brings nothing into its table; it goes on trying")
+            }
+            (Some(_), None) => tracing::info!(sink = %name, "the alarm of the sink is over"),
+            _ => {}
+        }
+        self.alarm.set(i64::from(alarm.is_some()));
+        self.status.send_modify(|status| status.alarm = alarm);
     }
 
     pub(crate) fn state(&self, state: State) {
@@ -135,6 +177,12 @@ impl Reporter {
     /// Whether the sink is, or was until it tried again just now, interrupted for this reason.
     pub(crate) fn is_last_error(&self, why: &str) -> bool {
         self.status.borrow().interrupted_by.as_deref() == Some(why)
+    }
+
+    /// The hub's log has nothing at this position any more: its disk was damaged there, and its ledger says so.
+    pub(crate) fn hole(&self, position: u64) {
+        tracing::debug!(position, "a hole in the hub's log");
+        self.holes.increment();
     }
 
     pub(crate) fn failed(&self) {

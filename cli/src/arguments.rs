@@ -226,7 +226,7 @@ pub enum CommandAction {
 /// `forebay log`
 #[derive(Args, Clone, Debug)]
 pub struct Log {
-    /// Inspect or verify.
+    /// Inspect, verify or repair.
     #[command(subcommand)]
     pub action: LogAction,
 }
@@ -250,11 +250,23 @@ pub enum LogAction {
     },
     /// Read every byte and check every checksum; exit 1 on damage.
     Verify {
-        /// The log's directory.
+        /// The log's directory, or the data_dir of a hub or agent: then all logs below it.
         dir: PathBuf,
         /// For scripts.
         #[arg(long)]
         json: bool,
+    },
+    /// Show what is damaged and what would be done, ask, then do it. Whole records stay, lost ones become holes; the
+    /// damaged files are kept in a side folder. Stop the process that uses the log first.
+    Repair {
+        /// The log's directory, or the data_dir of a hub or agent: then all logs below it.
+        dir: PathBuf,
+        /// Do it without asking.
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
+        /// Only show it; exit 1 if there is something to repair.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use runtime::clock::Clock;
+use runtime::data_folder;
 use runtime::tasks::{CancellationToken, Drained, Tasks};
 use runtime::telemetry::Metrics;
 
@@ -55,6 +56,7 @@ impl Process {
             agents.extend(plant.edge.map(|config| (file.clone(), config)));
         }
         for (file, config) in hubs {
+            usable(&file, "hub", &config.data_dir)?;
             let tasks = Tasks::new(self.failure.clone());
             let started = hub::start(config, clock.clone(), metrics.clone(), tasks.clone()).await;
             self.hubs.push((started.map_err(|error| failed(&file, "hub", &error))?, tasks));
@@ -65,6 +67,7 @@ impl Process {
             self.bridges.push((started.map_err(|error| failed(&file, "bridge", &error))?, tasks));
         }
         for (file, config) in agents {
+            usable(&file, "edge agent", &config.data_dir)?;
             let tasks = Tasks::new(self.failure.clone());
             let started = edge_agent::start(config, clock.clone(), metrics.clone(), tasks.clone()).await;
             self.agents.push((started.map_err(|error| failed(&file, "edge agent", &error))?, tasks));
@@ -122,6 +125,15 @@ impl Process {
         drain_all(self.hubs.into_iter().map(|(_, tasks)| tasks).collect(), "hub", &mut complaints).await;
         complaints
     }
+}
+
+/// Before anything is touched: whether the role may use its folder; says where a relative one is.
+fn usable(file: &std::path::Path, role: &str, data_dir: &std::path::Path) -> Result<(), String> {
+    let absolute = data_folder::check(data_dir).map_err(|error| failed(file, role, &error))?;
+    if data_dir.is_relative() {
+        tracing::info!(data_dir = %absolute.display(), "the {role}'s data_dir is relative to its configuration file");
+    }
+    Ok(())
 }
 
 fn failed(file: &std::path::Path, role: &str, error: &dyn std::error::Error) -> String {

@@ -25,7 +25,10 @@ const _: () = assert!(NAME_BYTES_MAX * 3 + UNFINISHED_SUFFIX.len() <= 255);
 
 /// Sets `name` to `at`, durable when this returns.
 pub(crate) fn set(storage: &dyn Storage, name: &str, at: Position) -> Result<(), LogError> {
-    let stem = encode_name(name)?;
+    write(storage, &encode_name(name)?, at)
+}
+
+fn write(storage: &dyn Storage, stem: &str, at: Position) -> Result<(), LogError> {
     let unfinished = format!("{stem}{UNFINISHED_SUFFIX}");
     let target = format!("{stem}{SUFFIX}");
     let file = storage.create(&unfinished).map_err(|e| io(storage, "creating", &unfinished, e))?;
@@ -33,6 +36,22 @@ pub(crate) fn set(storage: &dyn Storage, name: &str, at: Position) -> Result<(),
     file.sync().map_err(|e| io(storage, "syncing", &unfinished, e))?;
     storage.rename(&unfinished, &target).map_err(|e| io(storage, "renaming", &unfinished, e))?;
     storage.sync_dir().map_err(|e| io(storage, "syncing", "", e))
+}
+
+/// Whether a file is a whole cursor, or none at all by its name.
+pub(crate) fn check(storage: &dyn Storage, file: &str) -> Result<(), LogError> {
+    if file.strip_suffix(SUFFIX).and_then(decode_name).is_none() {
+        return Ok(());
+    }
+    let opened = storage.open(file, false).map_err(|e| io(storage, "opening", file, e))?;
+    let mut bytes = [0; FILE_BYTES];
+    let read = read_full(&*opened, &mut bytes, 0).map_err(|e| io(storage, "reading", file, e))?;
+    decode(storage, file, bytes.get(..read).unwrap_or_default()).map(|_position| ())
+}
+
+/// Puts a cursor file that was damaged to a position.
+pub(crate) fn replace(storage: &dyn Storage, file: &str, at: Position) -> Result<(), LogError> {
+    file.strip_suffix(SUFFIX).map_or(Ok(()), |stem| write(storage, stem, at))
 }
 
 /// All cursors of the directory.

@@ -13,6 +13,8 @@ use crate::storage::{Entry, Storage, StorageFile};
 
 /// Holds the lock and, as text, the pid of its owner.
 const LOCK_FILE: &str = "lock";
+/// Where damaged files are kept, below the log's folder.
+const SIDE_FOLDER: &str = "damaged";
 
 /// A directory on a local file system.
 #[derive(Debug)]
@@ -86,6 +88,30 @@ impl Storage for DiskStorage {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path(name))
+    }
+
+    fn set_aside(&self, name: &str) -> io::Result<PathBuf> {
+        let folder = self.dir.join(SIDE_FOLDER);
+        fs::create_dir_all(&folder)?;
+        let from = self.path(name);
+        let mut n = 1_u64;
+        let to = loop {
+            let to = folder.join(format!("{name}.{n}"));
+            // A second name for the same bytes costs no room; the log's own name gets another file.
+            match fs::hard_link(&from, &to) {
+                Ok(()) => break to,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
+                Err(_no_links_here) if !to.exists() => {
+                    fs::copy(&from, &to)?;
+                    File::open(&to)?.sync_all()?;
+                    break to;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        File::open(&folder)?.sync_all()?;
+        self.sync_dir()?;
+        Ok(to)
     }
 
     fn sync_dir(&self) -> io::Result<()> {

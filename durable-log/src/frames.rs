@@ -4,7 +4,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::record::{FRAME_HEADER_BYTES, FrameHeader, Seed};
+use crate::Position;
+use crate::record::{FLAG_HOLE, FRAME_HEADER_BYTES, FrameHeader, NUMBERS, Seed};
+use crate::segment::{Place, Segment};
 use crate::storage::{StorageFile, read_full};
 
 /// One read from the disk, if no record is larger.
@@ -19,6 +21,8 @@ pub(crate) struct Frames {
     /// What of `buffer` was read and not yet handed out; its first byte stands at `offset` of the file.
     ready: Range<usize>,
     offset: u64,
+    /// Number of the next frame in its segment, if the segment has numbers.
+    number: Option<u64>,
     /// Nothing at or beyond this byte is looked at.
     limit: u64,
 }
@@ -28,6 +32,7 @@ pub(crate) struct Frames {
 pub(crate) struct Frame {
     pub(crate) at: u64,
     pub(crate) flags: u32,
+    /// Empty for a hole.
     pub(crate) payload: Range<usize>,
 }
 
@@ -39,15 +44,17 @@ pub(crate) enum FrameFault {
 }
 
 impl Frames {
-    /// Frames from `offset` up to `limit`; `buffer` is a used one or empty.
+    /// Frames from a place of a segment up to byte `limit`; `buffer` is a used one or empty.
     pub(crate) fn new(
         file: Arc<dyn StorageFile>,
-        seed: Seed,
-        offset: u64,
+        segment: &Segment,
+        from: Place,
         limit: u64,
         buffer: Vec<u8>,
     ) -> Frames {
-        Frames { file, seed, buffer, ready: 0..0, offset, limit }
+        let Position(first) = segment.header.first;
+        let number = segment.header.has_numbers().then(|| from.position.0.saturating_sub(first));
+        Frames { file, seed: segment.seed, buffer, ready: 0..0, offset: from.byte, number, limit }
     }
 
     /// The byte at which the next frame begins.
@@ -93,9 +100,16 @@ impl Frames {
         if !header.fits(self.seed, self.offset, self.payload(payload.clone())) {
             return Err(FrameFault::Bad("the checksum of a frame does not fit"));
         }
+        if let Some(number) = &mut self.number {
+            if header.number != *number % NUMBERS {
+                return Err(FrameFault::Bad("a frame has another number than its place"));
+            }
+            *number += 1;
+        }
         let at = self.offset;
         self.ready.start += bytes;
         self.offset += bytes as u64;
+        let payload = if header.flags & FLAG_HOLE == 0 { payload } else { payload.start..payload.start };
         Ok(Some(Frame { at, flags: header.flags, payload }))
     }
 

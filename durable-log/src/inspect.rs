@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::frames::{FrameFault, Frames};
-use crate::record::FLAG_MORE;
-use crate::segment::{Header, Previous, SEGMENT_HEADER_BYTES, Segment, parse_name, read_header};
+use crate::record::{FLAG_HOLE, FLAG_MORE};
+use crate::segment::{Header, Previous, Segment, parse_name, read_header};
 use crate::storage::Storage;
 use crate::{Cut, DiskStorage, LogError, LogView, Position, Recovery, SegmentInfo, cursor};
 
@@ -51,6 +51,8 @@ pub struct SegmentCheck {
     pub end: Position,
     /// Whole groups.
     pub groups: u64,
+    /// Positions whose records were damaged once and given up by a repair.
+    pub holes: u64,
     /// Bytes of the file.
     pub bytes: u64,
     /// What is wrong, with the byte where it begins.
@@ -64,10 +66,16 @@ impl VerifyReport {
         self.problems.is_empty() && self.segments.iter().all(|segment| segment.damage.is_none())
     }
 
+    /// Positions whose records an earlier repair gave up.
+    #[must_use]
+    pub fn holes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.holes).sum()
+    }
+
     /// Number of whole records.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.end.0 - segment.first.0).sum()
+        self.segments.iter().map(|segment| segment.end.0 - segment.first.0 - segment.holes).sum()
     }
 }
 
@@ -80,6 +88,30 @@ pub fn inspect(dir: &Path) -> Result<InspectReport, LogError> {
         segments: view.segments(),
         cursors: view.cursors()?,
     })
+}
+
+/// Fails with [`LogError::NewerVersion`] if a later program wrote anything in this directory; a missing one is good. Whoever
+/// opens several logs asks this of all of them first, so that nothing is changed when one of them must be refused.
+pub fn refuse_newer(dir: &Path) -> Result<(), LogError> {
+    let fault = |source| LogError::Io { doing: "listing", path: dir.to_path_buf(), source };
+    let storage = match DiskStorage::existing(dir) {
+        Ok(storage) => storage,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(fault(source)),
+    };
+    for entry in storage.list().map_err(fault)? {
+        let read = if parse_name(&entry.name).is_some() {
+            let file = storage.open(&entry.name, false);
+            file.map_err(fault).and_then(|file| read_header(&storage, &entry.name, &*file).map(|_header| ()))
+        } else {
+            cursor::check(&storage, &entry.name)
+        };
+        match read {
+            Err(error @ LogError::NewerVersion { .. }) => return Err(error),
+            _ => {} // an error is for the opening to say
+        }
+    }
+    Ok(())
 }
 
 /// Reads and checks every byte of the log in a directory. Damage is in the report; an error means that the
@@ -149,6 +181,7 @@ fn check_segment(
         first,
         end: first,
         groups: 0,
+        holes: 0,
         bytes,
         damage: None,
     };
@@ -162,12 +195,13 @@ fn check_segment(
     };
     check.epoch = Some(header.epoch);
     let segment = Segment::new(header);
-    let mut frames = Frames::new(Arc::clone(&file), segment.seed, SEGMENT_HEADER_BYTES, bytes, Vec::new());
+    let mut frames = Frames::new(Arc::clone(&file), &segment, segment.begin(), bytes, Vec::new());
     let mut within_group = false;
     loop {
         match frames.next() {
             Ok(Some(frame)) => {
                 check.end = check.end.next();
+                check.holes += u64::from(frame.flags & FLAG_HOLE != 0);
                 within_group = frame.flags & FLAG_MORE != 0;
                 check.groups += u64::from(!within_group);
             }

@@ -9,8 +9,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::record::{FLAG_AFTER_SYNC, FLAG_MORE, encode, frame_bytes};
+use crate::record::{FLAG_AFTER_SYNC, FLAG_HOLE, FLAG_MORE, encode, frame_bytes};
 use crate::recovery::{Recovery, load, settle};
+use crate::repair::{self, Repaired};
 use crate::retention::{Room, remove_oldest};
 use crate::segment::{
     CreateFault, Header, Place, Previous, SEGMENT_HEADER_BYTES, Segment, UNFINISHED_SUFFIX, create,
@@ -18,7 +19,7 @@ use crate::segment::{
 };
 use crate::storage::{Storage, StorageFile, is_no_room, write_full};
 use crate::view::{Held, Shared};
-use crate::{DiskStorage, LogError, LogView, Options, Position, WhenFull};
+use crate::{DiskStorage, LogError, LogView, Options, Position, WhenDamaged, WhenFull};
 
 /// What is framed and not yet handed to the operating system; beyond it, a write without sync comes early.
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -74,8 +75,21 @@ impl Log {
         options: Options,
         epoch: u64,
     ) -> Result<(Log, Recovery), LogError> {
+        Log::open_with(storage, options, epoch, None)
+    }
+
+    /// The same; what is lost is filled from a donor that holds the same records at the same positions.
+    pub(crate) fn open_with(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        epoch: u64,
+        donor: Option<&LogView>,
+    ) -> Result<(Log, Recovery), LogError> {
         let lock = take_lock(&*storage)?;
-        let mut loaded = load(&*storage)?;
+        let (mut loaded, repaired) = match options.when_damaged {
+            WhenDamaged::Refuse => (load(&*storage)?, Vec::new()),
+            WhenDamaged::SetAside => repair::load_repaired(&*storage, donor)?,
+        };
         if epoch == 0 || loaded.held.iter().any(|held| held.segment.header.epoch == epoch) {
             return Err(LogError::BadEpoch { epoch });
         }
@@ -97,7 +111,8 @@ impl Log {
             Err(full) if full.is_full() => {} // tried again at the first append
             Err(error) => return Err(error),
         }
-        let recovery = log.view().recovery(cut);
+        let mut recovery = log.view().recovery(cut);
+        recovery.repaired = repaired;
         Ok((log, recovery))
     }
 
@@ -183,6 +198,50 @@ impl Log {
         self.look_for_room();
         result?;
         Ok(self.shared.first())
+    }
+
+    /// Repairs the segments in which readers met damage: the damaged file is kept in the side folder, what it lost
+    /// becomes holes. The segment being written is sealed first. Readers go on at their next call.
+    pub fn heal(&mut self) -> Result<Vec<Repaired>, LogError> {
+        self.heal_from(None)
+    }
+
+    pub(crate) fn heal_from(&mut self, donor: Option<&LogView>) -> Result<Vec<Repaired>, LogError> {
+        self.shared.latch.check()?;
+        let damaged = self.shared.take_damage();
+        let mut repaired = Vec::new();
+        for first in damaged {
+            let is_active = self.active.as_ref().is_some_and(|active| active.segment.header.first == first);
+            if is_active {
+                self.sync()?;
+                self.begin_segment()?;
+            }
+            repaired.extend(repair::repair_segment(&*self.shared.storage, first, donor)?);
+            if let Some(held) = self.shared.held().iter().find(|held| held.segment.header.first == first) {
+                held.segment.forget_places();
+            }
+        }
+        Ok(repaired)
+    }
+
+    /// Appends holes up to a position that is known to have been used: the end of the log was lost, and no position
+    /// may name two records. Durable when this returns.
+    pub fn skip_to(&mut self, to: Position) -> Result<(), LogError> {
+        self.shared.latch.check()?;
+        while self.end < to {
+            self.make_room(frame_bytes(0))?;
+            let segment_bytes = self.options.segment_bytes_effective();
+            let has_room = |active: &Active| active.has_room(frame_bytes(0), segment_bytes);
+            if !self.active.as_ref().is_some_and(has_room) {
+                self.sync()?;
+                self.begin_segment()?;
+            }
+            let Some(active) = &mut self.active else { break }; // one was begun above
+            active.push(self.end, FLAG_HOLE, &[]);
+            self.end = self.end.next();
+            self.room.take(frame_bytes(0));
+        }
+        self.sync().map(|_end| ())
     }
 
     /// The positions that [`WhenFull::DropOldest`] removed since the last call, for the caller's ledger. (After a
@@ -273,12 +332,18 @@ impl Log {
     fn try_begin_segment(&mut self) -> Result<(), LogError> {
         let last = self.shared.held().last().cloned();
         let empty = last.as_ref().is_some_and(|last| last.end == last.segment.header.first);
-        let previous = match last {
+        let previous = match &last {
             Some(last) if empty => last.segment.header.previous,
             Some(last) => Some(Previous { first: last.segment.header.first, bytes: last.bytes }),
             None => None,
         };
-        let segment = Arc::new(Segment::new(Header { epoch: self.epoch, first: self.end, previous }));
+        let previous_epoch = match &last {
+            Some(last) if empty => last.segment.header.previous_epoch,
+            Some(last) => last.segment.header.epoch,
+            None => 0,
+        };
+        let header = Header::new(self.epoch, self.end, previous, previous_epoch);
+        let segment = Arc::new(Segment::new(header));
         let file = match create(&*self.shared.storage, &segment) {
             Ok(file) => file,
             Err(CreateFault::Early(LogError::Io { source, .. })) if is_no_room(&source) => {
@@ -354,11 +419,12 @@ impl Active {
             self.places.push(Place { position, byte });
             self.worth_noting = byte + crate::segment::INDEX_STEP_BYTES;
         }
-        encode(&mut self.buffer, self.segment.seed, byte, more | after_sync, record);
+        let number = position.0 - self.segment.header.first.0;
+        encode(&mut self.buffer, self.segment.seed, byte, more | after_sync, number, record);
     }
 }
 
-fn take_lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send + Sync>, LogError> {
+pub(crate) fn take_lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send + Sync>, LogError> {
     storage.lock().map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => LogError::Locked { path: storage.path(""), owner: storage.lock_owner() },
         _ => io_error(storage, "locking", "", source),

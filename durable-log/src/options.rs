@@ -30,6 +30,18 @@ pub struct Options {
     pub record_bytes_max: usize,
     /// What happens when `bytes_max` or `reserve_bytes` is reached.
     pub when_full: WhenFull,
+    /// What opening does with damage.
+    pub when_damaged: WhenDamaged,
+}
+
+/// What opening does when durable bytes are damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenDamaged {
+    /// Refuse with [`crate::LogError::Damaged`] and change nothing.
+    Refuse,
+    /// Keep the damaged file in the side folder, make holes of what it lost, go on;
+    /// [`crate::Recovery::repaired`] says what happened, for the caller's ledger.
+    SetAside,
 }
 
 /// What a full log does.
@@ -49,6 +61,7 @@ impl Default for Options {
             reserve_bytes: RESERVE_BYTES,
             record_bytes_max: RECORD_BYTES_MAX,
             when_full: WhenFull::StopAccepting,
+            when_damaged: WhenDamaged::Refuse,
         }
     }
 }

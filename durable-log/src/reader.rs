@@ -47,6 +47,9 @@ impl Reader {
 
     /// The next record, `None` at the durable end (call again when that has moved).
     ///
+    /// An empty record is a hole: what stood at this position was damaged, and a repair gave it up. (No caller of
+    /// ours writes empty records.)
+    ///
     /// [`LogError::Trimmed`] is told once: the next call goes on at the first position held. After any other error
     /// the reader stays where it is.
     #[expect(clippy::should_implement_trait, reason = "hands out borrowed bytes, which an Iterator cannot")]
@@ -58,6 +61,9 @@ impl Reader {
                 Ok(Some((position, bytes)))
             }
             Err(error) => {
+                if let (LogError::Damaged { .. }, Some(open)) = (&error, &self.open) {
+                    self.shared.note_damage(open.segment.header.first);
+                }
                 self.close();
                 Err(error)
             }
@@ -111,11 +117,15 @@ impl Reader {
             };
             let near = segment.nearest(self.position);
             let buffer = std::mem::take(&mut self.spare);
-            let frames = Frames::new(file, segment.seed, near.byte, held.bytes, buffer);
+            let frames = Frames::new(file, &segment, near, held.bytes, buffer);
             let mut open = OpenSegment { segment, frames, end: held.end, worth_noting: 0 };
             let mut at = near.position;
             while at < self.position {
-                step(&self.shared, &mut open, at)?;
+                step(&self.shared, &mut open, at).inspect_err(|error| {
+                    if matches!(error, LogError::Damaged { .. }) {
+                        self.shared.note_damage(open.segment.header.first);
+                    }
+                })?;
                 at = at.next();
             }
             self.open = Some(open);

@@ -6,6 +6,8 @@
 //! ```
 //! `crc` is CRC32C over: epoch, first position of the segment, byte offset of the frame in its file, length, flags,
 //! payload. The first three are not stored: bytes that belong to another place never pass for a record here.
+//! The upper 24 bits of `flags` are the record's number in its segment, modulo 2^24: behind a damaged place the next
+//! whole frame says which position it has.
 
 /// Bytes before the payload.
 pub(crate) const FRAME_HEADER_BYTES: usize = 12;
@@ -14,7 +16,13 @@ pub(crate) const FRAME_HEADER_BYTES: usize = 12;
 pub(crate) const FLAG_MORE: u32 = 1;
 /// All bytes before this frame were durable when it was written: a hole before it is damage, not a torn write.
 pub(crate) const FLAG_AFTER_SYNC: u32 = 2;
-const FLAGS_KNOWN: u32 = FLAG_MORE | FLAG_AFTER_SYNC;
+/// Stands in for a record that was damaged: a repair put it here, its payload is padding.
+pub(crate) const FLAG_HOLE: u32 = 4;
+const FLAGS_KNOWN: u32 = FLAG_MORE | FLAG_AFTER_SYNC | FLAG_HOLE;
+/// The flags proper; the rest of the word is the record's number.
+const FLAGS_MASK: u32 = 0xff;
+/// Records of a segment are numbered modulo this.
+pub(crate) const NUMBERS: u64 = 1 << 24;
 
 /// The part of the checksum that all frames of a segment share.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +47,15 @@ pub(crate) fn frame_bytes(payload: usize) -> u64 {
     (FRAME_HEADER_BYTES + payload) as u64
 }
 
-/// Appends the frame of `payload`, which will stand at `offset` of its file. Its length was checked before.
-pub(crate) fn encode(into: &mut Vec<u8>, seed: Seed, offset: u64, flags: u32, payload: &[u8]) {
+/// The word that holds flags and the number of a record in its segment.
+fn word(flags: u32, number: u64) -> u32 {
+    flags | u32::try_from(number % NUMBERS).unwrap_or(0) << 8
+}
+
+/// Appends the frame of `payload`, which will stand at `offset` of its file as record `number` of its segment. Its
+/// length was checked before.
+pub(crate) fn encode(into: &mut Vec<u8>, seed: Seed, offset: u64, flags: u32, number: u64, payload: &[u8]) {
+    let flags = word(flags, number);
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     debug_assert_eq!(length as usize, payload.len());
     into.reserve(FRAME_HEADER_BYTES + payload.len());
@@ -55,6 +70,8 @@ pub(crate) fn encode(into: &mut Vec<u8>, seed: Seed, offset: u64, flags: u32, pa
 pub(crate) struct FrameHeader {
     pub(crate) length: u32,
     pub(crate) flags: u32,
+    /// Modulo [`NUMBERS`]; 0 in segments of version 1, which have no numbers.
+    pub(crate) number: u64,
     crc: u32,
 }
 
@@ -65,9 +82,10 @@ impl FrameHeader {
         let (crc, rest) = rest.split_first_chunk::<4>()?;
         let (flags, _payload) = rest.split_first_chunk::<4>()?;
         let flags = u32::from_le_bytes(*flags);
-        (flags & !FLAGS_KNOWN == 0).then(|| FrameHeader {
+        (flags & FLAGS_MASK & !FLAGS_KNOWN == 0).then(|| FrameHeader {
             length: u32::from_le_bytes(*length),
-            flags,
+            flags: flags & FLAGS_MASK,
+            number: u64::from(flags >> 8),
             crc: u32::from_le_bytes(*crc),
         })
     }
@@ -79,6 +97,6 @@ impl FrameHeader {
 
     /// Whether `payload` at `offset` is what was written.
     pub(crate) fn fits(self, seed: Seed, offset: u64, payload: &[u8]) -> bool {
-        seed.checksum(offset, self.length, self.flags, payload) == self.crc
+        seed.checksum(offset, self.length, word(self.flags, self.number), payload) == self.crc
     }
 }

@@ -12,20 +12,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::frames::{FrameFault, Frames};
-use crate::record::{FLAG_AFTER_SYNC, FLAG_MORE, FRAME_HEADER_BYTES, FrameHeader};
-use crate::segment::{
-    Place, Previous, SEGMENT_HEADER_BYTES, Segment, damaged, io as io_error, parse_name, read_header,
-};
+use crate::record::{FLAG_AFTER_SYNC, FLAG_MORE, FrameHeader};
+use crate::salvage::{Search, search};
+use crate::segment::{Place, Previous, Segment, damaged, io as io_error, parse_name, read_header};
 use crate::storage::{Storage, StorageFile, read_full, write_full};
 use crate::view::Held;
-use crate::{LogError, Position};
+use crate::{LogError, Position, Repaired};
 
 /// How often a listing is tried again when a living writer trims meanwhile.
 const LISTINGS_MAX: u32 = 8;
 /// One piece when the tail is written again or searched.
 const PIECE_BYTES: usize = 256 * 1024;
-/// Bytes checked in the search behind a bad frame, per byte of the file, before the file counts as damaged.
-const SEARCH_FACTOR: u64 = 16;
 
 /// What opening found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +37,8 @@ pub struct Recovery {
     pub segments: usize,
     /// Bytes of all segments.
     pub bytes: u64,
+    /// What was damaged and has been repaired by this opening ([`crate::WhenDamaged::SetAside`]).
+    pub repaired: Vec<Repaired>,
 }
 
 /// A torn end of the last segment.
@@ -62,6 +61,9 @@ impl fmt::Display for Recovery {
             "positions {} to {} in {} segments, {} bytes",
             self.first, self.end, self.segments, self.bytes
         )?;
+        for repaired in &self.repaired {
+            write!(f, "; {repaired}")?;
+        }
         match &self.cut {
             None => Ok(()),
             Some(cut) => write!(f, "; {cut}"),
@@ -170,8 +172,7 @@ fn scan_tail(
     file: &Arc<dyn StorageFile>,
     file_bytes: u64,
 ) -> Result<Tail, LogError> {
-    let mut frames =
-        Frames::new(Arc::clone(file), segment.seed, SEGMENT_HEADER_BYTES, file_bytes, Vec::new());
+    let mut frames = Frames::new(Arc::clone(file), segment, segment.begin(), file_bytes, Vec::new());
     let mut next = segment.begin();
     let mut group_end = next;
     let mut unproven = next.byte;
@@ -194,7 +195,7 @@ fn scan_tail(
             Ok(None) => break Some("the last group is not whole"),
             Err(FrameFault::Read(source)) => return Err(io_error(storage, "reading", &segment.name, source)),
             Err(FrameFault::Bad(what)) => {
-                if durable_behind(segment, &**file, next.byte + 1, file_bytes)
+                if durable_behind(segment, &**file, next, file_bytes)
                     .map_err(|e| io_error(storage, "reading", &segment.name, e))?
                 {
                     return Err(damaged(storage, &segment.name, next.byte, what));
@@ -212,39 +213,11 @@ fn scan_tail(
     Ok(Tail { end: group_end, unproven: unproven.min(group_end.byte), cut })
 }
 
-/// Whether a whole frame that was written after a sync stands at or behind `from`.
-fn durable_behind(segment: &Segment, file: &dyn StorageFile, from: u64, limit: u64) -> io::Result<bool> {
-    let mut budget = limit.saturating_sub(from).saturating_mul(SEARCH_FACTOR);
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut payload = Vec::new();
-    let mut at = from;
-    while at + FRAME_HEADER_BYTES as u64 <= limit {
-        let space = usize::try_from(limit - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-        let read = read_full(file, piece.get_mut(..space).unwrap_or_default(), at)?;
-        let Some(starts) = (read + 1).checked_sub(FRAME_HEADER_BYTES).filter(|&starts| starts > 0) else {
-            break; // shorter than its size said
-        };
-        for start in 0..starts {
-            let Some(header) = FrameHeader::decode(piece.get(start..read).unwrap_or_default()) else {
-                continue;
-            };
-            let offset = at + start as u64;
-            if header.flags & FLAG_AFTER_SYNC == 0 || offset + header.bytes() > limit {
-                continue;
-            }
-            let Some(left) = budget.checked_sub(header.bytes()) else {
-                return Ok(true); // cannot tell within bounds: do not cut what may have been durable
-            };
-            budget = left;
-            payload.resize(header.length as usize, 0);
-            let got = read_full(file, &mut payload, offset + FRAME_HEADER_BYTES as u64)?;
-            if got == payload.len() && header.fits(segment.seed, offset, &payload) {
-                return Ok(true);
-            }
-        }
-        at += starts as u64;
-    }
-    Ok(false)
+/// Whether a whole frame that was written after a sync stands behind a bad one.
+fn durable_behind(segment: &Segment, file: &dyn StorageFile, bad: Place, limit: u64) -> io::Result<bool> {
+    let after_sync = |header: &FrameHeader| header.flags & FLAG_AFTER_SYNC != 0;
+    // What cannot be told within bounds may have been durable: it is not cut.
+    Ok(!matches!(search(segment, file, bad, limit, after_sync)?, Search::Nothing))
 }
 
 /// Makes the kept part of the last segment durable: cuts the rest, writes the unproven part again, syncs.

@@ -5,9 +5,11 @@
 //! 16  epoch u64            24  first position u64
 //! 32  first position of the previous segment u64 (all ones: none)
 //! 40  bytes of the previous segment u64
-//! 48  reserved, zero       60  CRC32C of bytes 0..60
+//! 48  epoch of the previous segment u64 (0: none, or version 1)
+//! 56  reserved, zero       60  CRC32C of bytes 0..60
 //! ```
 //! Magic, version and the checksum's place stay where they are in every later version.
+//! Version 1 had no epoch there, and no numbers in its frames; it is read, no longer written.
 //! The header is durable before the file gets its name, so a bad one is damage, never a torn write.
 
 use std::path::PathBuf;
@@ -20,9 +22,11 @@ use crate::{LogError, Position};
 /// Bytes before the first frame.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = HEADER_BYTES as u64;
 /// The version that this program writes.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+/// The version without numbers in frames.
+const WITHOUT_NUMBERS: u32 = 1;
 
-const HEADER_BYTES: usize = 64;
+pub(crate) const HEADER_BYTES: usize = 64;
 const MAGIC: &[u8; 8] = b"FOREBAYL";
 const NONE: u64 = u64::MAX;
 const SUFFIX: &str = ".log";
@@ -54,6 +58,9 @@ pub(crate) struct Header {
     pub(crate) epoch: u64,
     pub(crate) first: Position,
     pub(crate) previous: Option<Previous>,
+    /// Of the previous segment: a second copy, in case the header there is damaged.
+    pub(crate) previous_epoch: u64,
+    pub(crate) version: u32,
 }
 
 /// The segment before: proves on opening that none is missing or cut, without reading them.
@@ -71,16 +78,32 @@ pub(crate) enum HeaderFault {
 }
 
 impl Header {
+    /// Of a new segment.
+    pub(crate) fn new(
+        epoch: u64,
+        first: Position,
+        previous: Option<Previous>,
+        previous_epoch: u64,
+    ) -> Header {
+        Header { epoch, first, previous, previous_epoch, version: VERSION }
+    }
+
+    /// Whether the frames are numbered.
+    pub(crate) fn has_numbers(&self) -> bool {
+        self.version > WITHOUT_NUMBERS
+    }
+
     pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let (previous_first, previous_bytes) = self.previous.map_or((NONE, 0), |p| (p.first.0, p.bytes));
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.version.to_le_bytes());
         bytes[12..16].copy_from_slice(&64_u32.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.first.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&previous_first.to_le_bytes());
         bytes[40..48].copy_from_slice(&previous_bytes.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.previous_epoch.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -95,9 +118,10 @@ impl Header {
         if crc32c::crc32c(&bytes[..60]) != u32_at(bytes, 60) {
             return Err(HeaderFault::Bad("the checksum of the header does not fit"));
         }
-        match u32_at(bytes, 8) {
-            VERSION if u32_at(bytes, 12) as usize == HEADER_BYTES => {}
-            0 | VERSION => return Err(HeaderFault::Bad("a header that no version wrote")),
+        let version = u32_at(bytes, 8);
+        match version {
+            WITHOUT_NUMBERS | VERSION if u32_at(bytes, 12) as usize == HEADER_BYTES => {}
+            0 | WITHOUT_NUMBERS | VERSION => return Err(HeaderFault::Bad("a header that no version wrote")),
             newer => return Err(HeaderFault::Newer(newer)),
         }
         let previous_first = u64_at(bytes, 32);
@@ -106,6 +130,8 @@ impl Header {
             first: Position(u64_at(bytes, 24)),
             previous: (previous_first != NONE)
                 .then(|| Previous { first: Position(previous_first), bytes: u64_at(bytes, 40) }),
+            previous_epoch: u64_at(bytes, 48),
+            version,
         })
     }
 }
@@ -161,6 +187,11 @@ impl Segment {
         after.checked_sub(1).and_then(|i| index.get(i)).copied().unwrap_or(self.begin())
     }
 
+    /// Forgets all places: the file was replaced by one with other frames.
+    pub(crate) fn forget_places(&self) {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Remembers a checked place if it is far enough from the last one; returns the byte from which the next
     /// place is worth telling.
     pub(crate) fn note(&self, place: Place) -> u64 {
@@ -202,9 +233,14 @@ pub(crate) fn read_header(
     }
 }
 
+/// The name that a file has until it is whole and durable.
+pub(crate) fn unfinished(name: &str) -> String {
+    name.replace(SUFFIX, UNFINISHED_SUFFIX)
+}
+
 /// Creates a segment with a durable header and a durable name, in place of an empty one of that name.
 pub(crate) fn create(storage: &dyn Storage, segment: &Segment) -> Result<Arc<dyn StorageFile>, CreateFault> {
-    let unfinished = segment.name.replace(SUFFIX, UNFINISHED_SUFFIX);
+    let unfinished = unfinished(&segment.name);
     let path = |doing, source| io(storage, doing, &unfinished, source);
     let file = storage.create(&unfinished).map_err(|e| CreateFault::Early(path("creating", e)))?;
     write_full(&*file, &segment.header.encode(), 0).map_err(|e| CreateFault::Early(path("writing", e)))?;

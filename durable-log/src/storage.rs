@@ -23,6 +23,27 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a name; durable after `sync_dir`.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Keeps what `name` holds now under another name, out of the log's way, where nothing of ours ever removes it.
+    /// `name` itself stays. Durable when it returns the path of the copy.
+    fn set_aside(&self, name: &str) -> io::Result<PathBuf> {
+        let taken: Vec<String> = self.list()?.into_iter().map(|entry| entry.name).collect();
+        let aside = (1_u64..).map(|n| format!("damaged-{name}.{n}")).find(|aside| !taken.contains(aside));
+        let aside = aside.unwrap_or_default();
+        let (from, to) = (self.open(name, false)?, self.create(&aside)?);
+        let mut piece = vec![0; 64 * 1024];
+        let mut at = 0;
+        loop {
+            let read = read_full(&*from, &mut piece, at)?;
+            if read == 0 {
+                break;
+            }
+            write_full(&*to, piece.get(..read).unwrap_or_default(), at)?;
+            at += read as u64;
+        }
+        to.sync()?;
+        self.sync_dir()?;
+        Ok(self.path(&aside))
+    }
     /// Makes creations, renames and removals durable.
     fn sync_dir(&self) -> io::Result<()>;
     /// Bytes that can still be written.

@@ -1,6 +1,6 @@
 //! What readers see of a log: its segments and its durable end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) writable: bool,
     pub(crate) latch: Latch,
     pub(crate) cursors: Mutex<()>,
+    /// First positions of segments in which readers met damage; [`crate::Log::heal`] looks after them.
+    damage: Mutex<BTreeSet<Position>>,
     held: RwLock<Vec<Held>>,
 }
 
@@ -41,6 +43,7 @@ impl Shared {
             writable,
             latch: Latch::default(),
             cursors: Mutex::default(),
+            damage: Mutex::default(),
             held: RwLock::new(held),
         }
     }
@@ -69,6 +72,14 @@ impl Shared {
             }
         }
         Ok(loaded.tail.and_then(|tail| tail.cut))
+    }
+
+    pub(crate) fn note_damage(&self, segment: Position) {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).insert(segment);
+    }
+
+    pub(crate) fn take_damage(&self) -> BTreeSet<Position> {
+        std::mem::take(&mut *self.damage.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn first(&self) -> Position {
@@ -110,6 +121,12 @@ impl LogView {
         Ok(self.recovery(cut))
     }
 
+    /// What the log holds now, as an opening would tell it.
+    #[must_use]
+    pub fn state(&self) -> Recovery {
+        self.recovery(None)
+    }
+
     pub(crate) fn recovery(&self, cut: Option<Cut>) -> Recovery {
         Recovery {
             cut,
@@ -117,6 +134,7 @@ impl LogView {
             end: self.durable_end(),
             segments: self.shared.held().len(),
             bytes: self.bytes(),
+            repaired: Vec::new(),
         }
     }
 
@@ -169,6 +187,12 @@ impl LogView {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.shared.bytes()
+    }
+
+    /// Whether a reader met damage that nobody has healed yet.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        !self.shared.damage.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// The first failed write or sync; since then the log only reads.

@@ -108,6 +108,7 @@ impl Model {
 fn options(random: &mut Random) -> Options {
     let bytes_max = [16, 64, 1024][random.below(3) as usize] * 1024;
     Options {
+        when_damaged: durable_log::WhenDamaged::Refuse,
         segment_bytes: 512 + random.below(8192),
         bytes_max,
         reserve_bytes: [0, 2000][random.below(2) as usize],

@@ -181,14 +181,14 @@ fn a_missing_segment_is_named() {
 fn a_newer_version_is_left_alone() {
     let example = example();
     let mut bytes = example.last_bytes.clone();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let crc = crc32c::crc32c(&bytes[..60]);
     bytes[60..64].copy_from_slice(&crc.to_le_bytes());
     let disk = example.disk.copy();
     disk.replace(&example.last, bytes.clone());
     let before = disk.names();
     let error = Log::open_on(Arc::new(disk.clone()), options(), 78).unwrap_err();
-    assert!(matches!(error, LogError::NewerVersion { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, LogError::NewerVersion { found: 3, known: 2, .. }), "{error}");
     assert_eq!((disk.names(), disk.bytes_of(&example.last).unwrap()), (before, bytes));
 }
 

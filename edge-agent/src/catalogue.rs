@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use durable_log::{DiskStorage, Log, LogError, Options, Storage};
+use durable_log::{DiskStorage, LogError, Options, Storage, TwinLog};
 use model::{DataType, NodeId, PointDefinition, PointId, PointPath};
 use proto::account::path_hash;
 use proto::log_record::{AgentId, CatalogueEntry, RecordError};
@@ -144,7 +144,7 @@ pub struct Catalogue {
     pub points: Arc<Points>,
     /// The numbers of the definitions given to [`Catalogue::open`], in their order.
     pub current: Vec<PointId>,
-    _log: Log,
+    _log: TwinLog,
 }
 
 /// The node's own point that reports commands.
@@ -167,22 +167,21 @@ pub fn command_report_definition(node: &NodeId) -> Option<PointDefinition> {
 impl Catalogue {
     /// Opens the catalogue in `dir` and gives every definition its number; new entries are on disk afterwards.
     pub fn open(dir: &Path, epoch: u64, current: &[PointDefinition]) -> Result<Catalogue, CatalogueError> {
-        let storage = DiskStorage::create(dir).map_err(|source| LogError::Io {
-            doing: "creating",
-            path: dir.to_owned(),
-            source,
-        })?;
-        Catalogue::open_on(Arc::new(storage), epoch, current)
+        Catalogue::open_on(storage(dir)?, storage(&dir.join("copy"))?, epoch, current)
     }
 
-    /// The same on any storage.
+    /// The same on any two storages: the catalogue and its copy.
     pub fn open_on(
         storage: Arc<dyn Storage>,
+        copy: Arc<dyn Storage>,
         epoch: u64,
         current: &[PointDefinition],
     ) -> Result<Catalogue, CatalogueError> {
         let options = Options { segment_bytes: SEGMENT_BYTES, bytes_max: BYTES_MAX, ..Options::default() };
-        let (mut log, _recovery) = Log::open_on(storage, options, epoch)?;
+        let (mut log, recovery) = TwinLog::open(storage, copy, options, epoch)?;
+        for repaired in &recovery.repaired {
+            tracing::error!(%repaired, "the point catalogue");
+        }
         let mut known = read_all(&log)?;
         let numbers = add_missing(&mut log, &mut known, current)?;
         let points = Arc::new(table(known, &numbers));
@@ -190,12 +189,20 @@ impl Catalogue {
     }
 }
 
+fn storage(dir: &Path) -> Result<Arc<DiskStorage>, LogError> {
+    let made = DiskStorage::create(dir);
+    made.map(Arc::new).map_err(|source| LogError::Io { doing: "creating", path: dir.to_owned(), source })
+}
+
 /// Definitions by number; index 0 is not used.
-fn read_all(log: &Log) -> Result<Vec<Option<PointDefinition>>, CatalogueError> {
+fn read_all(log: &TwinLog) -> Result<Vec<Option<PointDefinition>>, CatalogueError> {
     let view = log.view();
     let mut reader = view.reader(view.first());
     let mut known: Vec<Option<PointDefinition>> = vec![None];
     while let Some((position, bytes)) = reader.next()? {
+        if bytes.is_empty() {
+            continue; // damaged in both copies
+        }
         let entry = CatalogueEntry::decode(bytes)
             .map_err(|source| CatalogueError::Entry { position: position.0, source })?;
         if let CatalogueEntry::Point { id, definition, .. } = entry {
@@ -221,7 +228,7 @@ fn key(definition: &PointDefinition) -> Key {
 }
 
 fn add_missing(
-    log: &mut Log,
+    log: &mut TwinLog,
     known: &mut Vec<Option<PointDefinition>>,
     current: &[PointDefinition],
 ) -> Result<Vec<PointId>, CatalogueError> {

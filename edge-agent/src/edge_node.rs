@@ -19,6 +19,7 @@ use std::sync::Arc;
 use model::{DataType, NodeId, PointId, Quality, Reason, Sample, SampleBatch, Timestamp, Value};
 use proto::log_record::DeviceEvent;
 use proto::receipt::RECEIPT_METRIC;
+use proto::seal;
 use proto::sparkplug::encode::{self, BirthMetric};
 use proto::sparkplug::{BirthHead, MessageType, RecordHead, Topic};
 
@@ -36,8 +37,15 @@ pub const BD_SEQ_METRIC: &str = "bdSeq";
 pub struct Outgoing {
     /// Topic name.
     pub topic: String,
-    /// Payload.
+    /// Payload, sealed for that topic.
     pub payload: Vec<u8>,
+}
+
+impl Outgoing {
+    fn sealed(topic: String, mut payload: Vec<u8>) -> Self {
+        seal::put(&topic, &mut payload);
+        Outgoing { topic, payload }
+    }
 }
 
 /// The newest sample of a point, if there is one.
@@ -76,7 +84,7 @@ impl EdgeNode {
     pub fn death(&self, now: Timestamp) -> Outgoing {
         let mut payload = Vec::new();
         encode::node_death(self.bd_seq, now, &mut payload);
-        Outgoing { topic: Topic::node(MessageType::NDeath, &self.node).to_string(), payload }
+        Outgoing::sealed(Topic::node(MessageType::NDeath, &self.node).to_string(), payload)
     }
 
     /// NBIRTH: all devices are dead after it. [`EdgeNode::device_birth`] follows for those that are up.
@@ -114,7 +122,7 @@ impl EdgeNode {
         let mut payload = Vec::new();
         encode::birth(0, now, &metrics, Some(head), &mut payload);
         self.lives[DeviceIndex::NODE.0] = Life::Up;
-        Outgoing { topic: Topic::node(MessageType::NBirth, &self.node).to_string(), payload }
+        Outgoing::sealed(Topic::node(MessageType::NBirth, &self.node).to_string(), payload)
     }
 
     /// DBIRTH of a device that is up.
@@ -203,14 +211,14 @@ impl EdgeNode {
         let topic = self.topic(MessageType::DBirth, device);
         self.next_seq();
         self.lives[device.0] = life;
-        Outgoing { topic, payload }
+        Outgoing::sealed(topic, payload)
     }
 
     fn died(&mut self, device: DeviceIndex, now: Timestamp) -> Outgoing {
         let mut payload = Vec::new();
         encode::device_death(self.next_seq(), now, &mut payload);
         self.lives[device.0] = Life::Dead;
-        Outgoing { topic: self.topic(MessageType::DDeath, device), payload }
+        Outgoing::sealed(self.topic(MessageType::DDeath, device), payload)
     }
 
     fn data(
@@ -231,7 +239,7 @@ impl EdgeNode {
         let alias = |id: PointId| u64::from(wire(id).0);
         let mut payload = Vec::new();
         encode::data(seq, now, batch, head, historical, &typed, &alias, &mut payload);
-        Outgoing { topic: self.topic(MessageType::DData, device), payload }
+        Outgoing::sealed(self.topic(MessageType::DData, device), payload)
     }
 
     /// The points that a birth of the device names, with their newest samples.

@@ -130,6 +130,9 @@ pub async fn start(
     let (folder, catalogue, opened) =
         opened.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
     tracing::info!(node = %config.node, recovery = %opened.recovery, "outbox opened");
+    for repaired in &opened.recovery.repaired {
+        tracing::error!(node = %config.node, %repaired, "the outbox");
+    }
     if let Some(cut) = &opened.recovery.cut {
         tracing::warn!(node = %config.node, %cut, "a torn end was cut off: it was never accepted");
     }
@@ -152,6 +155,9 @@ fn open(
 ) -> Result<(Arc<dyn Storage>, Catalogue, Opened), StartError> {
     let folder = DiskStorage::create(data_dir)
         .map_err(|source| StartError::Folder { path: data_dir.to_owned(), source })?;
+    for log in ["catalogue", "catalogue/copy", "outbox"] {
+        durable_log::refuse_newer(&data_dir.join(log)).map_err(OutboxError::from)?;
+    }
     let catalogue = Catalogue::open(&data_dir.join("catalogue"), outbox::new_epoch()?.0, definitions)?;
     let opened = outbox::open(&data_dir.join("outbox"), options, &catalogue.points, clock, metrics)?;
     Ok((Arc::new(folder), catalogue, opened))

@@ -118,6 +118,7 @@ pub(crate) struct Meters {
     pub(crate) receipts: Counter,
     pub(crate) receipts_refused: Counter,
     pub(crate) ignored: Counter,
+    pub(crate) damaged: Counter,
 }
 
 impl Meters {
@@ -134,6 +135,10 @@ impl Meters {
             receipts_refused: counter(
                 "forebay_edge_receipts_refused_total",
                 "Receipts that could not be true.",
+            ),
+            damaged: counter(
+                "forebay_edge_messages_damaged_total",
+                "Messages not taken because they were changed on their way.",
             ),
             ignored: counter("forebay_edge_messages_ignored_total", "Messages that were nothing for us."),
         }

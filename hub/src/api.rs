@@ -20,6 +20,7 @@ mod openapi;
 mod payload;
 mod points;
 mod quarantine;
+mod seats;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -157,6 +158,7 @@ struct Inner {
     scans: Arc<Semaphore>,
     feeds: Arc<Semaphore>,
     cursors: Mutex<HashMap<String, Position>>,
+    seats: Mutex<seats::Seats>,
     halts: Mutex<broker::Halts>,
     /// Answers given, by the first digit of their status: 2 to 5.
     answers: [Counter; 4],
@@ -182,6 +184,7 @@ impl Api {
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
             cursors: Mutex::default(),
+            seats: Mutex::default(),
             halts: Mutex::default(),
             answers,
             shutdown,
@@ -288,6 +291,10 @@ impl Api {
     async fn scan_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         let slot = tokio::time::timeout(SCAN_TURN, Arc::clone(&self.0.scans).acquire_owned()).await;
         slot.ok().and_then(Result::ok).ok_or(ApiError::Busy { what: "scans of the plant log" })
+    }
+
+    fn seats(&self) -> MutexGuard<'_, seats::Seats> {
+        self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cursor_is_known(&self, name: &str, at: Position) -> bool {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use durable_log::{Log, LogError, LogView, Options, Position, Storage};
+use durable_log::{LogError, LogView, Options, Position, Recovery, Storage, TwinLog};
 use model::limits::{AGENT_POINTS_MAX, PATH_BYTES_MAX};
 use model::{NodeId, PointDefinition, PointId, PointPath};
 use proto::account::path_hash;
@@ -114,10 +114,11 @@ pub struct Catalogue {
 struct Shared {
     inner: RwLock<Inner>,
     /// `None` if the catalogue was opened to be read only, or has been closed.
-    log: Mutex<Option<Log>>,
+    log: Mutex<Option<TwinLog>>,
     view: LogView,
     /// Whether there are entries that are not durable yet.
     dirty: AtomicBool,
+    recovery: Recovery,
 }
 
 #[derive(Debug, Default)]
@@ -143,35 +144,53 @@ enum Pending {
 }
 
 impl Catalogue {
-    /// Opens or creates the catalogue on a storage.
-    pub(crate) fn open(storage: Arc<dyn Storage>, epoch: u64) -> Result<Self, CatalogueError> {
+    /// Opens or creates the catalogue on a storage, with its copy on another one: a lost entry would leave numbers in
+    /// the plant log that nobody can read any more.
+    pub(crate) fn open(
+        storage: Arc<dyn Storage>,
+        copy: Arc<dyn Storage>,
+        epoch: u64,
+    ) -> Result<Self, CatalogueError> {
         let options =
             Options { bytes_max: BYTES_MAX, record_bytes_max: ENTRY_BYTES_MAX, ..Options::default() };
-        let (log, recovery) = Log::open_on(storage, options, epoch)?;
-        if recovery.cut.is_some() {
+        let (log, recovery) = TwinLog::open(storage, copy, options, epoch)?;
+        if recovery.cut.is_some() || !recovery.repaired.is_empty() {
             tracing::warn!(log = "catalogue", %recovery, "recovered");
         }
         let view = log.view();
-        Self::load(Some(log), view)
+        Self::load(Some(log), view, recovery)
     }
 
     /// What a folder holds, also while a hub writes it; changes nothing.
     pub(crate) fn read_only(dir: &Path) -> Result<Self, CatalogueError> {
-        let (view, _recovery) = LogView::open_read_only(dir)?;
-        Self::load(None, view)
+        let (view, recovery) = LogView::open_read_only(dir)?;
+        Self::load(None, view, recovery)
     }
 
-    fn load(log: Option<Log>, view: LogView) -> Result<Self, CatalogueError> {
+    fn load(log: Option<TwinLog>, view: LogView, recovery: Recovery) -> Result<Self, CatalogueError> {
         let mut inner = Inner::default();
         let mut reader = view.reader(Position(0));
         while let Some((at, bytes)) = reader.next()? {
+            if bytes.is_empty() {
+                continue; // damaged in both copies: if a number is missing for it, that is said below
+            }
             let entry =
                 CatalogueEntry::decode(bytes).map_err(|source| CatalogueError::Entry { at: at.0, source })?;
             inner.load(at.0, entry)?;
         }
-        let shared =
-            Shared { inner: RwLock::new(inner), log: Mutex::new(log), view, dirty: AtomicBool::new(false) };
+        let shared = Shared {
+            inner: RwLock::new(inner),
+            log: Mutex::new(log),
+            view,
+            dirty: AtomicBool::new(false),
+            recovery,
+        };
         Ok(Catalogue { shared: Arc::new(shared) })
+    }
+
+    /// What opening found.
+    pub(crate) fn recovery(&self) -> &Recovery {
+        &self.shared.recovery
     }
 
     /// A point by number.
@@ -224,8 +243,10 @@ impl Catalogue {
         let (mut entries, mut next) = (Vec::new(), from);
         // A damaged entry ends the page: whoever asks again gets no further, and the log below reports it.
         while let Ok(Some((at, bytes))) = reader.next() {
-            let Ok(entry) = CatalogueEntry::decode(bytes) else { break };
-            entries.push(entry);
+            if !bytes.is_empty() {
+                let Ok(entry) = CatalogueEntry::decode(bytes) else { break };
+                entries.push(entry);
+            }
             next = at.0 + 1;
         }
         (entries, next)
@@ -293,7 +314,7 @@ impl Catalogue {
         })
     }
 
-    fn append(&self, log: &mut Log, pending: &[Pending]) -> Result<(), LogError> {
+    fn append(&self, log: &mut TwinLog, pending: &[Pending]) -> Result<(), LogError> {
         for group in pending.chunks(GROUP_ENTRIES) {
             let encoded: Vec<Vec<u8>> = group.iter().map(|entry| self.read().encode(*entry)).collect();
             let records: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use model::{NodeId, PointId, Timestamp, Value};
 use proto::log_record::AgentId;
+use proto::seal;
 use proto::sparkplug::{MessageType, Topic, encode};
 use runtime::clock::Clock;
 use runtime::tasks::{CancellationToken, TaskKind, Tasks};
@@ -403,6 +404,7 @@ impl Session {
         let mut payload = Vec::new();
         encode::command(self.clock.now(), REBIRTH, None, &Value::Boolean(true), None, &mut payload);
         let topic = Topic::node(MessageType::NCmd, node).to_string();
+        seal::put(&topic, &mut payload);
         if let Err(error) = self.broker.publish(topic, payload, QoS::AtMostOnce, false).await {
             tracing::debug!(%node, %error, "rebirth not asked for");
         }

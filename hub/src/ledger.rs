@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use durable_log::{Log, LogError, LogView, Options, Position, Storage};
+use durable_log::{Log, LogError, LogView, Options, Position, Recovery, Storage, WhenDamaged};
 use serde::{Deserialize, Serialize};
 
 /// Entries are small texts.
@@ -33,6 +33,8 @@ pub enum LedgerKind {
     Discarded,
     /// Entries of the quarantine were deleted to make room.
     QuarantineDropped,
+    /// Bytes on the disk are not what was written: what was lost, and where the damaged file is kept.
+    Damaged,
     /// Two agents, or two metrics of a foreign node, claim one path.
     PathConflict,
 }
@@ -89,19 +91,61 @@ pub struct Ledger {
     /// `None` after [`Ledger::close`].
     log: Arc<Mutex<Option<Log>>>,
     view: LogView,
+    recovery: Arc<Recovery>,
 }
 
 impl Ledger {
     /// Opens or creates the ledger on a storage.
     pub(crate) fn open(storage: Arc<dyn Storage>, epoch: u64) -> Result<Self, LogError> {
-        let options =
-            Options { bytes_max: BYTES_MAX, record_bytes_max: ENTRY_BYTES_MAX, ..Options::default() };
+        let options = Options {
+            bytes_max: BYTES_MAX,
+            record_bytes_max: ENTRY_BYTES_MAX,
+            when_damaged: WhenDamaged::SetAside,
+            ..Options::default()
+        };
         let (log, recovery) = Log::open_on(storage, options, epoch)?;
         if recovery.cut.is_some() {
             tracing::warn!(log = "ledger", %recovery, "recovered");
         }
         let view = log.view();
-        Ok(Ledger { log: Arc::new(Mutex::new(Some(log))), view })
+        Ok(Ledger { log: Arc::new(Mutex::new(Some(log))), view, recovery: Arc::new(recovery) })
+    }
+
+    /// What opening this ledger found.
+    pub(crate) fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Enters what an opening found damaged, of this ledger or another log.
+    pub(crate) fn damaged(&self, log: &str, recovery: &Recovery, at: &str) {
+        for repaired in &recovery.repaired {
+            let lost: Vec<_> = match &repaired.lost[..] {
+                [] => vec![None],
+                some => some.iter().cloned().map(Some).collect(),
+            };
+            for range in lost {
+                self.enter_damage(format!("{log}: {repaired}"), range, at);
+            }
+        }
+        if let Some(cut) = &recovery.cut {
+            self.enter_damage(format!("{log}: {cut}"), None, at);
+        }
+    }
+
+    fn enter_damage(&self, reason: String, range: Option<std::ops::Range<Position>>, at: &str) {
+        tracing::error!(reason, "damage");
+        let entry = LedgerEntry {
+            at: at.to_owned(),
+            kind: LedgerKind::Damaged,
+            agent: None,
+            epoch: None,
+            start: range.as_ref().map(|range| range.start.0),
+            end: range.as_ref().map(|range| range.end.0),
+            reason,
+        };
+        if let Err(error) = self.record(entry) {
+            tracing::error!(%error, "ledger");
+        }
     }
 
     /// Writes an entry and waits for the disk.

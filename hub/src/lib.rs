@@ -42,6 +42,9 @@ use ledger::Ledger;
 use live::{Live, json_tree};
 use store::{Disks, Opened, Store, StoreError, StoreHealth};
 
+/// Every log below the data folder.
+const LOGS: [&str; 7] =
+    ["plant-log", "catalogue", "catalogue/copy", "quarantine", "ledger", "commands", "mqtt"];
 /// Ups and downs of the broker's connection that may wait for the host.
 const BROKER_EVENTS_MAX: usize = 16;
 
@@ -238,11 +241,20 @@ async fn open(
     let (hub_id, clock, metrics) = (config.id.clone(), clock.clone(), metrics.clone());
     let retention = store::Retention { age: config.retention, bytes: config.retention_bytes };
     let work = move || -> Result<(Opened, Catalogue, Ledger), StoreError> {
+        for log in LOGS {
+            durable_log::refuse_newer(&data_dir.join(log))
+                .map_err(|source| StoreError::Log { log, source })?;
+        }
         let disks = Disks::below(&data_dir)?;
         let epoch = store::random_epoch()?.0;
-        let catalogue = Catalogue::open(store::folder(&data_dir, "catalogue")?, epoch)?;
+        let (names, copy) =
+            (store::folder(&data_dir, "catalogue")?, store::folder(&data_dir, "catalogue/copy")?);
+        let catalogue = Catalogue::open(names, copy, epoch)?;
         let ledger = Ledger::open(store::folder(&data_dir, "ledger")?, store::random_epoch()?.0)
             .map_err(|source| StoreError::Log { log: "ledger", source })?;
+        let now = clock.now().to_string();
+        ledger.damaged("ledger", ledger.recovery(), &now);
+        ledger.damaged("point catalogue", catalogue.recovery(), &now);
         let setup = store::Setup {
             hub_id,
             retention,

@@ -21,6 +21,12 @@ use crate::store::{DurableGroup, LastValue, Store, Told};
 
 /// Accounts and last values are written this often, if anything came: bounds how much is read at the next start.
 const CHECKPOINT: Duration = Duration::from_secs(30);
+/// ... the first time so soon, if the start had much to read: the next one shall not read it again.
+const FIRST_CHECKPOINT: Duration = Duration::from_millis(500);
+/// ... and earlier after so many samples: what is read of them at a start takes about a second.
+const CHECKPOINT_SAMPLES: usize = 2_000_000;
+/// ... but not sooner than this after the last one: a checkpoint holds every point.
+const CHECKPOINT_SPACING: Duration = Duration::from_secs(2);
 
 /// Catalogue, host and store, as commands see them.
 pub(crate) struct PlantView {
@@ -92,9 +98,10 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) async fn run(mut self) -> Result<(), Infallible> {
         let mut seen = *self.store.durable().borrow();
-        let mut written = seen;
+        let mut written = self.store.checkpointed();
         let mut writing: Option<Blocking<()>> = None;
-        let mut due = tokio::time::interval_at(Instant::now() + CHECKPOINT, CHECKPOINT);
+        let mut samples = 0;
+        let mut due = tokio::time::interval_at(Instant::now() + FIRST_CHECKPOINT, CHECKPOINT);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -104,10 +111,18 @@ impl Reader {
                     if !busy && *self.store.durable().borrow() > written {
                         written = *self.store.durable().borrow();
                         writing = Some(self.checkpoint(seen));
+                        samples = 0;
                     }
                 }
                 group = self.groups.recv() => match group {
-                    Some(group) => seen = self.take(&group).unwrap_or(seen),
+                    Some(group) => {
+                        seen = self.take(&group).unwrap_or(seen);
+                        let before = samples;
+                        samples += samples_of(&group);
+                        if before < CHECKPOINT_SAMPLES && samples >= CHECKPOINT_SAMPLES {
+                            due.reset_after(CHECKPOINT_SPACING);
+                        }
+                    }
                     None => break,
                 },
             }
@@ -159,6 +174,14 @@ impl Reader {
             }
         })
     }
+}
+
+fn samples_of(group: &DurableGroup) -> usize {
+    let records = group.iter().filter_map(|told| match told {
+        Told::Record(durable) => Some(durable.batch.samples.len()),
+        Told::Vouched { .. } => None,
+    });
+    records.sum()
 }
 
 /// Last values as the live view takes them.

@@ -25,6 +25,8 @@ use crate::{StartError, plant};
 pub struct Disks {
     /// Names and numbers.
     pub catalogue: Arc<dyn Storage>,
+    /// Their copy.
+    pub copy: Arc<dyn Storage>,
     /// Losses.
     pub ledger: Arc<dyn Storage>,
     /// The plant log.
@@ -102,7 +104,7 @@ pub fn start(parts: Parts, tasks: &Tasks) -> Result<Hub, StartError> {
 
 fn open(parts: &Parts, tasks: &Tasks) -> Result<(Opened, Catalogue, Ledger), StoreError> {
     let disks = parts.disks.clone();
-    let catalogue = Catalogue::open(disks.catalogue, store::random_epoch()?.0)?;
+    let catalogue = Catalogue::open(disks.catalogue, disks.copy, store::random_epoch()?.0)?;
     let ledger = Ledger::open(disks.ledger, store::random_epoch()?.0)
         .map_err(|source| StoreError::Log { log: "ledger", source })?;
     let setup = Setup {

@@ -520,6 +520,11 @@ impl Store {
         open.fold(0, u64::saturating_add)
     }
 
+    /// What lies below is not read again at the next start.
+    pub(crate) fn checkpointed(&self) -> Position {
+        Position(self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).newest)
+    }
+
     /// Writes a checkpoint with these last values, which have seen every record below `values_position`. Blocking.
     pub(crate) fn write_checkpoint(
         &self,

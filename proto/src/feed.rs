@@ -6,6 +6,7 @@ use prost::Message;
 
 use crate::generated::feed as wire;
 use crate::log_record::CatalogueEntry;
+use crate::seal::{self, Seal};
 
 /// One page; see `schema/hub_feed.proto` for the fields.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,7 +35,7 @@ pub struct FeedPage {
 pub struct FeedError(pub String);
 
 impl FeedPage {
-    /// The page's bytes.
+    /// The page's bytes, sealed.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let catalogue = self.catalogue.iter().map(|entry| {
@@ -59,12 +60,21 @@ impl FeedPage {
                 .map(|(position, record)| wire::LogEntry { position: *position, record: record.clone() })
                 .collect(),
             set_aside: self.set_aside.clone(),
+            forebay_seal: None, // put behind everything
         };
-        page.encode_to_vec()
+        let mut bytes = page.encode_to_vec();
+        seal::put(seal::FEED, &mut bytes);
+        bytes
     }
 
-    /// Reads a page without copying the records: positions must ascend and lie within what the page says of itself.
+    /// Reads a page without copying the records: it must be whole, and positions must ascend and lie within what the page
+    /// says of itself.
     pub fn decode(bytes: Bytes) -> Result<FeedPage, FeedError> {
+        match seal::check(seal::FEED, &bytes) {
+            Seal::Whole => {}
+            Seal::Absent => return Err(FeedError("it has no seal".to_owned())),
+            Seal::Broken => return Err(FeedError("it was changed on its way".to_owned())),
+        }
         let page = wire::FeedPage::decode(bytes).map_err(|error| FeedError(error.to_string()))?;
         let mut epochs: Vec<(Epoch, u64)> = Vec::with_capacity(page.epochs.len());
         for span in &page.epochs {
@@ -144,5 +154,8 @@ mod tests {
         refused(|page| page.epochs.swap(0, 1));
         refused(|page| page.epochs[0].0 = Epoch(0));
         assert!(FeedPage::decode(Bytes::from_static(b"\xff\xff")).is_err());
+        let mut changed = page().encode();
+        changed[40] ^= 1;
+        assert_eq!(FeedPage::decode(changed.into()), Err(FeedError("it was changed on its way".into())));
     }
 }

@@ -8,6 +8,7 @@ pub mod feed;
 pub mod log_record;
 pub mod mqtt;
 pub mod receipt;
+pub mod seal;
 pub mod sparkplug;
 mod varint;
 

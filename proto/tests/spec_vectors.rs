@@ -11,6 +11,7 @@ use model::{
 use proto::account::{Account, path_hash, sample_hash};
 use proto::log_record::{AgentId, CatalogueEntry, DeviceEvent, LogRecord};
 use proto::receipt::{CommandReport, Receipt};
+use proto::seal;
 use proto::sparkplug::{BirthHead, CommandHead, EpochAccount, PayloadView, RecordHead, encode};
 
 const TIME: Timestamp = Timestamp(1_800_000_000_123_456);
@@ -97,6 +98,13 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
             "ddata",
             written(|out| {
                 encode::data(9, TIME, &batch(), &head, true, &|_| false, &|p| u64::from(p.0), out);
+            }),
+        ),
+        (
+            "sealed",
+            written(|out| {
+                encode::device_death(10, TIME, out);
+                seal::put("spBv1.0/antwerp/DDEATH/line-3/press-1", out);
             }),
         ),
         ("nbirth", written(|out| encode::birth(0, TIME, &[], Some(&birth), out))),

@@ -3,7 +3,9 @@
 pub mod backoff;
 pub mod clock;
 pub mod config_file;
+pub mod data_folder;
 pub mod enrolment;
+pub mod mistakes;
 pub mod mqtt_client;
 pub mod pki;
 pub mod tasks;

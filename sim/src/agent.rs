@@ -23,6 +23,7 @@ use crate::network::{HOST_ID, Net};
 use crate::plan::Plan;
 use crate::shadow::Shadow;
 use crate::source;
+use crate::stubborn::disk;
 
 /// The machine that an agent runs on.
 pub(crate) struct Agent {
@@ -30,11 +31,13 @@ pub(crate) struct Agent {
     node: NodeId,
     devices: Vec<Device>,
     definitions: Vec<PointDefinition>,
-    pub(crate) disks: [FaultyStorage; 3],
+    pub(crate) disks: [FaultyStorage; 4],
     pub(crate) power: Fuse,
     pub(crate) clock: Clock,
     running: Option<Running>,
     segment: u64,
+    /// The disks as they were some time ago.
+    backup: Option<[FaultyStorage; 4]>,
 }
 
 /// A device that the agent reads.
@@ -84,7 +87,22 @@ impl Agent {
             clock,
             running: None,
             segment: plan.segment,
+            backup: None,
         }
+    }
+
+    /// Somebody makes a backup of the machine while it stands still.
+    pub(crate) fn back_up(&mut self) {
+        self.backup = Some(self.disks.each_ref().map(FaultyStorage::copy));
+    }
+
+    /// Somebody restores that backup; whether there was one.
+    pub(crate) fn restore(&mut self) -> bool {
+        let Some(backup) = self.backup.take() else { return false };
+        tracing::debug!(agent = self.number, "restored from a backup");
+        self.disks = backup;
+        self.restore_power();
+        true
     }
 
     /// MQTT client id.
@@ -111,12 +129,12 @@ impl Agent {
         until: Instant,
     ) -> Result<(), String> {
         net.powered(&self.client(), &self.power);
-        let [folder, catalogue, log] = self.disks.clone();
+        let [folder, catalogue, copy, log] = self.disks.each_ref().map(disk);
         let text = |error: &dyn std::error::Error| format!("{error}");
         let metrics = Metrics::default();
         let epoch = runtime::world::random_u64()? >> 1 | 1;
         let catalogue =
-            Catalogue::open_on(Arc::new(catalogue), epoch, &self.definitions).map_err(|e| text(&e))?;
+            Catalogue::open_on(catalogue, copy, epoch, &self.definitions).map_err(|e| text(&e))?;
         let options = OutboxOptions {
             agent: self.node.to_string(),
             bytes_max: 1 << 30,
@@ -131,12 +149,12 @@ impl Agent {
             std::path::Path::new("/simulated"),
             |options, epoch| {
                 let options = Options { segment_bytes: small, reserve_bytes: 0, ..options };
-                Log::open_on(Arc::new(log), options, epoch)
+                Log::open_on(log, options, epoch)
             },
         )
         .map_err(|error| text(&error))?;
         tracing::debug!(agent = self.number, recovery = %opened.recovery, positions = ?opened.positions, "opened");
-        self.spawn(Arc::new(folder), catalogue, opened, &metrics, (plan, dice, shadow, until));
+        self.spawn(folder, catalogue, opened, &metrics, (plan, dice, shadow, until));
         Ok(())
     }
 

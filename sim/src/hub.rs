@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bridge::feed::{FeedError, Pages, Request};
+use bridge::feed::{Caller, FeedError, Pages, Request};
 use bridge::{SinkConfig, Source, State};
 use durable_log::{Faults, FaultyStorage, Fuse};
 use hub::simulated::{Disks, Hub, Parts};
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::dice::Dice;
 use crate::network::{HubSide, Net};
 use crate::plan::Plan;
+use crate::stubborn::disk;
 use crate::table::{Table, TableSink};
 
 /// Messages that may wait for the host.
@@ -25,7 +26,7 @@ const INBOX_MESSAGES: usize = 64;
 
 /// The machine that the hub runs on.
 pub(crate) struct HubMachine {
-    pub(crate) disks: [FaultyStorage; 6],
+    pub(crate) disks: [FaultyStorage; 7],
     pub(crate) power: Fuse,
     pub(crate) clock: Clock,
     running: Option<Running>,
@@ -94,12 +95,11 @@ impl HubMachine {
         let (inbox, messages) = hub::broker::inbox(INBOX_MESSAGES);
         let (events, changes) = mpsc::channel(16);
         self.sessions += 1;
-        let [catalogue, ledger, plant, quarantine, checkpoint, book] =
-            self.disks.clone().map(|disk| -> Arc<dyn durable_log::Storage> { Arc::new(disk) });
+        let [catalogue, copy, ledger, plant, quarantine, checkpoint, book] = self.disks.each_ref().map(disk);
         let parts = Parts {
             hub_id: "hub".into(),
             log_bytes: plan.segment * 8,
-            disks: Disks { catalogue, ledger, plant, quarantine, checkpoint, book },
+            disks: Disks { catalogue, copy, ledger, plant, quarantine, checkpoint, book },
             broker: Arc::new(HubSide::new(net, &self.power, self.sessions)),
             inbox: messages,
             events: changes,
@@ -138,6 +138,13 @@ impl HubMachine {
         self.disks.iter().for_each(|disk| disk.set_fuse(&self.power));
     }
 
+    /// Somebody puts an empty disk in.
+    pub(crate) fn wipe(&mut self, dice: &mut Dice) {
+        tracing::debug!("the hub gets empty disks");
+        self.disks = std::array::from_fn(|_| FaultyStorage::new(dice.next()));
+        self.restore_power();
+    }
+
     pub(crate) async fn stop(&mut self, plan: &Plan, net: &Net) {
         self.door.set(None);
         if let Some(running) = self.running.take() {
@@ -148,10 +155,6 @@ impl HubMachine {
 
     pub(crate) fn set_faults(&self, faults: Faults) {
         self.disks.iter().for_each(|disk| disk.set_faults(faults));
-    }
-
-    pub(crate) fn durable_end(&self) -> u64 {
-        self.running.as_ref().map_or(0, |running| running.hub.durable_end())
     }
 
     /// Mismatches and losses that the hub itself has noticed.
@@ -185,7 +188,7 @@ fn away() -> FeedError {
 
 #[async_trait]
 impl Pages for ThroughDoor {
-    async fn page(&self, sink: &str, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
+    async fn page(&self, caller: &Caller, request: Request, catalogue: u64) -> Result<FeedPage, FeedError> {
         let (before, after, bytes) = {
             let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
             (dice.one_in(self.fails), dice.one_in(self.fails), dice.between(1, 4000))
@@ -205,7 +208,7 @@ impl Pages for ThroughDoor {
         let hub = self.door.open().ok_or_else(away)?;
         let committed = request.committed.and_then(|cursor| Some((cursor.position, cursor.epoch?)));
         let bytes = usize::try_from(bytes).unwrap_or(1);
-        let page = hub.page(sink, request.from, catalogue, committed, bytes);
+        let page = hub.page(&caller.sink, request.from, catalogue, committed, bytes);
         match page {
             Ok(page) if !after => Ok(page),
             _ => Err(away()),
@@ -235,6 +238,7 @@ impl Bridge {
             max_rows: usize::try_from(dice.between(1, 60)).unwrap_or(1),
             max_bytes: 1 << 20,
             max_wait: dice.millis(100, 3000),
+            pace: bridge::Pace::default(),
         };
         let tasks = Tasks::new(CancellationToken::new());
         let (status, pump) = bridge::pump(source, sink, clock.clone(), &Metrics::default(), tasks.shutdown());

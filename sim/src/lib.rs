@@ -14,6 +14,7 @@ mod plan;
 mod run;
 mod shadow;
 mod source;
+mod stubborn;
 mod table;
 
 use std::time::Duration;
@@ -39,4 +40,14 @@ pub struct Outcome {
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
     run::run(seed)
+}
+
+/// Runs one seed while a mistake is made on purpose.
+#[cfg(feature = "mistakes")]
+#[must_use]
+pub fn run_with(seed: u64, mistake: Option<runtime::mistakes::Mistake>) -> Outcome {
+    runtime::mistakes::make(mistake);
+    let outcome = run::run(seed);
+    runtime::mistakes::make(None);
+    outcome
 }

@@ -7,7 +7,7 @@
 //! The broker speaks MQTT 3.1.1 for as much of it as agents use. It is the hub's own (and dies with it) or stands alone.
 //! A link may be cut, or stand half open: nothing comes and nothing goes, and nobody is told. Order is kept per topic.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use durable_log::Fuse;
 use hub::broker::{Broker, BrokerError, BrokerEvent, Inbox, Incoming, Insight, Interest, QoS, View, matches};
 use proto::mqtt::{self, Packet, Version, encode};
-use proto::sparkplug::StatePayload;
+use proto::sparkplug::{MessageType, StatePayload, Topic};
 use runtime::tasks::{CancellationToken, TaskKind, Tasks};
 use runtime::world::Stream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::dice::Dice;
 use crate::plan::Plan;
+use crate::shadow::Shadow;
 
 /// The host's name in STATE.
 pub(crate) const HOST_ID: &str = "forebay";
@@ -43,6 +44,7 @@ struct Shared {
     state: Mutex<State>,
     queued: Notify,
     tasks: Tasks,
+    shadow: Shadow,
 }
 
 struct State {
@@ -64,8 +66,6 @@ struct State {
     /// When the last slow message of a topic arrives.
     busy: BTreeMap<String, Instant>,
     sent: u64,
-    /// What agents were sent and never got, where somebody keeps it (see [`crate::mistake`]).
-    pub(crate) published: u64,
 }
 
 #[derive(Clone)]
@@ -77,6 +77,8 @@ struct HubLink {
 
 struct Connection {
     client: String,
+    /// Whether NBIRTH was said, and the devices whose DBIRTH was.
+    births: Option<BTreeSet<String>>,
     filters: Vec<String>,
     out: mpsc::Sender<(String, Vec<u8>, bool)>,
     cut: CancellationToken,
@@ -84,7 +86,7 @@ struct Connection {
 }
 
 impl Net {
-    pub(crate) fn new(plan: &Plan, dice: Dice, tasks: &Tasks) -> Self {
+    pub(crate) fn new(plan: &Plan, dice: Dice, tasks: &Tasks, shadow: Shadow) -> Self {
         let state = State {
             dice,
             delayed: plan.delayed,
@@ -99,9 +101,8 @@ impl Net {
             slow: BTreeMap::new(),
             busy: BTreeMap::new(),
             sent: 0,
-            published: 0,
         };
-        let shared = Shared { state: Mutex::new(state), queued: Notify::new(), tasks: tasks.clone() };
+        let shared = Shared { state: Mutex::new(state), queued: Notify::new(), tasks: tasks.clone(), shadow };
         let net = Net(Arc::new(shared));
         let slow = net.clone();
         tasks.spawn(TaskKind::Server, "slow messages", async move {
@@ -139,6 +140,7 @@ impl Net {
         let (cut, half_open) = (CancellationToken::new(), CancellationToken::new());
         let connection = Connection {
             client: String::new(),
+            births: None,
             filters: Vec::new(),
             out,
             cut: cut.clone(),
@@ -290,6 +292,33 @@ impl Net {
     }
 }
 
+impl Connection {
+    /// Sparkplug 3.0 §6.4: NBIRTH first, a device's data after its DBIRTH. What is wrong with this message.
+    fn out_of_order(&mut self, topic: &str) -> Option<String> {
+        let Some(Topic::Node { kind, device, .. }) = Topic::parse(topic) else { return None };
+        match (kind, device, &mut self.births) {
+            (MessageType::NBirth, ..) => {
+                self.births = Some(BTreeSet::new());
+                None
+            }
+            (MessageType::NDeath, ..) => None,
+            (kind, _, None) => Some(format!("begins its session with {kind:?}")),
+            (MessageType::DBirth, Some(device), Some(born)) => {
+                born.insert(device);
+                None
+            }
+            (MessageType::DDeath, Some(device), Some(born)) => {
+                born.remove(&device);
+                None
+            }
+            (MessageType::DData, Some(device), Some(born)) if !born.contains(&device) => {
+                Some(format!("sends DDATA of {device}, which is not born"))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl State {
     /// Puts a message among the slow ones, behind those of its topic.
     fn delay(&mut self, message: Incoming) {
@@ -429,7 +458,10 @@ impl Net {
                     if publish.qos == mqtt::QoS::AtLeastOnce {
                         encode::ack(answer, Version::V311, encode::AckKind::PubAck, publish.packet_id, 0);
                     }
-                    state.published += 1;
+                    if let Some(why) = state.connections.get_mut(&number)?.out_of_order(publish.topic) {
+                        let client = state.connections.get(&number)?.client.clone();
+                        self.0.shadow.broken(|| format!("S11: {client} {why}"));
+                    }
                     messages.push_back((publish.topic.to_owned(), publish.payload.to_vec()));
                 }
                 Packet::PingReq => encode::pingresp(answer),

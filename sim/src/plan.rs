@@ -49,6 +49,10 @@ pub(crate) struct Plan {
     pub(crate) feed_fails: u64,
     /// Whether a second bridge runs on the same cursor.
     pub(crate) two_bridges: bool,
+    /// Whether backups of agents are made and restored.
+    pub(crate) restores: bool,
+    /// Whether the hub gets an empty disk.
+    pub(crate) wipes_hub: bool,
     /// Per tick and clock.
     pub(crate) clock_steps: u64,
     /// Bytes of a segment of the agents' logs, and of the plant log.
@@ -96,8 +100,10 @@ impl Plan {
             target_fails,
             feed_fails,
             two_bridges: dice.one_in(8),
+            restores: dice.one_in(10),
+            wipes_hub: dice.one_in(15),
             clock_steps,
-            segment: [1024, 8 * 1024, 64 * 1024][usize::try_from(dice.below(3)).unwrap_or(0)],
+            segment: [400, 1024, 8 * 1024][usize::try_from(dice.below(3)).unwrap_or(0)],
         }
     }
 }

@@ -35,10 +35,11 @@ pub(crate) fn run(seed: u64) -> Outcome {
     tracing::info!(?plan, seed);
     runtime.block_on(async move {
         let tasks = Tasks::new(CancellationToken::new());
-        let net = Net::new(&plan, dice.fork(), &tasks);
+        let shadow = Shadow::default();
+        let net = Net::new(&plan, dice.fork(), &tasks, shadow.clone());
         let dialled = net.clone();
         let simulation = Simulation::begin(dice.next(), Box::new(move |_host, _port| dialled.dial()));
-        let mut world = World::new(plan, dice, net);
+        let mut world = World::new(plan, dice, net, shadow);
         let outcome = world.live(seed).await;
         drop(world);
         drop(tasks);
@@ -60,11 +61,14 @@ struct World {
     until: Instant,
     breaking: bool,
     deaths: u64,
+    /// The hub's log was replaced: its bridge must notice, and may wait for a person.
+    wiped: bool,
+    /// Whether the table held rows of it.
+    table_held: bool,
 }
 
 impl World {
-    fn new(plan: Plan, mut dice: Dice, net: Net) -> Self {
-        let shadow = Shadow::default();
+    fn new(plan: Plan, mut dice: Dice, net: Net, shadow: Shadow) -> Self {
         let table = Table::new(shadow.clone(), dice.fork(), plan.target_fails);
         let now = Instant::now();
         let mut agents = Vec::new();
@@ -89,6 +93,8 @@ impl World {
             until,
             breaking: true,
             deaths: 0,
+            wiped: false,
+            table_held: false,
         }
     }
 
@@ -115,6 +121,13 @@ impl World {
     }
 
     fn judge(&self, settled: bool) -> Option<String> {
+        if self.wiped {
+            // What the old log held and the table had not is gone with it. Nobody may go on as if nothing had happened.
+            let alarmed = self.bridges.iter().any(|(bridge, _)| bridge.stopped().is_some());
+            let lacks = self.shadow.missing().is_some();
+            return (lacks && self.table_held && !alarmed && self.hub.0.complaints().is_empty())
+                .then(|| "S12: the hub's log was replaced, rows are missing, and nobody says so".to_owned());
+        }
         if let Some(missing) = self.shadow.missing() {
             let why = self.bridges.iter().find_map(|(bridge, _)| bridge.stopped());
             return Some(format!("S6: accepted and not in the table: {missing} ({why:?})"));
@@ -128,7 +141,7 @@ impl World {
     fn is_settled(&self) -> bool {
         self.agents.iter().all(|(agent, _)| agent.is_running() && agent.backlog() == 0)
             && self.hub.0.is_running()
-            && self.shadow.is_complete()
+            && (self.wiped || self.shadow.is_complete())
     }
 
     /// Nothing breaks from here on.
@@ -235,6 +248,11 @@ impl World {
     async fn tick_hub(&mut self) {
         if !self.hub.0.is_running() {
             if Instant::now() >= self.hub.1 {
+                if self.breaking && self.plan.wipes_hub && !self.wiped && self.dice.one_in(3) {
+                    self.wiped = true;
+                    self.table_held = self.table.holds_rows();
+                    self.hub.0.wipe(&mut self.dice);
+                }
                 self.start_hub().await;
             }
             return;
@@ -303,6 +321,13 @@ impl World {
                 return;
             }
             sleep(Duration::from_millis(1)).await;
+            if breaking && self.plan.restores && self.dice.one_in(3) {
+                if agent.restore() {
+                    self.shadow.restored(at);
+                } else {
+                    agent.back_up();
+                }
+            }
             if breaking {
                 agent.set_faults(faults);
                 if self.dice.one_in(self.plan.power_cut / 8) {
@@ -362,7 +387,7 @@ impl World {
                     let fails = if self.breaking { self.plan.feed_fails } else { 0 };
                     bridge.start(&mut self.dice, door.clone(), &self.table, &self.hub.0.clock, fails);
                 }
-            } else if let Some(why) = bridge.stopped() {
+            } else if let Some(why) = bridge.stopped().filter(|_| !self.wiped) {
                 self.shadow.broken(|| format!("S10: the bridge stopped for good: {why}"));
             } else if self.breaking && self.dice.one_in(self.plan.killed) {
                 self.deaths += 1;

@@ -23,6 +23,8 @@ struct State {
     live: BTreeMap<usize, u64>,
     arrivals: BTreeMap<(u32, i64), (i64, i64)>,
     broken: Option<String>,
+    /// A backup was restored: sources may give again what was read since.
+    repeats: bool,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,10 @@ struct Device {
     agent: u32,
     paths: Vec<String>,
     accepted: u64,
+    /// A restart goes on here at the earliest.
+    resumes_from: u64,
+    /// Its agent's disk is an older one: what was accepted since, and was on that disk only, is gone with it.
+    rolled_back: bool,
     offered: u64,
     /// Numbers in the table.
     seen: BTreeMap<u64, u32>,
@@ -55,15 +61,37 @@ impl Shadow {
     /// A new device; returns its number.
     pub(crate) fn add_device(&self, agent: u32, paths: Vec<String>) -> usize {
         let mut state = self.state();
-        state.devices.push(Device { agent, paths, accepted: 0, offered: 0, seen: BTreeMap::new() });
+        state.devices.push(Device {
+            agent,
+            paths,
+            accepted: 0,
+            resumes_from: 0,
+            rolled_back: false,
+            offered: 0,
+            seen: BTreeMap::new(),
+        });
         state.devices.len() - 1
+    }
+
+    /// A backup of an agent is restored: its sources go back too, and what they give again is accepted again.
+    pub(crate) fn restored(&self, agent: usize) {
+        let mut state = self.state();
+        state.repeats = true;
+        state.live.clear();
+        for device in state.devices.iter_mut().filter(|device| device.agent as usize == agent) {
+            (device.resumes_from, device.rolled_back) = (0, true);
+        }
     }
 
     /// S1: after a start the source goes on behind everything accepted, and not behind what was never offered.
     pub(crate) fn resumed(&self, device: usize, at: u64) {
         let (accepted, offered) = {
-            let state = self.state();
-            state.devices.get(device).map_or((0, 0), |device| (device.accepted, device.offered))
+            let mut state = self.state();
+            let Some(device) = state.devices.get_mut(device) else { return };
+            if std::mem::take(&mut device.rolled_back) {
+                (device.accepted, device.resumes_from) = (at, at);
+            }
+            (device.resumes_from, device.offered)
         };
         if at < accepted || at > offered {
             self.broken(|| {
@@ -83,6 +111,7 @@ impl Shadow {
     pub(crate) fn accepted(&self, device: usize, end: u64) {
         if let Some(device) = self.state().devices.get_mut(device) {
             device.accepted = device.accepted.max(end);
+            device.resumes_from = end;
         }
     }
 
@@ -99,6 +128,7 @@ impl Shadow {
             Some((at, number))
         });
         let id = (agent, row.epoch, row.offset, row.index);
+        let repeats = state.repeats;
         let wrong = match found {
             None => Some(format!("S2: a row that no source said: {row:?}")),
             Some((at, number)) => {
@@ -113,9 +143,11 @@ impl Shadow {
                     Some(format!("S3: two rows with one identity: {row:?} and {before:?}"))
                 } else if number >= offered {
                     Some(format!("S2: device {at} has not offered {number}: {row:?}"))
-                } else if times > 1 {
+                } else if times > 1 && !repeats {
                     Some(format!("S3: device {at} counts {number} {times} times: {row:?}"))
-                } else if !row.is_historical && state.live.insert(at, number).is_some_and(|old| old >= number)
+                } else if !repeats
+                    && !row.is_historical
+                    && state.live.insert(at, number).is_some_and(|old| old >= number)
                 {
                     Some(format!("S4: live goes back at {number} of device {at}: {row:?}"))
                 } else {

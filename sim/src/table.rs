@@ -10,6 +10,8 @@ use bridge::batch::Batch;
 use bridge::cursor::{Cursor, PlantLog};
 use bridge::sinks::{Sink, SinkError, Written};
 
+use runtime::mistakes::{Mistake, is_made};
+
 use crate::dice::Dice;
 use crate::shadow::Shadow;
 
@@ -36,9 +38,8 @@ impl Table {
         self.content().fails = 0;
     }
 
-    /// Everything below is in the table, as far as it had rows.
-    pub(crate) fn end(&self) -> u64 {
-        self.content().newest.unwrap_or(0)
+    pub(crate) fn holds_rows(&self) -> bool {
+        self.content().newest.is_some()
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -71,6 +72,10 @@ impl Content {
 
     fn held(&self, log: &PlantLog) -> Option<Cursor> {
         let newest = self.newest?;
+        if is_made(Mistake::SharedCursor) {
+            let epoch = log.epochs.last().map(|(epoch, _)| *epoch);
+            return Some(Cursor { epoch, position: newest.min(log.durable_end) });
+        }
         let known = log.epochs.iter().rev().find_map(|(epoch, _)| {
             let position = *self.by_epoch.get(&epoch.0)?;
             Some(Cursor { epoch: Some(*epoch), position: position.max(newest) })
@@ -115,6 +120,13 @@ impl Sink for TableSink {
             return Err(SinkError::Raced(format!("{:?} instead of {held:?}", content.newest)));
         }
         let staged = std::mem::take(&mut self.staged);
+        if is_made(Mistake::CursorBeforeRows) {
+            content.newest = Some(upto.position);
+            content.by_epoch.extend(upto.epoch.map(|epoch| (epoch.0, upto.position)));
+            if content.fails() {
+                return Err(unavailable("write the rows"));
+            }
+        }
         let mut written = Written::default();
         for batch in &staged {
             for row in batch.every_row() {

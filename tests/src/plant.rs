@@ -124,6 +124,11 @@ impl Plant {
 
     /// Writes an agent's configuration: `devices` is TOML (`[[edge.devices]]` tables).
     pub fn agent(&self, node: &str, devices: &str) {
+        self.agent_through(node, self.mqtt, devices);
+    }
+
+    /// As [`Plant::agent`], with the broker at another address (a link of ours to it).
+    pub fn agent_through(&self, node: &str, broker: SocketAddr, devices: &str) {
         let login = if self.outside_broker.is_none() {
             format!("user = \"{node}\"\npassword_file = \"{node}.password\"\n")
         } else {
@@ -131,8 +136,7 @@ impl Plant {
         };
         let text = format!(
             "version = 1\nenterprise = \"acme\"\nsite = \"works\"\n[edge]\ngroup = \"plant\"\nnode = \"{node}\"\n\
-             data_dir = \"{node}\"\nhub = \"mqtt://{}\"\n{login}[edge.commands]\nenabled = true\n{devices}",
-            self.mqtt
+             data_dir = \"{node}\"\nhub = \"mqtt://{broker}\"\n{login}[edge.commands]\nenabled = true\n{devices}"
         );
         self.write(&format!("{node}.toml"), &text);
     }

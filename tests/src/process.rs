@@ -7,12 +7,15 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The binary, built before the tests by `cargo build` (the test command does it).
+/// The binary, built before the tests by `cargo build` (the test command does it), or the one that `FOREBAY_BIN` names.
 ///
 /// # Panics
 /// If it was not built.
 #[must_use]
 pub fn forebay() -> PathBuf {
+    if let Some(named) = std::env::var_os("FOREBAY_BIN") {
+        return PathBuf::from(named);
+    }
     let test = std::env::current_exe().expect("the test's own path");
     let folder = test.parent().and_then(std::path::Path::parent).expect("target/debug");
     let binary = folder.join("forebay");
@@ -70,6 +73,11 @@ impl Running {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// SIGKILL, and waits for the end.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "this whole crate is tests")]
 
 mod access;
+mod bad_folders;
 mod books;
 mod broker_interop;
 mod certificates;

@@ -104,7 +104,7 @@ export interface Reconcile {
   hub_id: string;
   log: { epoch: string; first: number; end: number };
   agents: { agent: string; verdict: EpochVerdict; epochs: Epoch[] }[];
-  sinks: { name: string; position: number; lag: number; behind_start: boolean }[];
+  sinks: { name: string; position: number; lag: number; behind_start: boolean; holder?: string; alarm?: string }[];
 }
 
 export interface CommandRecord {

@@ -59,7 +59,7 @@ export function Balance({ reconcile, error }: { reconcile: Reconcile | undefined
         <div className="bars" key={sink.name}>
           <div className="line">
             <strong>{sink.name}</strong>
-            <span className={`tone ${sink.behind_start ? "bad" : sink.lag > 0 ? "flight" : "good"}`}>{sink.behind_start ? "behind the log's start" : sink.lag > 0 ? "following" : "up to date"}</span>
+            <span className={`tone ${sink.behind_start || sink.alarm ? "bad" : sink.lag > 0 ? "flight" : "good"}`}>{sink.behind_start ? "behind the log's start" : sink.alarm ? `alarm: ${sink.alarm}` : sink.lag > 0 ? "following" : "up to date"}</span>
             <span className="dim">
               {countText(sink.position)} of {countText(reconcile.log.end)} log records committed
             </span>
@@ -80,7 +80,7 @@ export function Balance({ reconcile, error }: { reconcile: Reconcile | undefined
 
 function whole(reconcile: Reconcile): { text: string; tone: string } {
   const verdicts = reconcile.agents.map((agent) => agent.verdict);
-  if (verdicts.includes("mismatch") || reconcile.sinks.some((sink) => sink.behind_start)) return VERDICTS.mismatch;
+  if (verdicts.includes("mismatch") || reconcile.sinks.some((sink) => sink.behind_start || sink.alarm)) return VERDICTS.mismatch;
   if (verdicts.includes("in-flight") || reconcile.sinks.some((sink) => sink.lag > 0)) return VERDICTS["in-flight"];
   if (verdicts.includes("balanced")) return VERDICTS.balanced;
   return VERDICTS.unreported;

@@ -38,7 +38,7 @@ use runtime::config_file::{Problems, Section};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use url::Url;
 
-use super::folder::{Folder, file_word, path_key, sync_folder};
+use super::folder::{Folder, StoreLayer, file_word, path_key, sync_folder};
 use super::{Sink, SinkError, SinkKind, Written, blocking, in_one_line};
 use crate::batch::Batch;
 use crate::cursor::{Cursor, PlantLog, Span};
@@ -73,6 +73,9 @@ fn validate(section: &mut Section<'_>, problems: &mut Problems) -> Option<Box<dy
 #[derive(Debug)]
 pub struct DeltaSink {
     path: PathBuf,
+    layer: StoreLayer,
+    /// Whether another sink of the same name in this folder is kept out on this machine.
+    lock: bool,
     target: Option<Arc<Target>>,
     /// What the next commit builds on; `None` after a failure.
     table: Option<Table>,
@@ -116,8 +119,30 @@ struct StagedFile {
 impl DeltaSink {
     /// A table in this folder.
     #[must_use]
-    pub const fn new(path: PathBuf) -> Self {
-        DeltaSink { path, target: None, table: None, staged: None, doubtful: None }
+    pub fn new(path: PathBuf) -> Self {
+        DeltaSink {
+            path,
+            layer: StoreLayer::default(),
+            lock: true,
+            target: None,
+            table: None,
+            staged: None,
+            doubtful: None,
+        }
+    }
+
+    /// With something between it and its object store.
+    #[cfg(any(test, feature = "test-util"))]
+    #[must_use]
+    pub fn through(self, layer: StoreLayer) -> Self {
+        DeltaSink { layer, ..self }
+    }
+
+    /// As if it ran on another machine: the lock of the folder does not keep it out.
+    #[cfg(any(test, feature = "test-util"))]
+    #[must_use]
+    pub fn from_elsewhere(self) -> Self {
+        DeltaSink { lock: false, ..self }
     }
 }
 
@@ -127,11 +152,13 @@ impl Sink for DeltaSink {
         let left_over = self.doubtful.clone();
         self.close().await;
         let (path, log, sink) = (self.path.clone(), log.clone(), name.to_owned());
+        let (layer, elsewhere) = (self.layer.clone(), if self.lock { "" } else { ".elsewhere" });
         let (target, table) = blocking("cannot open the Delta table", move || {
-            let lock = format!("{}.{}", file_word(&log.hub_id), file_word(&sink));
-            let folder = Folder::open(&path, &lock)?;
+            let lock = format!("{}.{}{elsewhere}", file_word(&log.hub_id), file_word(&sink));
+            let folder = Folder::open_through(&path, &lock, &layer)?;
             let url = table_url(&folder.root)?;
-            let target = Target { url, engine: engine()?, hub_id: log.hub_id.clone(), sink, folder };
+            let target =
+                Target { url, engine: engine_over(&layer)?, hub_id: log.hub_id.clone(), sink, folder };
             let snapshot = target.load_or_create()?;
             let held = target.held(&snapshot, &log.epochs)?;
             if let Some((start, names)) = left_over
@@ -355,11 +382,15 @@ impl Target {
 
 /// The engine over local disks, with fsync; needs a runtime of several threads around it.
 pub(crate) fn engine() -> Result<Engine, SinkError> {
+    engine_over(&StoreLayer::default())
+}
+
+fn engine_over(layer: &StoreLayer) -> Result<Engine, SinkError> {
     let handle = Handle::current();
     if handle.runtime_flavor() != RuntimeFlavor::MultiThread {
         return Err(SinkError::Unfit("Delta tables need a runtime of several threads".to_owned()));
     }
-    let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+    let store = layer.over(Arc::new(LocalFileSystem::new().with_fsync(true)));
     let engine =
         DefaultEngineBuilder::new(store).with_task_executor(Arc::new(TokioMultiThreadExecutor::new(handle)));
     Ok(engine.with_buffer_size(FILES_AT_ONCE).build())

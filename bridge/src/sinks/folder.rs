@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
-use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use runtime::config_file::{Problems, Section};
 use tokio::runtime::Handle;
 
@@ -34,7 +34,7 @@ pub(super) fn path_key(section: &mut Section<'_>, problems: &mut Problems) -> Op
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) root: PathBuf,
-    pub(super) store: Arc<LocalFileSystem>,
+    pub(super) store: Arc<dyn ObjectStore>,
     /// Held as long as anything of this opening still runs, also on an abandoned thread.
     _lock: File,
 }
@@ -42,6 +42,15 @@ pub(super) struct Folder {
 impl Folder {
     /// Creates the folder if needed, and locks `name` in it.
     pub(super) fn open(path: &Path, name: &str) -> Result<Arc<Folder>, SinkError> {
+        Folder::open_through(path, name, &StoreLayer::default())
+    }
+
+    /// The same with something between the sink and its store.
+    pub(super) fn open_through(
+        path: &Path,
+        name: &str,
+        layer: &StoreLayer,
+    ) -> Result<Arc<Folder>, SinkError> {
         let failed =
             |error| SinkError::unavailable(format!("cannot open the folder {}", path.display()), error);
         create_folder(path).map_err(failed)?;
@@ -61,7 +70,8 @@ impl Folder {
         let store = LocalFileSystem::new_with_prefix(&root).map_err(|error| {
             SinkError::unavailable(format!("cannot open the folder {}", root.display()), error)
         })?;
-        Ok(Arc::new(Folder { root, store: Arc::new(store.with_fsync(true)), _lock: lock }))
+        let store = layer.over(Arc::new(store.with_fsync(true)));
+        Ok(Arc::new(Folder { root, store, _lock: lock }))
     }
 
     /// Writes a file so that it is there whole or not at all, and durable; whether it is new (with `PutMode::Create`).
@@ -94,6 +104,35 @@ impl Folder {
         let meta = Handle::current().block_on(self.store.head(&StorePath::from(name)));
         let meta = meta.map_err(|error| SinkError::unavailable(format!("cannot see {name}"), error))?;
         Ok(meta.last_modified.timestamp_millis())
+    }
+}
+
+/// What stands between a sink and its object store: nothing, or a store that misbehaves as far ones do.
+#[derive(Clone, Default)]
+pub struct StoreLayer(Option<Arc<Wrap>>);
+
+type Wrap = dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync;
+
+impl StoreLayer {
+    /// Every store of the sink is wrapped so.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn new(
+        wrap: impl Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync + 'static,
+    ) -> StoreLayer {
+        StoreLayer(Some(Arc::new(wrap)))
+    }
+
+    pub(super) fn over(&self, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+        match &self.0 {
+            Some(wrap) => wrap(store),
+            None => store,
+        }
+    }
+}
+
+impl std::fmt::Debug for StoreLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "StoreLayer(wrapped)" } else { "StoreLayer(none)" })
     }
 }
 

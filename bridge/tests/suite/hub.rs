@@ -38,6 +38,8 @@ pub(crate) struct Log {
     /// Positions that the sink refused, with its reasons, and how many may be.
     pub(crate) refused: BTreeMap<u64, String>,
     pub(crate) refused_max: usize,
+    /// As told by `alarm`, by sink.
+    pub(crate) alarms: HashMap<String, String>,
 }
 
 impl Log {
@@ -70,6 +72,7 @@ impl Hub {
             requests: 0,
             refused: BTreeMap::new(),
             refused_max: usize::MAX,
+            alarms: HashMap::new(),
         };
         let log = Arc::new(Mutex::new(log));
         let changed = watch::channel(()).0;
@@ -198,6 +201,9 @@ async fn feed(
         if log.fail > 0 {
             log.fail -= 1;
             return Err((StatusCode::SERVICE_UNAVAILABLE, "not now".to_owned()));
+        }
+        if let Some(alarm) = query.get("alarm") {
+            log.alarms.insert(query["sink"].clone(), alarm.clone());
         }
         if let Some(committed) = number("committed") {
             let epoch = Epoch(u64::from_str_radix(&query["epoch"], 16).unwrap());

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing test is the message")]
 
 mod hub;
+mod lake;
 mod pump;
 mod readers;
 mod refusals;

@@ -7,7 +7,7 @@ use bridge::scan::scan;
 use bridge::sink_conformance::{FIRST, Make, SECOND, account, catalogue, catalogue_entries, plain};
 use bridge::sinks::delta::DeltaSink;
 use bridge::sinks::parquet::ParquetSink;
-use bridge::{Config, Handle, SinkConfig, SinkStatus, Source, State};
+use bridge::{Config, Handle, Pace, SinkConfig, SinkStatus, Source, State};
 use model::{RangeSet, SampleBatch};
 use runtime::clock::Clock;
 use runtime::tasks::{CancellationToken, Tasks};
@@ -26,13 +26,14 @@ pub(crate) fn sink(make: Make, path: &Path) -> SinkConfig {
         max_rows: 60,
         max_bytes: 1 << 20,
         max_wait: Duration::from_millis(50),
+        pace: Pace::default(),
     }
 }
 
 pub(crate) struct Running {
-    handle: Handle,
+    pub(crate) handle: Handle,
     pub(crate) tasks: Tasks,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
 }
 
 pub(crate) async fn start(hub: &Hub, sinks: Vec<SinkConfig>) -> Running {

@@ -114,6 +114,13 @@ async fn fill(mut sink: Box<dyn Sink>, records: &[SampleBatch], per_commit: usiz
     sink.close().await;
 }
 
+/// Rows and distinct identities as two readers that are not ours count them.
+pub(crate) fn counted_by_others(table: &Path) -> Vec<(u64, u64)> {
+    let seen = peer("read_table.py", &["delta"], table);
+    let count = |reader: &str, question: &str| seen[reader]["answers"][question].as_u64().unwrap();
+    ["duckdb_delta"].map(|reader| (count(reader, "rows"), count(reader, "identities"))).to_vec()
+}
+
 fn check(reader: &str, seen: &Json, expected: &Json) {
     let answers =
         seen[reader]["answers"].as_object().unwrap_or_else(|| panic!("{reader} answered nothing: {seen}"));

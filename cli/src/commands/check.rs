@@ -1,6 +1,9 @@
 //! `forebay check`: every mistake of every file in one run.
 
+use std::path::PathBuf;
+
 use runtime::config_file::{Problem, Problems};
+use runtime::data_folder;
 
 use crate::arguments::Check;
 use crate::output::{DONE, USAGE};
@@ -16,6 +19,7 @@ pub fn run(options: &Check) -> u8 {
             good += 1;
             if !options.json {
                 say!("{}: {}", file.display(), summary(&plant));
+                folders(&plant).iter().for_each(|line| say!("{line}"));
             }
         }
     }
@@ -25,6 +29,18 @@ pub fn run(options: &Check) -> u8 {
         plant::print_problems(&problems);
     }
     if problems.is_empty() && good == options.files.len() { DONE } else { USAGE }
+}
+
+/// Where the data goes, and what would keep a process on this machine from putting it there. Not a mistake of the file:
+/// it may be meant for another machine or user.
+fn folders(plant: &plant::Plant) -> Vec<String> {
+    let edge = plant.edge.as_ref().map(|edge| ("edge agent", &edge.data_dir));
+    let hub = plant.hub.as_ref().map(|hub| ("hub", &hub.data_dir));
+    let describe = |(role, folder): (&str, &PathBuf)| match data_folder::check(folder) {
+        Ok(absolute) => format!("  {role}: data in {}", absolute.display()),
+        Err(error) => format!("  {role}: `forebay run` would refuse here: {error}"),
+    };
+    edge.into_iter().chain(hub).map(describe).collect()
 }
 
 fn summary(plant: &plant::Plant) -> String {

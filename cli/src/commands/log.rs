@@ -1,11 +1,14 @@
-//! `forebay log`: what a log directory holds, and whether it is whole. Changes nothing.
+//! `forebay log`: what a log directory holds, whether it is whole, and what is safe to do if it is not. Only `repair`
+//! changes anything, and only after asking.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use durable_log::{InspectReport, LogError, LogView, Position, VerifyReport};
 use model::Epoch;
 use proto::log_record::{CatalogueEntry, LogRecord};
 use serde_json::{Value, json};
+
+mod repair;
 
 use crate::arguments::{Log, LogAction};
 use crate::output::{DONE, FAILED, grouped, size};
@@ -18,7 +21,8 @@ pub fn run(options: &Log) -> u8 {
         LogAction::Inspect { dir, records, from, json } => {
             inspect(dir, *from, *records, *json).map(|()| true)
         }
-        LogAction::Verify { dir, json } => verify(dir, *json),
+        LogAction::Verify { dir, json } => verify_all(dir, *json),
+        LogAction::Repair { dir, yes, dry_run } => repair::run(dir, *yes, *dry_run),
     };
     match done {
         Ok(true) => DONE,
@@ -31,7 +35,7 @@ pub fn run(options: &Log) -> u8 {
 }
 
 /// An error with what caused it.
-fn chain(error: &LogError) -> String {
+pub(super) fn chain(error: &LogError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(deeper) = cause {
@@ -48,6 +52,52 @@ fn no_log(dir: &Path) -> LogError {
         "there is no log in it; logs are folders such as hub/plant-log or an agent's outbox",
     );
     LogError::Io { doing: "opening", path: dir.to_owned(), source }
+}
+
+/// The directory itself if it is a log, else the logs below it, two levels deep (`data_dir/catalogue/copy`).
+pub(super) fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, LogError> {
+    if holds_a_log(dir) {
+        return Ok(vec![dir.to_owned()]);
+    }
+    let io = |source| LogError::Io { doing: "opening", path: dir.to_owned(), source };
+    let mut found = Vec::new();
+    for below in folders(dir).map_err(io)? {
+        let deeper = folders(&below).map_err(io)?;
+        found.extend(std::iter::once(below).chain(deeper).filter(|folder| holds_a_log(folder)));
+    }
+    if found.is_empty() { Err(no_log(dir)) } else { Ok(found) }
+}
+
+fn folders(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() && path.file_name().is_some_and(|name| name != "damaged") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn holds_a_log(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| {
+        name.strip_suffix(".log").is_some_and(|first| first.len() == 20 && first.parse::<u64>().is_ok())
+    })
+}
+
+fn verify_all(dir: &Path, as_json: bool) -> Result<bool, LogError> {
+    let mut all_whole = true;
+    let logs = logs_in(dir)?;
+    for log in &logs {
+        if logs.len() > 1 && !as_json {
+            say!("{}", log.display());
+        }
+        all_whole &= verify(log, as_json)?;
+    }
+    Ok(all_whole)
 }
 
 fn verify(dir: &Path, as_json: bool) -> Result<bool, LogError> {
@@ -133,7 +183,8 @@ fn verified(report: &VerifyReport, as_json: bool) -> bool {
     if as_json {
         say!(
             "{}",
-            json!({"whole": report.is_whole(), "records": report.records(), "torn_end": torn, "damage": damaged})
+            json!({"path": report.path, "whole": report.is_whole(), "records": report.records(), "holes": report.holes(),
+                "torn_end": torn, "damage": damaged})
         );
         return report.is_whole();
     }
@@ -142,12 +193,21 @@ fn verified(report: &VerifyReport, as_json: bool) -> bool {
         say!("torn end, which the next start cuts (it was never reported durable): {torn}");
     }
     let verdict = if report.is_whole() { "whole" } else { "DAMAGED" };
+    if report.holes() > 0 {
+        say!("{} positions are holes: their records were damaged once and given up", grouped(report.holes()));
+    }
+    if !report.is_whole() {
+        say!("`forebay log repair {}` says what can be done", report.path.display());
+    }
     say!("{verdict}: {} records in {} segments", grouped(report.records()), report.segments.len());
     report.is_whole()
 }
 
 /// One record of any of our logs in a line.
 pub(super) fn describe(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "a hole: damaged once and given up".to_owned();
+    }
     match LogRecord::decode(bytes) {
         Ok(LogRecord::Accepted { batch, account, event, .. }) => format!(
             "accepted {}  {} samples  at {}  running {}:{:016x}{}",

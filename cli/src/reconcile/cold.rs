@@ -153,6 +153,9 @@ fn for_each_record(
 ) -> Result<(), String> {
     let mut reader = view.reader(from);
     while let Some((position, bytes)) = reader.next().map_err(|error| error.to_string())? {
+        if bytes.is_empty() {
+            continue; // damaged and given up; the ledger has it
+        }
         each(position, LogRecord::decode(bytes).map_err(|error| format!("position {position}: {error}"))?);
     }
     Ok(())

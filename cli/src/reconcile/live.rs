@@ -141,6 +141,9 @@ fn add_log(
             }
         }
         for (position, record) in page.entries.iter().filter(|(position, _)| *position < end) {
+            if record.is_empty() {
+                continue; // damaged and given up; the ledger has it
+            }
             let record =
                 LogRecord::decode(record).map_err(|error| format!("position {position}: {error}"))?;
             if let Some((agent, batch, account)) = for_sink(record, sink)

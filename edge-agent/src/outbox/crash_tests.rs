@@ -66,7 +66,10 @@ impl Hub {
     }
 }
 
-fn open_faulty(storage: &FaultyStorage, points: &Arc<Points>) -> Result<(Opened, ()), OutboxError> {
+pub(super) fn open_faulty(
+    storage: &FaultyStorage,
+    points: &Arc<Points>,
+) -> Result<(Opened, ()), OutboxError> {
     let options = OutboxOptions {
         agent: "g/n".into(),
         bytes_max: 16 * 1024 * 1024,
@@ -82,7 +85,7 @@ fn open_faulty(storage: &FaultyStorage, points: &Arc<Points>) -> Result<(Opened,
     Ok((opened, ()))
 }
 
-fn group(number: u64) -> NewGroup {
+pub(super) fn group(number: u64) -> NewGroup {
     let mut value = vec![0; 8 + usize::try_from(number % 7).unwrap() * 30_000];
     value[..8].copy_from_slice(&number.to_le_bytes());
     let sample =

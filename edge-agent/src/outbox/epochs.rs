@@ -4,7 +4,7 @@
 //! not the current one is forgotten (but remembered by name, so that late receipts for it raise no alarm), unless policy
 //! dropped of it what no receipt covered: then it stays, empty, until the hub has counted that as lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use durable_log::Position;
@@ -37,6 +37,9 @@ pub struct EpochState {
     pub total: Account,
     /// What the hub holds.
     pub receipted: RangeSet,
+    /// Offsets whose records were damaged on this disk: nobody can send them, and nothing waits for them. The hub counts
+    /// them as lost once `first_held` is above them.
+    gone: RangeSet,
     /// `(offset, position)`, ascending.
     marks: Vec<(u64, Position)>,
 }
@@ -50,6 +53,7 @@ impl EpochState {
             before: Account::default(),
             total: Account::default(),
             receipted: RangeSet::new(),
+            gone: RangeSet::new(),
             marks: Vec::new(),
         }
     }
@@ -65,7 +69,24 @@ impl EpochState {
     /// What is held and not receipted.
     #[must_use]
     pub fn unreceipted(&self) -> Vec<Range<u64>> {
-        self.receipted.missing(self.first_held..self.end)
+        self.to_send(self.first_held..self.end)
+    }
+
+    /// What of these offsets no receipt covers, and can still be read.
+    #[must_use]
+    pub fn to_send(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        if self.gone.is_empty() {
+            return self.receipted.missing(range);
+        }
+        let mut apart = self.receipted.clone();
+        apart.extend(&self.gone);
+        apart.missing(range)
+    }
+
+    /// Offsets held by number whose records were damaged.
+    #[must_use]
+    pub fn gone(&self) -> &RangeSet {
+        &self.gone
     }
 
     /// Whether a receipt has covered all that there ever was.
@@ -203,8 +224,24 @@ impl Epochs {
         if state.marks.last().is_none_or(|(offset, _)| record.offset >= offset + MARK_RECORDS) {
             state.marks.push((record.offset, record.position));
         }
+        if record.offset > state.end {
+            state.gone.insert(state.end..record.offset);
+        }
         state.end = record.offset + 1;
         state.total = record.after;
+    }
+
+    /// Only these offsets can be read of an epoch; returns how many others there should be.
+    pub fn keep_only(&mut self, present: &BTreeMap<Epoch, RangeSet>) -> u64 {
+        let mut gone = 0;
+        for state in &mut self.list {
+            let nothing = RangeSet::new();
+            let present = present.get(&state.epoch).unwrap_or(&nothing);
+            for range in present.missing(state.first_held..state.end) {
+                gone += state.gone.insert(range);
+            }
+        }
+        gone
     }
 
     /// A session begins: its first receipt counts instead of all before it, because the hub may have been restored from

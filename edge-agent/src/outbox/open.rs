@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use durable_log::{Log, Options, Position, Recovery};
+use durable_log::{Log, LogError, LogView, Options, Position, Recovery};
 use model::{CommandId, Epoch, SampleBatch, Timestamp};
 use proto::account::{Account, sample_hash};
 use proto::log_record::LogRecord;
 use runtime::clock::Clock;
+use runtime::mistakes::{Mistake, is_made};
 use runtime::telemetry::Metrics;
 use tokio::sync::{mpsc, watch};
 
@@ -66,19 +67,32 @@ pub fn open_with(
         segment_bytes,
         bytes_max,
         reserve_bytes: RESERVE_BYTES,
+        when_damaged: durable_log::WhenDamaged::SetAside,
         when_full: durable_log::WhenFull::StopAccepting, // policy is the writer's, which knows what may go
         ..Options::default()
     };
-    let epoch = new_epoch()?;
-    let (log, recovery) = open_log(log_options, epoch.0)?;
-    let mut scan = Scan { epochs: Epochs::new(epoch), held: Held::default(), now: clock.now() };
-    let view = log.view();
-    let mut reader = view.reader(view.first());
-    while let Some((position, bytes)) = reader.next()? {
-        let record = LogRecord::decode(bytes)
-            .map_err(|source| OutboxError::Record { position: position.0, source })?;
-        scan.take(position, record, points)?;
+    let mut epoch = new_epoch()?;
+    let (mut log, mut recovery) = open_log(log_options, epoch.0)?;
+    let (mut next, mut total) = (0, Account::default());
+    if is_made(Mistake::OffsetReuse)
+        && let Some((found, end, account)) = last_record(&log)?
+    {
+        (epoch, next, total) = (found, end, account);
     }
+    let scan = loop {
+        let scan = Scan { epochs: Epochs::new(epoch), held: Held::default(), now: clock.now() };
+        match scan.read(&log.view(), points) {
+            Err(OutboxError::Log(error @ LogError::Damaged { .. })) => {
+                let healed = log.heal()?;
+                if healed.is_empty() {
+                    return Err(error.into());
+                }
+                recovery.repaired.extend(healed);
+            }
+            scanned => break scanned?,
+        }
+    };
+    let view = log.view();
     let (items, intake) = mpsc::channel(ITEMS_MAX);
     let (durable_end, durable) = watch::channel(Durable { position: recovery.end, offset: 0 });
     let shared = Arc::new(Shared {
@@ -103,7 +117,7 @@ pub fn open_with(
     let writer = Writer::new(
         log,
         intake,
-        epoch,
+        (epoch, next, total),
         scan.held,
         super::writer::Surroundings {
             agent: options.agent.clone(),
@@ -118,6 +132,19 @@ pub fn open_with(
         metrics,
     );
     Ok(Opened { outbox, writer, positions, recovery })
+}
+
+/// See [`Mistake::OffsetReuse`].
+fn last_record(log: &Log) -> Result<Option<(Epoch, u64, Account)>, OutboxError> {
+    let view = log.view();
+    let mut reader = view.reader(view.first());
+    let mut last = None;
+    while let Some((_, bytes)) = reader.next()? {
+        if let Ok(LogRecord::Accepted { batch, account, .. }) = LogRecord::decode(bytes) {
+            last = Some((batch.id.epoch, batch.id.offset.0 + 1, account));
+        }
+    }
+    Ok(last)
 }
 
 /// A random epoch.
@@ -137,6 +164,19 @@ struct Scan {
 }
 
 impl Scan {
+    fn read(mut self, view: &LogView, points: &Points) -> Result<Scan, OutboxError> {
+        let mut reader = view.reader(view.first());
+        while let Some((position, bytes)) = reader.next()? {
+            if bytes.is_empty() {
+                continue; // damaged and given up
+            }
+            let record = LogRecord::decode(bytes)
+                .map_err(|source| OutboxError::Record { position: position.0, source })?;
+            self.take(position, record, points)?;
+        }
+        Ok(self)
+    }
+
     fn take(&mut self, position: Position, record: LogRecord, points: &Points) -> Result<(), OutboxError> {
         match record {
             LogRecord::Accepted { batch, account, .. } => {
@@ -144,9 +184,10 @@ impl Scan {
                 let place = match self.epochs.get(epoch) {
                     // The account before the first record of an epoch has to be computed; the others follow on.
                     None => record_place(position, &batch, account, points)?,
-                    Some(state) => {
+                    Some(state) if state.end == offset => {
                         RecordPlace { epoch, offset, position, before: state.total, after: account }
                     }
+                    Some(_damaged_between) => record_place(position, &batch, account, points)?,
                 };
                 self.epochs.add(place);
                 self.held.keep_arrival(batch.accepted_at, position);
@@ -221,6 +262,9 @@ pub(super) fn first_record(
 ) -> Result<Option<RecordPlace>, OutboxError> {
     let mut reader = view.reader(from);
     while let Some((position, bytes)) = reader.next()? {
+        if bytes.is_empty() {
+            continue; // damaged and given up
+        }
         let record = LogRecord::decode(bytes)
             .map_err(|source| OutboxError::Record { position: position.0, source })?;
         if let LogRecord::Accepted { batch, account, .. } = record {

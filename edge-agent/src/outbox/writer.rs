@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use durable_log::{Budget, Committer, Log, LogError, Position, SegmentInfo};
-use model::{CommandId, Epoch, Offset, RecordId, Sample, SampleBatch, Timestamp};
+use model::{CommandId, Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
 use proto::account::{Account, DeviceCounts};
 use proto::log_record::{DeviceEvent, LogRecord};
 use runtime::clock::Clock;
+use runtime::mistakes::{Mistake, is_made};
 use runtime::telemetry::{Counter, Gauge, Metrics};
 use tokio::sync::{mpsc, watch};
 
@@ -168,7 +169,7 @@ impl Writer {
     pub(super) fn new(
         log: Log,
         intake: mpsc::Receiver<Item>,
-        epoch: Epoch,
+        (epoch, next, total): (Epoch, u64, Account),
         held: Held,
         around: Surroundings,
         metrics: &Metrics,
@@ -176,8 +177,8 @@ impl Writer {
         let around_agent = around.agent.clone();
         let commits = Commits {
             epoch,
-            next: 0,
-            total: Account::default(),
+            next,
+            total,
             counted: BTreeMap::new(),
             held,
             around,
@@ -271,6 +272,7 @@ struct Meters {
     samples: Counter,
     refused: Counter,
     dropped: Counter,
+    damaged: Counter,
     bytes: Gauge,
     backlog: Gauge,
     arrival_ahead: Gauge,
@@ -293,6 +295,11 @@ impl Meters {
             dropped: metrics.counter(
                 "forebay_edge_dropped_records_total",
                 "Records that policy removed before a receipt covered them.",
+                &label,
+            ),
+            damaged: metrics.counter(
+                "forebay_edge_damaged_records_total",
+                "Records that were damaged on this disk before a receipt covered them, found while running.",
                 &label,
             ),
             bytes: metrics.gauge("forebay_edge_outbox_bytes", "Bytes of the outbox on disk.", &label),
@@ -383,6 +390,11 @@ impl Committer for Commits {
         {
             tracing::error!(%error, "the outbox could not be trimmed");
         }
+        if log.view().is_damaged()
+            && let Err(error) = self.heal(log)
+        {
+            tracing::error!(%error, "the outbox is damaged and could not be repaired");
+        }
         self.measure(log);
     }
 
@@ -433,10 +445,16 @@ impl Commits {
             records.push(LogRecord::Accepted { batch, account: total, event, counts });
             next += 1;
         }
-        if let Some((source, position)) = &group.position {
+        let outside = is_made(Mistake::PositionOutside);
+        if let Some((source, position)) = group.position.as_ref().filter(|_| !outside) {
             records.push(LogRecord::SourcePosition { source: source.clone(), position: position.clone() });
         }
         let (first, bytes) = append(log, &records)?;
+        if let Some((source, position)) = group.position.as_ref().filter(|_| outside) {
+            log.sync()?;
+            let beside = LogRecord::SourcePosition { source: source.clone(), position: position.clone() };
+            append(log, std::slice::from_ref(&beside))?;
+        }
         (self.next, self.total) = (next, total);
         self.counted.extend(counted); // without a sample they are written with the device's next one
         let mut at = first.0;
@@ -553,7 +571,7 @@ impl Commits {
             None if start.epoch == self.epoch => self.next,
             None => state.end,
         };
-        Ok(state.receipted.contains_range(&(start.offset..end)))
+        Ok(state.to_send(start.offset..end).is_empty())
     }
 
     /// The first sample record at or after a position; remembered, because segments do not change.
@@ -646,6 +664,31 @@ impl Commits {
                 self.held.moved(record, Position(at));
             }
         }
+        Ok(())
+    }
+
+    /// Makes holes of what a reader could not read, so that what stands behind is sent.
+    fn heal(&mut self, log: &mut Log) -> Result<(), OutboxError> {
+        for repaired in log.heal()? {
+            tracing::error!(%repaired, "the outbox");
+        }
+        let mut present: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
+        let view = log.view();
+        let mut reader = view.reader(view.first());
+        while let Some((position, bytes)) = reader.next()? {
+            if bytes.is_empty() {
+                continue;
+            }
+            let record = LogRecord::decode(bytes)
+                .map_err(|source| OutboxError::Record { position: position.0, source })?;
+            if let LogRecord::Accepted { batch, .. } = record {
+                present.entry(batch.id.epoch).or_default().insert_one(batch.id.offset.0);
+            }
+        }
+        let gone = self.around.shared.epochs().keep_only(&present);
+        self.meters.damaged.add(gone);
+        self.boundaries.clear();
+        self.trim_due = true;
         Ok(())
     }
 

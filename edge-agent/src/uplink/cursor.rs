@@ -71,6 +71,9 @@ fn take(reader: &mut Reader, portion: Portion) -> Result<Vec<Read>, OutboxError>
             Err(LogError::Trimmed { .. }) => continue, // settled meanwhile: the reader goes on behind it
             Err(error) => return Err(error.into()),
         };
+        if bytes.is_empty() {
+            continue; // damaged and given up
+        }
         let record = LogRecord::decode(bytes)
             .map_err(|source| OutboxError::Record { position: position.0, source })?;
         let LogRecord::Accepted { batch, account, event, counts } = record else { continue };

@@ -115,7 +115,7 @@ impl Delivery {
             }
             let way = self.on_the_way.get(&state.epoch).filter(|_| but_on_the_way).unwrap_or(&none);
             let handed = self.handed.get(&state.epoch).unwrap_or(&none);
-            for gap in state.receipted.missing(state.first_held..end) {
+            for gap in state.to_send(state.first_held..end) {
                 for gap in way.missing(gap) {
                     if let Some(range) = handed.missing(gap).into_iter().next() {
                         return Some((state.epoch, range));

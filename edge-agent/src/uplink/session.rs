@@ -5,11 +5,14 @@
 
 mod inbound;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use model::{Epoch, Offset, PointId, RecordId};
+use model::{Epoch, Offset, PointId, RangeSet, RecordId, Sample, SampleBatch};
+use proto::receipt::Receipt;
 use proto::sparkplug::{BirthHead, MessageType, RecordHead, Topic};
+use runtime::mistakes::{self, Mistake, is_made};
 use runtime::mqtt_client::{MqttReceiver, MqttSender, QoS};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -38,6 +41,8 @@ const REBIRTH_SPACING: Duration = Duration::from_secs(1);
 const REBIRTH_REST: Duration = Duration::from_secs(1);
 /// Epochs that an NBIRTH may name (docs/specs/receipts.md §2).
 const BIRTH_EPOCHS_MAX: usize = 4096;
+/// STATE that does not come, or is offline, is asked for again so often before the births.
+const STATE_WAIT: Duration = Duration::from_secs(10);
 /// How often timers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often it is written down what a foreign host was given.
@@ -70,6 +75,8 @@ pub(crate) struct Session<'u> {
     state_timestamp: Option<u64>,
     last_refusal: String,
     host_is_online: Option<bool>,
+    /// The host has sealed a message of this session, so it seals all of them.
+    host_seals: bool,
     is_holding: bool,
     begun: Instant,
     last_receipt: Option<Instant>,
@@ -78,6 +85,19 @@ pub(crate) struct Session<'u> {
     looked_at: Instant,
     handed_at: Instant,
     draining_since: Option<Instant>,
+}
+
+/// A record is one payload, always (but see [`Mistake::TwoPayloads`]).
+fn parts(batch: &SampleBatch) -> impl Iterator<Item = Cow<'_, SampleBatch>> {
+    let half =
+        |samples: &[Sample]| Some(Cow::Owned(SampleBatch { samples: samples.to_vec(), ..batch.clone() }));
+    let parts = if is_made(Mistake::TwoPayloads) && batch.samples.len() > 1 {
+        let (first, second) = batch.samples.split_at(batch.samples.len() / 2);
+        [half(first), half(second)]
+    } else {
+        [Some(Cow::Borrowed(batch)), None]
+    };
+    parts.into_iter().flatten()
 }
 
 impl<'u> Session<'u> {
@@ -109,6 +129,7 @@ impl<'u> Session<'u> {
             state_timestamp: None,
             last_refusal: String::new(),
             host_is_online: None,
+            host_seals: false,
             is_holding: false,
             begun: now,
             last_receipt: None,
@@ -125,6 +146,16 @@ impl<'u> Session<'u> {
         if self.uplink.setup.primary_host && !self.wait_for_host().await? {
             self.sender.disconnect().await?;
             return Ok(Ended::Shutdown);
+        }
+        if is_made(Mistake::HistoryBeforeBirths) {
+            self.history_not_before = Instant::now();
+            while self.history_slice().await? {}
+        }
+        if is_made(Mistake::OldQueue)
+            && let Some(payload) = mistakes::note("old queue", Vec::new()).filter(|old| !old.is_empty())
+        {
+            let topic = Topic::device(MessageType::DData, &self.uplink.setup.node, "press-0").to_string();
+            self.send(Outgoing { topic, payload }).await?;
         }
         self.give_birth().await?;
         self.say_online();
@@ -165,11 +196,20 @@ impl<'u> Session<'u> {
             session.text = format!("connected; waiting for host application {host} to be online");
         });
         let shutdown = self.uplink.setup.shutdown.clone();
+        let mut ask_at = Instant::now() + STATE_WAIT;
         while self.host_is_online != Some(true) {
             let message = tokio::select! {
                 biased;
                 message = self.receiver.next() => message?,
                 () = shutdown.cancelled() => return Ok(false),
+                () = sleep_until(ask_at) => {
+                    // The request or the answer may have been changed on its way: a new subscription brings the
+                    // retained STATE again, and it counts whatever time an earlier one claimed.
+                    self.state_timestamp = None;
+                    self.subscribe().await?;
+                    ask_at = Instant::now() + STATE_WAIT;
+                    continue;
+                }
             };
             if let Some(Topic::State { .. }) = Topic::parse(&message.topic) {
                 self.take_state(&message);
@@ -338,8 +378,19 @@ impl<'u> Session<'u> {
             }
             let head = self.uplink.setup.outbox.epochs(|epochs| self.head(&read, epochs));
             let now = self.uplink.setup.clock.now();
-            for message in self.node.live(now, &read.batch, &head, read.event, &latest) {
-                self.send(message).await?;
+            for batch in parts(&read.batch) {
+                for message in self.node.live(now, &batch, &head, read.event, &latest) {
+                    if is_made(Mistake::OldQueue) {
+                        mistakes::note("old queue", message.payload.clone());
+                    }
+                    self.send(message).await?;
+                }
+            }
+            if is_made(Mistake::TrimAfterSend) {
+                let offset = read.batch.id.offset.0;
+                let sent = (self.current, RangeSet::of(offset..offset + 1));
+                let receipt = Receipt { durable: vec![sent], ..Default::default() };
+                self.uplink.setup.outbox.receive(&receipt).await?;
             }
             self.live_at = read.batch.id.offset.0 + 1;
             self.uplink.delivery.sent(Instant::now(), self.current, read.batch.id.offset.0);
@@ -393,8 +444,10 @@ impl<'u> Session<'u> {
         for read in reads {
             let head = self.uplink.setup.outbox.epochs(|epochs| self.head(&read, epochs));
             let now = self.uplink.setup.clock.now();
-            for message in self.node.history(now, &read.batch, &head) {
-                self.send(message).await?;
+            for batch in parts(&read.batch) {
+                for message in self.node.history(now, &batch, &head) {
+                    self.send(message).await?;
+                }
             }
             let offset = read.batch.id.offset.0;
             self.uplink.delivery.sent(Instant::now(), epoch, offset);

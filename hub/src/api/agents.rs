@@ -289,6 +289,12 @@ struct SinkView {
     lag: u64,
     /// Retention has deleted records that it had not read.
     behind_start: bool,
+    /// The bridge that reads for it, in its own words; absent if none has asked for a minute, or does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<String>,
+    /// What keeps that bridge from the table, as the bridge says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alarm: Option<String>,
 }
 
 /// Per agent and epoch: accepted, received, verified, missing, lost; per sink: committed.
@@ -346,12 +352,15 @@ async fn sinks(api: &Api) -> Result<Vec<SinkView>, ApiError> {
     let (cursors, first, end) = read.await.map_err(|error| ApiError::Internal(error.to_string()))??;
     let sinks =
         cursors.iter().filter_map(|(name, at)| name.strip_prefix(SINK_CURSOR).map(|name| (name, at.0)));
+    let (seats, now) = (api.seats(), tokio::time::Instant::now());
     Ok(sinks
         .map(|(name, position)| SinkView {
             name: name.to_owned(),
             position,
             lag: end.saturating_sub(position),
             behind_start: position < first,
+            holder: seats.of(name, now).map(|seat| seat.holder),
+            alarm: seats.of(name, now).and_then(|seat| seat.alarm),
         })
         .collect())
 }

@@ -49,6 +49,16 @@ pub(crate) enum ApiError {
         /// Of what there are too many.
         what: &'static str,
     },
+    /// Another bridge reads for this sink.
+    #[error("Sink {sink} is served by another bridge, {holder}, which asked {seen_s_ago} s ago.")]
+    SinkTaken {
+        /// The sink.
+        sink: String,
+        /// Who serves it.
+        holder: String,
+        /// When it last asked.
+        seen_s_ago: u64,
+    },
     /// Clients, topics and messages of an outside broker are its own business.
     #[error("The hub uses an outside MQTT broker; only that broker knows its clients and messages.")]
     OutsideBroker,
@@ -99,7 +109,7 @@ impl ApiError {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Letter(LetterError::Unknown(_)) => StatusCode::NOT_FOUND,
             Self::Letter(LetterError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Letter(_) | Self::OutsideBroker => StatusCode::CONFLICT,
+            Self::Letter(_) | Self::OutsideBroker | Self::SinkTaken { .. } => StatusCode::CONFLICT,
             Self::Busy { .. } | Self::Broker(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Log(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -124,6 +134,7 @@ impl ApiError {
                 LetterError::Full { .. } => "quarantine-full",
                 LetterError::Store(_) => "not-writable",
             },
+            Self::SinkTaken { .. } => "sink-taken",
             Self::Broker(_) => "broker",
             Self::Log(_) => "log",
             Self::Internal(_) => "internal",
@@ -141,6 +152,9 @@ impl ApiError {
             Self::Bad { .. } | Self::Method => "See /api/v1/openapi.json for what it must be.",
             Self::NotFound { .. } => "GET /api/v1/points lists the points; /api/v1/openapi.json the paths.",
             Self::Busy { .. } | Self::Broker(_) => "Try again in a moment.",
+            Self::SinkTaken { .. } => {
+                "Stop one of the two, or give one of the sinks another name. The seat is free 60 s after the other bridge has fallen silent."
+            }
             Self::OutsideBroker => "Look at that broker's own tools; `[hub.broker]` in the configuration says which it is.",
             Self::Letter(error) => match error {
                 LetterError::Unknown(_) => "`forebay quarantine list --all` names those that are there.",

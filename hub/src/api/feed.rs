@@ -6,16 +6,19 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use durable_log::Position;
 use model::Epoch;
+use proto::seal;
 use serde::Deserialize;
+use tokio::time::Instant;
 use utoipa::IntoParams;
 
 use super::Api;
 use super::errors::{ApiError, ErrorBody};
 use super::json::{Parameters, within};
+use super::seats::TEXT_BYTES_MAX;
 use crate::store::SINK_CURSOR;
 use crate::store::feed_page::{self, Wanted};
 
@@ -44,18 +47,29 @@ pub(crate) struct FeedQuery {
     epoch: Option<String>,
     /// How long to wait for something at or past `from` (0 to 30000, default 0).
     wait_ms: Option<u64>,
+    /// Which bridge asks, as people would know it: of two that ask for one sink the second is refused with 409. Without it
+    /// nothing is refused.
+    holder: Option<String>,
+    /// What keeps the caller from its target, if anything; shown with the sink.
+    alarm: Option<String>,
     /// Encoded records in the page; at least one record is sent if there is one (1 to 33554432, default 4194304).
     max_bytes: Option<u64>,
+    /// Last of all: a checksum over the parameters before it, 16 hexadecimal digits (docs/specs/feed.md).
+    seal: Option<String>,
 }
 
 /// A page of the plant log with the catalogue entries it needs: `FeedPage` of `hub_feed.proto`.
 #[utoipa::path(get, path = "/api/v1/feed", tag = "bridge", params(FeedQuery),
     responses((status = 200, content_type = "application/x-protobuf", body = Vec<u8>, description = "forebay.feed.FeedPage"),
-        (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 503, body = ErrorBody)))]
+        (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(crate) async fn feed(
     State(api): State<Api>,
+    uri: Uri,
     Parameters(query): Parameters<FeedQuery>,
 ) -> Result<Response, ApiError> {
+    if query.seal.is_some() && !is_sealed(uri.query().unwrap_or_default()) {
+        return Err(ApiError::bad("seal", "does not fit: the request was changed on its way"));
+    }
     if query.sink.is_empty() || query.sink.len() > SINK_BYTES_MAX || query.sink.chars().any(char::is_control)
     {
         return Err(ApiError::bad("sink", format!("must be a name of 1 to {SINK_BYTES_MAX} bytes")));
@@ -65,6 +79,7 @@ pub(crate) async fn feed(
     let max_bytes = within("max_bytes", query.max_bytes, PAGE_BYTES, 1, PAGE_BYTES_MAX)?;
     let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
     let committed = committed(query.committed, query.epoch.as_deref())?;
+    sit_down(&api, &query)?;
     let slot = api.feed_slot()?;
     if let Some((position, epoch)) = committed {
         register(&api, &query.sink, position, epoch).await?;
@@ -79,6 +94,29 @@ pub(crate) async fn feed(
     let encoded = encoded.await.map_err(|error| ApiError::Internal(error.to_string()))??;
     drop(slot);
     Ok(([(header::CONTENT_TYPE, "application/x-protobuf")], encoded).into_response())
+}
+
+/// Whether a query ends with the seal of what stands before it.
+fn is_sealed(query: &str) -> bool {
+    query.rsplit_once("&seal=").is_some_and(|(before, seal)| {
+        seal == format!("{:016x}", seal::checksum(seal::FEED_REQUEST, before.as_bytes()))
+    })
+}
+
+/// Takes the sink's seat for a caller that names itself.
+fn sit_down(api: &Api, query: &FeedQuery) -> Result<(), ApiError> {
+    for (name, text) in [("holder", &query.holder), ("alarm", &query.alarm)] {
+        if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > TEXT_BYTES_MAX) {
+            return Err(ApiError::bad(name, format!("must be 1 to {TEXT_BYTES_MAX} bytes")));
+        }
+    }
+    let Some(holder) = &query.holder else { return Ok(()) };
+    let taken = api.seats().take(&query.sink, holder, query.alarm.as_deref(), Instant::now());
+    taken.map_err(|taken| ApiError::SinkTaken {
+        sink: query.sink.clone(),
+        holder: taken.holder,
+        seen_s_ago: taken.seen_s_ago,
+    })
 }
 
 fn committed(position: Option<u64>, epoch: Option<&str>) -> Result<Option<(Position, Epoch)>, ApiError> {

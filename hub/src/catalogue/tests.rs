@@ -28,7 +28,7 @@ fn assign(catalogue: &Catalogue, node: &str, claim: PointDefinition) -> Assigned
 #[test]
 fn numbers_survive_and_are_durable_only_after_persisting() {
     let disk = FaultyStorage::new(3);
-    let catalogue = Catalogue::open(Arc::new(disk.clone()), 1).unwrap();
+    let catalogue = Catalogue::open(Arc::new(disk.clone()), Arc::new(FaultyStorage::new(77)), 1).unwrap();
     let first = assign(&catalogue, "g/a", point("p", "d", "m"));
     assert_eq!(catalogue.entries_from(0), (Vec::new(), 0));
     catalogue.persist().unwrap();
@@ -40,7 +40,7 @@ fn numbers_survive_and_are_durable_only_after_persisting() {
     assign(&catalogue, "g/b", point("lost", "d", "m"));
     drop(catalogue);
 
-    let catalogue = Catalogue::open(Arc::new(disk.crash()), 2).unwrap();
+    let catalogue = Catalogue::open(Arc::new(disk.crash()), Arc::new(FaultyStorage::new(77)), 2).unwrap();
     assert_eq!(catalogue.len(), 2);
     assert_eq!(catalogue.point(first.id).unwrap().definition, described);
     assert_eq!(catalogue.find("q"), Some(PointId(1)));
@@ -55,7 +55,7 @@ fn numbers_survive_and_are_durable_only_after_persisting() {
 #[test]
 fn a_taken_path_is_given_another_and_the_agents_hash_stays() {
     let disk = FaultyStorage::new(4);
-    let catalogue = Catalogue::open(Arc::new(disk.clone()), 1).unwrap();
+    let catalogue = Catalogue::open(Arc::new(disk.clone()), Arc::new(FaultyStorage::new(77)), 1).unwrap();
     let first = assign(&catalogue, "g/a", point("p", "d", "m"));
     let second = assign(&catalogue, "g/b", point("p", "d", "m"));
     assert_eq!(second.taken_by, Some(first.id));
@@ -66,13 +66,14 @@ fn a_taken_path_is_given_another_and_the_agents_hash_stays() {
     let hashes = |catalogue: &Catalogue| catalogue.hashes()[second.id.0 as usize];
     assert_eq!(hashes(&catalogue), PathHashes { hub: path_hash("g/b/p"), agent: path_hash("p") });
     catalogue.persist().unwrap();
-    let catalogue = Catalogue::open(Arc::new(disk.crash()), 2).unwrap();
+    let catalogue = Catalogue::open(Arc::new(disk.crash()), Arc::new(FaultyStorage::new(77)), 2).unwrap();
     assert_eq!(hashes(&catalogue), PathHashes { hub: path_hash("g/b/p"), agent: path_hash("p") });
 }
 
 #[test]
 fn another_type_is_another_point_of_the_path() {
-    let catalogue = Catalogue::open(Arc::new(FaultyStorage::new(5)), 1).unwrap();
+    let catalogue =
+        Catalogue::open(Arc::new(FaultyStorage::new(5)), Arc::new(FaultyStorage::new(77)), 1).unwrap();
     let double = assign(&catalogue, "g/a", point("p", "d", "m"));
     let text = PointDefinition { data_type: DataType::String, ..point("p", "d", "m") };
     let text = assign(&catalogue, "g/a", text);
@@ -83,7 +84,8 @@ fn another_type_is_another_point_of_the_path() {
 
 #[test]
 fn a_hostile_agent_with_one_path_for_all_does_not_slow_the_catalogue() {
-    let catalogue = Catalogue::open(Arc::new(FaultyStorage::new(6)), 1).unwrap();
+    let catalogue =
+        Catalogue::open(Arc::new(FaultyStorage::new(6)), Arc::new(FaultyStorage::new(77)), 1).unwrap();
     let agent = catalogue.agent_id(&NodeId::parse("g/a").unwrap()).unwrap();
     let claims: Vec<PointDefinition> = (0..20_000).map(|n| point("p", "d", &format!("m{n}"))).collect();
     let began = std::time::Instant::now();
@@ -97,13 +99,13 @@ fn a_hostile_agent_with_one_path_for_all_does_not_slow_the_catalogue() {
 #[test]
 fn a_full_disk_keeps_the_entries_for_later() {
     let disk = FaultyStorage::new(7);
-    let catalogue = Catalogue::open(Arc::new(disk.clone()), 1).unwrap();
+    let catalogue = Catalogue::open(Arc::new(disk.clone()), Arc::new(FaultyStorage::new(77)), 1).unwrap();
     assign(&catalogue, "g/a", point("p", "d", "m"));
     disk.set_faults(durable_log::Faults { capacity: 10, ..durable_log::Faults::default() });
     assert!(catalogue.persist().is_err());
     assign(&catalogue, "g/a", point("q", "d", "m"));
     disk.set_faults(durable_log::Faults::default());
     catalogue.persist().unwrap();
-    let catalogue = Catalogue::open(Arc::new(disk.crash()), 2).unwrap();
+    let catalogue = Catalogue::open(Arc::new(disk.crash()), Arc::new(FaultyStorage::new(77)), 2).unwrap();
     assert_eq!((catalogue.find("p"), catalogue.find("q")), (Some(PointId(0)), Some(PointId(1))));
 }

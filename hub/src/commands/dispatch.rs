@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use model::{CommandId, CommandOutcome, Timestamp, Value};
 use proto::receipt::CommandReport;
+use proto::seal;
 use proto::sparkplug::{CommandHead, MessageType, Topic, encode};
 use runtime::clock::Clock;
 use runtime::tasks::CancellationToken;
@@ -277,5 +278,6 @@ fn message(record: &CommandRecord, target: &Target, value: &Value, now: Timestam
     };
     let mut payload = Vec::new();
     encode::command(now, &place.metric, None, value, Some(&head), &mut payload);
+    seal::put(&topic.to_string(), &mut payload);
     (topic, payload)
 }

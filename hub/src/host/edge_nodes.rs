@@ -8,6 +8,7 @@
 //!   a rebirth is asked for; what is offered without an identity (foreign nodes) goes to quarantine instead.
 //! - Aliases are looked up in the device that the message is about.
 //! - Births of our agents are no rows; births of foreign nodes are, where a value changed.
+//! - What was changed on its way is not received: its seal says so ([`proto::seal`]).
 //! - Nodes, devices, metrics and names are bounded.
 
 mod births;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use model::limits::MQTT_PACKET_BYTES_MAX;
 use model::{Epoch, NodeId, PointId, RecordId, SampleBatch, Timestamp};
 use proto::log_record::AgentId;
+use proto::seal::{self, Seal};
 use proto::sparkplug::{EpochAccount, MessageType, PayloadView, Topic};
 use runtime::telemetry::{Counter, Metrics};
 
@@ -44,6 +46,8 @@ const STRANGER: Duration = Duration::from_secs(600);
 const DEVICE_BIRTHS: Duration = Duration::from_secs(10);
 /// Undecodable payloads without identity that are kept in one second.
 const QUARANTINE_PER_SECOND: u32 = 100;
+/// A node that seals is believed without a seal from so many births in a row on.
+const UNSEALED_BIRTHS: u8 = 3;
 /// Offsets beyond this cannot be meant.
 const OFFSET_MAX: u64 = 1 << 62;
 
@@ -215,6 +219,9 @@ impl EdgeNodes {
         if !self.nodes.contains_key(&node) && self.nodes.len() >= AGENTS_MAX {
             return self.problems.add(Problem::TooMany);
         }
+        if !self.is_whole(topic, payload, kind, &node, now) {
+            return self.damaged(kind, &node, now, out);
+        }
         let state = self.node(&node, now);
         state.last_message = Some(now.at);
         state.heard = now.since_start;
@@ -264,6 +271,48 @@ impl EdgeNodes {
             } else {
                 tracing::info!(node = %id, ahead_ms, "its clock and the hub's agree again");
             }
+        }
+    }
+
+    /// Whether what arrived is what was sent, as far as its seal tells.
+    fn is_whole(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        kind: MessageType,
+        node: &NodeId,
+        now: Moment,
+    ) -> bool {
+        let seal = seal::check(topic, payload);
+        if seal == Seal::Whole && kind == MessageType::NBirth {
+            let node = self.node(node, now);
+            (node.seals, node.unsealed_births) = (true, 0);
+        }
+        let Some(node) = self.nodes.get_mut(node) else { return seal != Seal::Broken };
+        match seal {
+            Seal::Whole => true,
+            // Of a foreign node: bytes that look like a seal by chance.
+            Seal::Broken => node.foreign && node.agent.is_some() && !node.seals,
+            Seal::Absent if !node.seals => true,
+            Seal::Absent => {
+                if kind == MessageType::NBirth {
+                    node.unsealed_births = node.unsealed_births.saturating_add(1);
+                    node.seals = node.unsealed_births < UNSEALED_BIRTHS;
+                }
+                !node.seals
+            }
+        }
+    }
+
+    /// As if it had never come; but births are asked for, and after what may have been a death nobody vouches for values.
+    fn damaged(&mut self, kind: MessageType, node: &NodeId, now: Moment, out: &mut Vec<Action>) {
+        self.problems.add(Problem::Damaged);
+        let state = self.node(node, now);
+        if kind == MessageType::NDeath && state.online {
+            state.offline(node, now, out);
+        }
+        if matches!(kind, MessageType::NBirth | MessageType::DBirth | MessageType::NDeath) {
+            state.rebirth.ask(now.since_start);
         }
     }
 

@@ -23,6 +23,8 @@ problems! {
     BadTopic = "bad-topic";
     /// A retained message that must not be retained: old news.
     Retained = "retained";
+    /// Changed on its way: what it says is not what was sent.
+    Damaged = "damaged-on-the-way";
     /// Not a Sparkplug payload.
     Garbage = "garbage-payload";
     /// Data or a death of a node or device whose birth is not known.

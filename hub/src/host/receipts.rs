@@ -12,6 +12,7 @@ use model::limits::RECEIPT_RANGES_MAX;
 use model::{Epoch, NodeId, RangeSet, Timestamp, Value};
 use proto::log_record::AgentId;
 use proto::receipt::{RECEIPT_METRIC, Receipt};
+use proto::seal;
 use proto::sparkplug::{MessageType, Topic, encode};
 use runtime::clock::Clock;
 use runtime::tasks::CancellationToken;
@@ -85,7 +86,9 @@ impl Receivers {
             let receipt = Receipt { hub_time: at, durable, holding: holding.clone() };
             let mut payload = Vec::new();
             encode::command(at, RECEIPT_METRIC, None, &Value::Bytes(receipt.encode()), None, &mut payload);
-            due.push((Topic::node(MessageType::NCmd, &receiver.node).to_string(), payload));
+            let topic = Topic::node(MessageType::NCmd, &receiver.node).to_string();
+            seal::put(&topic, &mut payload);
+            due.push((topic, payload));
         }
         due
     }

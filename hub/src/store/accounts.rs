@@ -146,8 +146,6 @@ pub(super) struct EpochBook {
     pub(super) history: u64,
     /// See [`EpochState::devices`].
     pub(super) devices: BTreeMap<String, DeviceAccount>,
-    /// Its beginning was counted by a version of the program that did not tell devices apart.
-    pub(super) is_uncounted: bool,
 }
 
 impl Accounts {
@@ -188,6 +186,13 @@ impl Accounts {
             None => std::iter::once(0..first_held).collect(),
             Some(book) => book.settled().missing(0..first_held),
         }
+    }
+
+    /// Offsets of an epoch that has ended at `end` now, and reached further once: its agent has lost them since.
+    pub(super) fn missing_beyond(&self, agent: AgentId, epoch: Epoch, end: u64) -> Vec<Range<u64>> {
+        let Some(book) = self.epoch(agent, epoch) else { return Vec::new() };
+        let known = book.reported.map_or(0, |reported| reported.end.min(OFFSET_END_MAX));
+        if known > end { book.settled().missing(end..known) } else { Vec::new() }
     }
 
     /// Makes one step.
@@ -290,9 +295,6 @@ impl EpochBook {
 
     /// Where every record is here: what was read and not left out is what came, device by device.
     fn verify_devices(&self) -> Option<String> {
-        if self.is_uncounted {
-            return None;
-        }
         let counted = self.devices.iter().filter(|(_, device)| device.as_of > 0);
         let mut wrong = counted.filter(|(_, device)| device.counts.accepted() != device.received);
         wrong.next().map(|(name, DeviceAccount { counts, received, .. })| {

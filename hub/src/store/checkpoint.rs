@@ -6,19 +6,19 @@
 //! one's position on, so one bad file costs time, not truth.
 //!
 //! ```text
-//! magic "FBHUBCKP" | version u16 = 2 | reserved u16 | body length u64 | CRC32C of the body u32 | body
+//! magic "FBHUBCKP" | version u16 = 3 | reserved u16 | body length u64 | CRC32C of all before and the body u32 | body
 //! body   = log epoch u64 | position u64 | values position u64 | agents u32 { agent } | chunks u32 { chunk }
 //! agent  = id u32 | epochs u32 { epoch u64 | flags u8 | ranges | account | agent account | lost | quarantined
 //!          | verified end u64 | [reported] | [settled account] | [mismatch text]
 //!          | history u64 | devices u32 { device } }
-//!          flags: 1 foreign, 2 reported, 4 settled account, 8 mismatch, 16 devices were not counted from the beginning
+//!          flags: 1 foreign, 2 reported, 4 settled account, 8 mismatch
 //! device = name text | as of u64 | read u64 | dead band u64 | quarantined u64 | made u64 | received u64
 //! text   = length u32 | UTF-8
 //! ranges = count u32 { start u64 | end u64 }      account = count u64 | checksum u64
 //! reported = first held u64 | end u64 | before account | total account
 //! chunk  = arrivals u32 { i64 µs } | length u32 | a LogRecord::Received that holds the last values
 //! ```
-//! All numbers are little endian. Version 1 had neither history nor devices; it is read.
+//! All numbers are little endian.
 
 use std::io;
 
@@ -27,12 +27,13 @@ use model::{Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
 use proto::account::{Account, DeviceCounts};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
+use runtime::mistakes::{Mistake, is_made};
 
 use super::accounts::{Accounts, AgentBook, EpochBook};
 use super::{DeviceAccount, LastValue};
 
 const MAGIC: &[u8; 8] = b"FBHUBCKP";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const HEAD_BYTES: usize = 24;
 /// More than the largest hub's points and epochs need; bounds what is read into memory.
 const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
@@ -47,7 +48,6 @@ const FOREIGN: u8 = 1;
 const REPORTED: u8 = 2;
 const SETTLED: u8 = 4;
 const MISMATCH: u8 = 8;
-const UNCOUNTED: u8 = 16;
 
 /// What the file holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,6 +78,9 @@ impl Checkpoint {
     pub(super) fn fits(&self, view: &LogView) -> bool {
         let position = self.accounts.position;
         let end = view.durable_end().0;
+        if is_made(Mistake::RangesBeside) {
+            return true;
+        }
         position <= end
             && self.values_position <= end
             && (position == 0 || view.epoch_of(Position(position - 1)) == Some(self.log_epoch))
@@ -89,12 +92,13 @@ pub(super) fn write(storage: &dyn Storage, checkpoint: &Checkpoint) -> io::Resul
     let mut bytes = vec![0; HEAD_BYTES];
     encode(checkpoint, &mut bytes);
     let body = bytes.get(HEAD_BYTES..).unwrap_or_default();
-    let (length, crc) = (body.len() as u64, crc32c::crc32c(body));
+    let length = body.len() as u64;
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend_from_slice(MAGIC);
     head.extend_from_slice(&VERSION.to_le_bytes());
     head.extend_from_slice(&[0; 2]);
     head.extend_from_slice(&length.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&head), body);
     head.extend_from_slice(&crc.to_le_bytes());
     bytes.splice(..HEAD_BYTES, head);
 
@@ -153,15 +157,18 @@ fn read_one(storage: &dyn Storage, name: &str, bytes: u64) -> Result<Checkpoint,
         return Err(CheckpointError::Damaged("it is no checkpoint"));
     }
     let version = u16::from_le_bytes(head.array()?);
-    if version > VERSION {
-        return Err(CheckpointError::Newer(version));
-    }
     head.take(2)?;
     let (length, crc) = (head.u64()?, head.u32()?);
-    if length != head.0.len() as u64 || crc != crc32c::crc32c(head.0) {
+    let covered = content.get(..HEAD_BYTES - size_of::<u32>()).unwrap_or_default();
+    if length != head.0.len() as u64 || crc != crc32c::crc32c_append(crc32c::crc32c(covered), head.0) {
         return Err(CheckpointError::Damaged("length or checksum is wrong"));
     }
-    decode(head, version)
+    match version {
+        VERSION => {}
+        0..VERSION => return Err(CheckpointError::Damaged("a version that this program no longer reads")),
+        newer => return Err(CheckpointError::Newer(newer)),
+    }
+    decode(head)
 }
 
 fn encode(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
@@ -189,8 +196,7 @@ fn put_epoch(out: &mut Vec<u8>, book: &EpochBook) {
         flag(book.foreign, FOREIGN)
             | flag(book.reported.is_some(), REPORTED)
             | flag(book.settled_account.is_some(), SETTLED)
-            | flag(book.mismatch.is_some(), MISMATCH)
-            | flag(book.is_uncounted, UNCOUNTED),
+            | flag(book.mismatch.is_some(), MISMATCH),
     );
     put_ranges(out, &book.ranges);
     put_account(out, book.account);
@@ -270,7 +276,7 @@ fn put_ranges(out: &mut Vec<u8>, ranges: &RangeSet) {
 
 struct Reader<'a>(&'a [u8]);
 
-fn decode(mut from: Reader<'_>, version: u16) -> Result<Checkpoint, CheckpointError> {
+fn decode(mut from: Reader<'_>) -> Result<Checkpoint, CheckpointError> {
     let mut checkpoint = Checkpoint { log_epoch: from.u64()?, ..Checkpoint::default() };
     checkpoint.accounts.position = from.u64()?;
     checkpoint.values_position = from.u64()?;
@@ -279,7 +285,7 @@ fn decode(mut from: Reader<'_>, version: u16) -> Result<Checkpoint, CheckpointEr
         let mut book = AgentBook::default();
         for _ in 0..from.u32()? {
             let epoch = Epoch(from.u64()?);
-            book.epochs.insert(epoch, from.epoch(epoch, version)?);
+            book.epochs.insert(epoch, from.epoch(epoch)?);
         }
         checkpoint.accounts.agents.insert(agent, book);
     }
@@ -322,7 +328,7 @@ impl<'a> Reader<'a> {
         Ok(ranges)
     }
 
-    fn epoch(&mut self, epoch: Epoch, version: u16) -> Result<EpochBook, CheckpointError> {
+    fn epoch(&mut self, epoch: Epoch) -> Result<EpochBook, CheckpointError> {
         let [flags] = self.array()?;
         let mut book = EpochBook {
             foreign: flags & FOREIGN != 0,
@@ -344,10 +350,6 @@ impl<'a> Reader<'a> {
         }
         if flags & MISMATCH != 0 {
             book.mismatch = Some(self.text()?);
-        }
-        book.is_uncounted = version == 1 || flags & UNCOUNTED != 0;
-        if version == 1 {
-            return Ok(book);
         }
         book.history = self.u64()?;
         for _ in 0..self.u32()? {
@@ -443,8 +445,16 @@ mod tests {
         let file = disk.open(NEWEST, true).unwrap();
         file.write_at(&[0xff], 1000).unwrap();
         assert_eq!(read(&disk).unwrap(), [checkpoint(20)]);
-        file.write_at(&[3, 0], 8).unwrap();
-        assert!(matches!(read(&disk), Err(CheckpointError::Newer(3))));
+        // A flipped bit in the version is damage; a newer version has a checksum that fits.
+        file.write_at(&[4, 0], 8).unwrap();
+        assert_eq!(read(&disk).unwrap(), [checkpoint(20)]);
+        write(&disk, &checkpoint(40)).unwrap();
+        let mut bytes = disk.bytes_of(NEWEST).unwrap();
+        bytes[8] = 4;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..20]), &bytes[HEAD_BYTES..]);
+        bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+        disk.replace(NEWEST, bytes);
+        assert!(matches!(read(&disk), Err(CheckpointError::Newer(4))));
     }
 
     #[test]
@@ -469,24 +479,9 @@ mod tests {
     fn no_bytes_are_read_as_something_else() {
         let mut bytes = Vec::new();
         encode(&checkpoint(10), &mut bytes);
-        assert!(decode(Reader(&bytes), VERSION).is_ok());
+        assert!(decode(Reader(&bytes)).is_ok());
         for cut in (0..bytes.len()).step_by(61) {
-            assert!(decode(Reader(&bytes[..cut]), VERSION).is_err());
+            assert!(decode(Reader(&bytes[..cut])).is_err());
         }
-    }
-
-    #[test]
-    fn the_first_version_is_read_and_its_devices_are_not_judged() {
-        let mut checkpoint = Checkpoint::default();
-        let book = checkpoint.accounts.agents.entry(AgentId(1)).or_default();
-        book.epochs.insert(Epoch(5), EpochBook { verified_end: 3, ..EpochBook::default() });
-        let mut bytes = Vec::new();
-        encode(&checkpoint, &mut bytes);
-        let chunks = bytes.split_off(bytes.len() - 4);
-        bytes.truncate(bytes.len() - 12); // neither history nor devices
-        bytes.extend_from_slice(&chunks);
-        let read = decode(Reader(&bytes), 1).unwrap();
-        let book = read.accounts.epoch(AgentId(1), Epoch(5)).unwrap();
-        assert_eq!((book.verified_end, book.is_uncounted), (3, true));
     }
 }

@@ -7,6 +7,7 @@ use model::limits::{RECORD_BYTES_MAX, RECORD_DAYS_MAX, RECORD_SAMPLES_MAX};
 use model::{Offset, RecordId, Sample, SampleBatch, Timestamp, Value};
 use proto::account::{Account, DeviceCounts, sample_hash};
 use proto::log_record::{AgentId, LogRecord};
+use runtime::mistakes::{Mistake, is_made};
 
 use super::accounts::{Change, Counted};
 use super::writer::Writer;
@@ -28,7 +29,12 @@ impl Writer {
         }
         match batch.identity {
             Identity::Own { id, accepted_at, running, counts } => {
-                if self.is_new(batch.agent, id) {
+                let same_time = is_made(Mistake::DedupByTime)
+                    && batch.samples.first().is_some_and(|sample| {
+                        let name = format!("{} {} {}", batch.agent.0, sample.point.0, sample.time.0);
+                        runtime::mistakes::note(&name, Vec::new()).is_some()
+                    });
+                if self.is_new(batch.agent, id) && !same_time {
                     let one = SampleBatch {
                         id,
                         accepted_at,

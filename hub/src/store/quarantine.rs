@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use durable_log::{Log, LogError, LogView, Options, Storage, WhenFull};
+use durable_log::{Log, LogError, LogView, Options, Recovery, Storage, WhenDamaged, WhenFull};
 use model::limits::{MQTT_PACKET_BYTES_MAX, PAYLOAD_METRICS_MAX};
 use model::{Epoch, Offset, RecordId, Timestamp};
 use proto::log_record::AgentId;
@@ -38,19 +38,20 @@ pub(super) struct Quarantine {
 }
 
 impl Quarantine {
-    pub(super) fn open(storage: Arc<dyn Storage>, epoch: u64) -> Result<Self, LogError> {
+    pub(super) fn open(storage: Arc<dyn Storage>, epoch: u64) -> Result<(Self, Recovery), LogError> {
         let options = Options {
             bytes_max: BYTES_MAX,
             segment_bytes: BYTES_MAX / 8,
             record_bytes_max: ENTRY_BYTES_MAX,
             when_full: WhenFull::DropOldest,
+            when_damaged: WhenDamaged::SetAside,
             ..Options::default()
         };
         let (log, recovery) = Log::open_on(storage, options, epoch)?;
         if recovery.cut.is_some() {
             tracing::warn!(log = "quarantine", %recovery, "recovered");
         }
-        Ok(Quarantine { log, buffer: Vec::new(), unsynced: false })
+        Ok((Quarantine { log, buffer: Vec::new(), unsynced: false }, recovery))
     }
 
     /// Takes an entry; durable after [`Quarantine::sync`]. Returns how many old ones went to make room.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use durable_log::{Log, LogView, Options, Position};
+use durable_log::{Log, LogError, LogView, Options, Position, Recovery, WhenDamaged};
 use model::{Sample, SampleBatch};
 use proto::log_record::LogRecord;
 use runtime::clock::Clock;
@@ -29,6 +29,8 @@ use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
 const READER_GROUPS_MAX: usize = 2;
 /// Beyond its retention the log may grow by this part (1/8) while a checkpoint or a reader holds it back.
 const SLACK: u64 = 8;
+/// A missing end of the log is filled with holes up to so many positions: each takes 12 bytes.
+const SKIPPED_MAX: u64 = 4_000_000;
 /// Segments of the plant log.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -60,26 +62,44 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
     let options = Options {
         segment_bytes: SEGMENT_BYTES.min(retention.bytes / 8),
         bytes_max: retention.bytes.saturating_add(retention.bytes / SLACK).saturating_add(4 * SEGMENT_BYTES),
+        when_damaged: WhenDamaged::SetAside,
         ..Options::default()
     };
-    let (log, recovery) = Log::open_on(Arc::clone(&disks.plant), options, epoch.0)
-        .map_err(|source| StoreError::Log { log: "plant log", source })?;
+    let plant_error = |source| StoreError::Log { log: "plant log", source };
+    let (mut log, mut recovery) =
+        Log::open_on(Arc::clone(&disks.plant), options, epoch.0).map_err(plant_error)?;
     tracing::info!(log = "plant log", %recovery, "opened");
-    let quarantine = Quarantine::open(Arc::clone(&disks.quarantine), random_epoch()?.0)
-        .map_err(|source| StoreError::Log { log: "quarantine", source })?;
+    let (quarantine, quarantine_recovery) =
+        Quarantine::open(Arc::clone(&disks.quarantine), random_epoch()?.0)
+            .map_err(|source| StoreError::Log { log: "quarantine", source })?;
 
     let view = log.view();
+    let found = checkpoint::read(&*disks.checkpoint)?;
+    skip_used(&mut log, &found, &ledger, &clock)?;
+    let fitting: Vec<Checkpoint> = found.into_iter().filter(|found| found.fits(&view)).collect();
     let book = Book::open(disks.book, random_epoch()?.0, &view, clock.now())
         .map_err(|source| StoreError::Log { log: "quarantine's book", source })?;
-    let mut fitting: Vec<Checkpoint> =
-        checkpoint::read(&*disks.checkpoint)?.into_iter().filter(|found| found.fits(&view)).collect();
     let positions: Vec<u64> =
         fitting.iter().map(|found| found.accounts.position.min(found.values_position)).collect();
     if fitting.is_empty() && view.first().0 > 0 {
         rebuilt(&ledger, &view, &clock);
     }
-    let start = if fitting.is_empty() { Checkpoint::default() } else { fitting.swap_remove(0) };
-    let (accounts, last_values) = replay(&view, start, &catalogue)?;
+    let (accounts, last_values) = loop {
+        let start = before_damage(&fitting, &recovery).cloned().unwrap_or_default();
+        match replay(&view, start, &catalogue) {
+            Err(StoreError::Log { source: source @ LogError::Damaged { .. }, .. }) => {
+                let healed = log.heal().map_err(plant_error)?;
+                if healed.is_empty() {
+                    return Err(plant_error(source));
+                }
+                recovery.repaired.extend(healed);
+            }
+            replayed => break replayed?,
+        }
+    };
+    let now = clock.now().to_string();
+    ledger.damaged("plant log", &recovery, &now);
+    ledger.damaged("quarantine", &quarantine_recovery, &now);
 
     let (queue, intake) = mpsc::channel(QUEUE_ITEMS_MAX);
     let (readers, groups) = mpsc::channel(READER_GROUPS_MAX);
@@ -121,6 +141,44 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
     Ok(Opened { store, writer, groups, last_values })
 }
 
+/// The checkpoint to start from: the newest that has counted nothing of what was found damaged just now, so that no
+/// receipt names what is not on disk any more, and an agent that still holds it sends it again. If every checkpoint
+/// has counted it, the newest: it was received, and agents have let go of it.
+fn before_damage<'c>(fitting: &'c [Checkpoint], recovery: &Recovery) -> Option<&'c Checkpoint> {
+    let damaged = recovery.repaired.iter().flat_map(|repaired| &repaired.lost).map(|lost| lost.start.0).min();
+    let is_before = |found: &&Checkpoint| damaged.is_none_or(|damaged| found.accounts.position <= damaged);
+    fitting.iter().find(is_before).or(fitting.first())
+}
+
+/// A log that ends before a position that is known to have been used has lost its end. That position is not used
+/// again: a sink that has read so far would take new records for old ones.
+fn skip_used(log: &mut Log, found: &[Checkpoint], ledger: &Ledger, clock: &Clock) -> Result<(), StoreError> {
+    let plant_error = |source| StoreError::Log { log: "plant log", source };
+    let end = log.view().durable_end();
+    let sinks = log.view().cursors().map_err(plant_error)?.into_values().map(|at| at.0).max();
+    let counted = found.iter().map(|found| found.accounts.position).max();
+    let Some(used) = sinks.max(counted).filter(|used| end.0 > 0 && *used > end.0) else { return Ok(()) };
+    if used - end.0 > SKIPPED_MAX {
+        return Ok(()); // another log: the sinks will say that it is not theirs
+    }
+    log.skip_to(Position(used)).map_err(plant_error)?;
+    let reason = "the end of the plant log is missing, although a checkpoint or a sink had read it; agents that still \
+                  hold these records send them again";
+    let entry = LedgerEntry {
+        at: clock.now().to_string(),
+        kind: LedgerKind::Damaged,
+        agent: None,
+        epoch: None,
+        start: Some(end.0),
+        end: Some(used),
+        reason: reason.to_owned(),
+    };
+    if let Err(error) = ledger.record(entry) {
+        tracing::error!(%error, "ledger");
+    }
+    Ok(())
+}
+
 fn rebuilt(ledger: &Ledger, view: &LogView, clock: &Clock) {
     let reason = "no checkpoint fits the plant log: offsets received before its first position are not known any \
                   more, and are counted as lost where agents do not hold them either";
@@ -152,6 +210,9 @@ pub(super) fn replay(
     let mut touched = BTreeSet::new();
     let mut reader = view.reader(Position(counted.min(values_position)));
     while let Some((at, bytes)) = reader.next().map_err(log_error)? {
+        if bytes.is_empty() {
+            continue; // damaged and given up; it is in the ledger
+        }
         let record = LogRecord::decode(bytes).map_err(|source| StoreError::Record { at: at.0, source })?;
         let change = match record {
             LogRecord::Received { agent, batch, account, counts } => {
@@ -161,7 +222,13 @@ pub(super) fn replay(
                 let change = if foreign {
                     Change::Foreign { agent, id, account }
                 } else {
-                    let (_, agent_account) = accounts_of(&batch, &catalogue.hashes());
+                    let hashes = catalogue.hashes();
+                    let mut points = batch.samples.iter().map(|sample| hashes.get(sample.point.0 as usize));
+                    let agent_account =
+                        match points.all(|path| path.is_some_and(|path| path.agent == path.hub)) {
+                            true => account,
+                            false => accounts_of(&batch, &hashes).1,
+                        };
                     let counted = Counted {
                         is_history: batch.is_historical,
                         point: batch.samples.first().and_then(|sample| catalogue.point(sample.point)),

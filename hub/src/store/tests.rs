@@ -12,6 +12,8 @@ use proto::log_record::LogRecord;
 use runtime::tasks::CancellationToken;
 use runtime::telemetry::Metrics;
 
+mod damage;
+
 use super::retention::Retention;
 use super::*;
 use crate::ledger::{Ledger, LedgerKind};
@@ -25,6 +27,7 @@ const EPOCH: Epoch = Epoch(5);
 struct Machine {
     plant: FaultyStorage,
     catalogue: FaultyStorage,
+    catalogue_copy: FaultyStorage,
     quarantine: FaultyStorage,
     book: FaultyStorage,
     checkpoint: FaultyStorage,
@@ -37,6 +40,7 @@ impl Machine {
         Machine {
             plant: disk(0),
             catalogue: disk(1),
+            catalogue_copy: disk(5),
             quarantine: disk(2),
             checkpoint: disk(3),
             ledger: disk(4),
@@ -48,6 +52,7 @@ impl Machine {
         Machine {
             plant: self.plant.crash(),
             catalogue: self.catalogue.crash(),
+            catalogue_copy: self.catalogue_copy.crash(),
             quarantine: self.quarantine.crash(),
             checkpoint: self.checkpoint.crash(),
             ledger: self.ledger.crash(),
@@ -77,8 +82,12 @@ impl Hub {
 
     fn open_with(machine: &Machine, retention_bytes: u64) -> Self {
         let metrics = Metrics::default();
-        let catalogue =
-            Catalogue::open(Arc::new(machine.catalogue.clone()), random_epoch().unwrap().0).unwrap();
+        let catalogue = Catalogue::open(
+            Arc::new(machine.catalogue.clone()),
+            Arc::new(machine.catalogue_copy.clone()),
+            random_epoch().unwrap().0,
+        )
+        .unwrap();
         let ledger = Ledger::open(Arc::new(machine.ledger.clone()), random_epoch().unwrap().0).unwrap();
         let opened = open(Setup {
             hub_id: "hub".into(),

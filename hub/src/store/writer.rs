@@ -11,15 +11,17 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use durable_log::{Log, LogError, Remedy};
+use durable_log::{Log, LogError, Recovery, Remedy};
 use model::{Epoch, PointId, RecordId};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
+use runtime::mistakes::{Mistake, is_made};
 use runtime::tasks::CancellationToken;
 use runtime::telemetry::{Counter, Gauge, Metrics};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::accounts::{Change, Mismatch};
+use super::checkpoint::{self, Checkpoint};
 use super::letters::{Book, Work};
 use super::quarantine::Quarantine;
 use super::retention::Retention;
@@ -239,8 +241,12 @@ impl Writer {
 
     async fn reported(&mut self, agent: AgentId, epochs: &[EpochAccount]) {
         self.commit().await; // what is lost is judged by what is counted
-        for account in epochs {
-            let missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
+        let ended = epochs.len().saturating_sub(1); // the last epoch of a birth still grows
+        for (nth, account) in epochs.iter().enumerate() {
+            let mut missing = self.shared.accounts().missing_below(agent, account.epoch, account.first_held);
+            if nth < ended {
+                missing.extend(self.shared.accounts().missing_beyond(agent, account.epoch, account.end));
+            }
             for range in missing {
                 self.lost(agent, account.epoch, range).await;
             }
@@ -294,8 +300,12 @@ impl Writer {
         if self.attempt(|_writer| catalogue.persist()).await.is_err() {
             return;
         }
+        self.heal().await;
         self.ticks += 1;
         self.measure();
+        if is_made(Mistake::ReceiptBeforeSync) && self.ticks.is_multiple_of(10) {
+            self.log.sync().ok();
+        }
         if self.ticks.is_multiple_of(RETENTION_TICKS) {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
             let names = |agent| catalogue.agent(agent).map(|node| node.to_string());
@@ -311,11 +321,31 @@ impl Writer {
         self.count.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
+    /// Looks after damage that a reader met since the last tick.
+    async fn heal(&mut self) {
+        if !self.log.view().is_damaged() {
+            return;
+        }
+        self.commit().await; // the segment being written may be sealed for it
+        match self.log.heal() {
+            Ok(repaired) => {
+                let recovery = Recovery { repaired, ..self.log.view().state() };
+                self.ledger.damaged("plant log", &recovery, &self.shared.clock.now().to_string());
+            }
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "a damaged segment of the plant log")
+            }
+        }
+    }
+
     /// Makes the group durable, then tells.
     pub(super) async fn commit(&mut self) {
         self.settle_quarantined().await;
         let nothing_to_sync = self.group.changes.is_empty() && !self.group.is_forced;
-        let synced = match nothing_to_sync {
+        if is_made(Mistake::RangesBeside) && !nothing_to_sync {
+            self.write_ranges_beside();
+        }
+        let synced = match nothing_to_sync || is_made(Mistake::ReceiptBeforeSync) {
             true => Ok(self.log.end()),
             false => self.attempt(|writer| writer.log.sync()).await,
         };
@@ -333,6 +363,17 @@ impl Writer {
         self.shared.durable.send_replace(end);
         mismatches.iter().for_each(|mismatch| self.alarm(mismatch));
         self.tell(group.told).await;
+    }
+
+    /// See [`Mistake::RangesBeside`].
+    fn write_ranges_beside(&self) {
+        let mut accounts = self.shared.accounts().clone();
+        self.group.changes.iter().for_each(|change| accounts.apply(change));
+        accounts.position = self.log.end().0;
+        let values_position = accounts.position;
+        let beside =
+            Checkpoint { log_epoch: self.log.epoch(), accounts, values_position, values: Vec::new() };
+        checkpoint::write(&*self.shared.checkpoint_storage, &beside).ok();
     }
 
     async fn tell(&self, told: DurableGroup) {

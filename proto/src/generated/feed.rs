@@ -32,6 +32,9 @@ pub struct FeedPage {
     pub entries: ::prost::alloc::vec::Vec<LogEntry>,
     #[prost(uint64, repeated, tag = "11")]
     pub set_aside: ::prost::alloc::vec::Vec<u64>,
+    /// last: XXH3-64 of "forebay/feed", a zero byte and all before
+    #[prost(fixed64, optional, tag = "1183")]
+    pub forebay_seal: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EpochSpan {

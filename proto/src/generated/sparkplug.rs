@@ -23,6 +23,9 @@ pub struct Payload {
     /// NCMD, DCMD: id and expiry
     #[prost(message, optional, tag = "1182")]
     pub forebay_command: ::core::option::Option<CommandExtension>,
+    /// last: XXH3-64 of topic, a zero byte and all before
+    #[prost(fixed64, optional, tag = "1183")]
+    pub forebay_seal: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Metric {

@@ -2,6 +2,7 @@
 
 use model::{DataType, Value};
 use proto::receipt::{RECEIPT_METRIC, Receipt};
+use proto::seal::{self, Seal};
 use proto::sparkplug::{MessageType, PayloadView, StatePayload, Topic};
 use runtime::mqtt_client::Message;
 use tokio::time::Instant;
@@ -14,6 +15,10 @@ use crate::uplink::SessionError;
 
 impl Session<'_> {
     pub(super) async fn take(&mut self, message: Message) -> Result<(), SessionError> {
+        if !self.is_whole(&message) {
+            self.uplink.meters.damaged.increment();
+            return Ok(()); // as if it had never come
+        }
         match Topic::parse(&message.topic) {
             Some(Topic::State { .. }) => self.take_state(&message),
             Some(Topic::Node { kind: MessageType::NCmd, device: None, .. }) => {
@@ -25,6 +30,20 @@ impl Session<'_> {
             _ => self.uplink.meters.ignored.increment(),
         }
         Ok(())
+    }
+
+    /// Whether what arrived is what was sent, as far as its seal tells. A host that has sealed a message of this session
+    /// seals all of them; others are believed without, but for STATE, which is a text of the standard.
+    fn is_whole(&mut self, message: &Message) -> bool {
+        let is_state = matches!(Topic::parse(&message.topic), Some(Topic::State { .. }));
+        match seal::check(&message.topic, &message.payload) {
+            Seal::Whole => {
+                self.host_seals = true;
+                true
+            }
+            Seal::Broken => is_state,
+            Seal::Absent => is_state || !self.host_seals || is_rebirth(&message.payload),
+        }
     }
 
     /// STATE of our host; an older one than we know is a late retained message.
@@ -134,4 +153,13 @@ impl Session<'_> {
             self.uplink.meters.ignored.increment();
         }
     }
+}
+
+/// Whether a payload asks for births and nothing else: other hosts than ours may do so too.
+fn is_rebirth(payload: &[u8]) -> bool {
+    let named = |payload: PayloadView<'_>| {
+        !payload.metrics.is_empty()
+            && payload.metrics.iter().all(|metric| metric.name == Some(REBIRTH_METRIC))
+    };
+    PayloadView::decode(payload).is_ok_and(named)
 }

@@ -1,6 +1,6 @@
 //! Sizes of the journal, and how they follow from each other.
 
-use durable_log::{Options, WhenFull};
+use durable_log::{Options, WhenDamaged, WhenFull};
 
 use super::JournalError;
 
@@ -75,6 +75,7 @@ impl JournalOptions {
             reserve_bytes: self.reserve_bytes,
             record_bytes_max: self.record_bytes_max,
             when_full: WhenFull::StopAccepting,
+            when_damaged: WhenDamaged::SetAside,
         })
     }
 }

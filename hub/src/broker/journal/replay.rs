@@ -16,6 +16,8 @@ use super::shared::{Shared, wait};
 
 /// What one pass reads and collects: some milliseconds.
 const PASS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// After a read that failed, so long until the next.
+const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_millis(50);
 /// No pass begins while this much waits for the core.
 const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// An entry of an answer, beside the shared message.
@@ -130,6 +132,11 @@ impl Replayer {
         let mut pass = Pass { limit, taking: HashMap::new(), answers: Vec::new(), bytes: 0, scanned: 0 };
         pass.join(first);
         let (failed, keep) = pass.run(&mut reader, first.from, &mut self.waiting);
+        if failed.is_some() {
+            // The writer makes a hole of what is damaged; whoever waits asks again at once, and must not spin.
+            self.shared.to_write.notify_all();
+            std::thread::sleep(AFTER_FAILURE);
+        }
         let (at, is_whole) = (reader.position(), failed.is_none());
         for taking in pass.taking.into_values() {
             let next = at.max(taking.request.from);
@@ -212,6 +219,9 @@ impl Pass {
                 continue;
             }
             self.join_at(position, waiting);
+            if bytes.is_empty() {
+                continue; // damaged and given up
+            }
             match decode_wanted(bytes, |session| self.taking.contains_key(&session)) {
                 Ok(None) => {}
                 Ok(Some((message, targets))) => self.hand_out(position, message, targets),

@@ -13,7 +13,8 @@
 //!      4   end           next session | number of items before this one
 //! ```
 //! Numbers, texts and messages are encoded as in `encoding.rs`. The file is written beside the log as
-//! `snapshot.new`, synced, renamed to `snapshot`, and the directory synced; only then the log is trimmed.
+//! `snapshot.new`, synced, renamed to `snapshot`, and the directory synced; only then the log is trimmed. The same is
+//! then written once more as `snapshot.copy`: the log below it is gone, so a flipped bit must not cost everything.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -29,10 +30,12 @@ use super::recovered::{Replaying, SessionState};
 
 /// The file's name, beside the segments.
 pub(super) const FILE: &str = "snapshot";
+/// A second copy.
+const COPY: &str = "snapshot.copy";
 const UNFINISHED: &str = "snapshot.new";
 
 const MAGIC: &[u8; 8] = b"FOREBAYB";
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 40;
 const ITEM_HEAD_BYTES: usize = 8;
 /// An item holds one session's sets (65 535 identifiers and twice as many ordinals) or one message.
@@ -85,14 +88,19 @@ pub(super) enum SnapshotError {
 
 /// Writes a snapshot; durable, and the only one, when this returns. Returns its size in bytes.
 pub(super) fn write(storage: &dyn Storage, stand: Stand, state: &SnapshotState) -> io::Result<u64> {
-    let written = write_items(storage, stand, state);
+    let written = write_items(storage, stand, state, FILE);
     if written.is_err() {
         storage.remove(UNFINISHED).ok(); // on a full disk its room is needed; else it is in nobody's way
+        return written;
+    }
+    if let Err(error) = write_items(storage, stand, state, COPY) {
+        storage.remove(UNFINISHED).ok();
+        tracing::debug!(%error, "the copy of the broker's snapshot is older than it");
     }
     written
 }
 
-fn write_items(storage: &dyn Storage, stand: Stand, state: &SnapshotState) -> io::Result<u64> {
+fn write_items(storage: &dyn Storage, stand: Stand, state: &SnapshotState, name: &str) -> io::Result<u64> {
     let mut out = Items { file: storage.create(UNFINISHED)?, buffer: head(stand), written: 0, items: 0 };
     for session in &state.sessions {
         out.item(SESSION, |body| put_session(body, session))?;
@@ -110,7 +118,7 @@ fn write_items(storage: &dyn Storage, stand: Stand, state: &SnapshotState) -> io
     })?;
     out.flush()?;
     out.file.sync()?;
-    storage.rename(UNFINISHED, FILE)?;
+    storage.rename(UNFINISHED, name)?;
     storage.sync_dir()?;
     Ok(out.written)
 }
@@ -195,9 +203,22 @@ fn put_session(out: &mut Vec<u8>, session: &SessionState) {
     put_ordinals(out, session.base, session.received_out.iter().copied());
 }
 
+/// Reads the copy of the snapshot, when the snapshot itself is damaged.
+pub(super) fn read_copy(storage: &dyn Storage, into: &mut Replaying) -> Result<Option<Stand>, SnapshotError> {
+    read_file(storage, COPY, into)
+}
+
 /// Reads the snapshot into `into`; `None` if there is none.
 pub(super) fn read(storage: &dyn Storage, into: &mut Replaying) -> Result<Option<Stand>, SnapshotError> {
-    let file = match storage.open(FILE, false) {
+    read_file(storage, FILE, into)
+}
+
+fn read_file(
+    storage: &dyn Storage,
+    name: &str,
+    into: &mut Replaying,
+) -> Result<Option<Stand>, SnapshotError> {
+    let file = match storage.open(name, false) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -323,12 +344,15 @@ impl Pieces {
         if magic != *MAGIC {
             return Err(damaged("it is no snapshot"));
         }
+        let rest: [u8; 4] = fixed(&mut from);
+        if version == 0 || crc != crc32c::crc32c(&bytes[..32]) {
+            return Err(damaged("the checksum of its head does not fit"));
+        }
         if version > VERSION {
             return Err(SnapshotError::Newer(version));
         }
-        let rest: [u8; 4] = fixed(&mut from);
-        if version == 0 || crc != crc32c::crc32c(&bytes[..32]) || rest != [0; 4] {
-            return Err(damaged("the checksum of its head does not fit"));
+        if rest != [0; 4] {
+            return Err(damaged("its head ends otherwise than it was written"));
         }
         Ok(Stand { position: Position(position), log_epoch })
     }

@@ -1,6 +1,7 @@
 //! The journal on disks that lose power, fill up, fail and are damaged.
 
 mod crashes;
+mod damage;
 mod formats;
 mod rate;
 mod replays;

@@ -34,6 +34,8 @@ pub(super) struct Writer {
     buffer: Vec<u8>,
     has_room: bool,
     failed: bool,
+    /// Damage that a replay met could not be healed: a person must look, and a restart tries again.
+    unhealable: bool,
 }
 
 /// How a commit went.
@@ -61,6 +63,7 @@ impl Writer {
             buffer: Vec::new(),
             has_room: true,
             failed: false,
+            unhealable: false,
         }
     }
 
@@ -71,6 +74,7 @@ impl Writer {
         let mut full = false;
         loop {
             let closing = self.take(full);
+            self.heal();
             full = match self.commit() {
                 Ok(Committed::Durable) => false,
                 Ok(Committed::Full) => true,
@@ -102,7 +106,7 @@ impl Writer {
         let mut waited = false;
         loop {
             let nothing = state.submitted.is_empty() && (full || self.pending.is_empty());
-            if !nothing || state.closing || state.can_trim() || waited {
+            if !nothing || state.closing || state.can_trim() || waited || self.may_heal() {
                 break;
             }
             if full || !self.has_room {
@@ -126,6 +130,28 @@ impl Writer {
             }
         }
         closing
+    }
+
+    fn may_heal(&self) -> bool {
+        !self.unhealable && !self.failed && self.log.view().is_damaged()
+    }
+
+    /// Makes holes of what a replay could not read, so that the sessions behind it get on.
+    fn heal(&mut self) {
+        if !self.may_heal() {
+            return;
+        }
+        match self.log.heal() {
+            Ok(healed) => {
+                healed.iter().for_each(|repaired| tracing::error!(%repaired, "the broker's journal"))
+            }
+            Err(error) if error.is_full() => {}
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "the broker's journal is damaged");
+                self.unhealable = true;
+            }
+        }
+        self.look_at_segments();
     }
 
     fn commit(&mut self) -> Result<Committed, LogError> {

@@ -21,6 +21,11 @@ pub(super) struct Node {
     pub(super) online: bool,
     pub(super) foreign: bool,
     pub(super) bd_seq: Option<u64>,
+    /// Its birth was sealed, so everything of this session is.
+    pub(super) seals: bool,
+    /// Births without a seal since the last one with it, of a node that seals: each lost its seal on the way, or the
+    /// agent's program is an older one now.
+    pub(super) unsealed_births: u8,
     pub(super) sequence: Sequence,
     pub(super) itself: Device,
     pub(super) devices: BTreeMap<String, Device>,

@@ -11,6 +11,8 @@ use proto::sparkplug::{BirthHead, RecordHead};
 use super::*;
 use crate::store::{Identity, Letter, LetterId, Origin};
 
+mod seals;
+
 const EPOCH: Epoch = Epoch(0x1234);
 const LOG_EPOCH: Epoch = Epoch(0x7777);
 
@@ -27,7 +29,8 @@ impl Rig {
     }
 
     fn knowing(last: impl Fn(PointId) -> Option<Present> + Send + Sync + 'static) -> Self {
-        let catalogue = Catalogue::open(Arc::new(FaultyStorage::new(1)), 9).unwrap();
+        let catalogue =
+            Catalogue::open(Arc::new(FaultyStorage::new(1)), Arc::new(FaultyStorage::new(2)), 9).unwrap();
         let nodes = EdgeNodes::new(catalogue.clone(), LOG_EPOCH, Arc::new(last), &Metrics::default());
         Rig { nodes, catalogue, at: Timestamp(1_790_000_000_000_000), since_start: Duration::ZERO }
     }

@@ -219,6 +219,8 @@ fn every_damaged_byte_of_a_snapshot_is_noticed() {
     assert!(!is_read([good.clone(), vec![0]].concat()));
     let mut newer = good;
     newer[8] = 2;
+    let crc = crc32c::crc32c(&newer[..32]).to_le_bytes();
+    newer[32..36].copy_from_slice(&crc);
     disk.replace("snapshot", newer);
     assert!(matches!(read(&disk, &mut Replaying::default()), Err(SnapshotError::Newer(2))));
 }

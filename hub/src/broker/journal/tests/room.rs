@@ -220,8 +220,14 @@ fn a_damaged_or_missing_snapshot_is_never_passed_over() {
     let last = bad.len() - 1;
     bad[last] ^= 1;
     disk.replace("snapshot", bad);
+    Rig::open(&disk.copy()).close(); // its copy is whole
+    let copy = disk.bytes_of("snapshot.copy").unwrap();
+    disk.remove("snapshot.copy").unwrap();
     let why = refused(&disk);
     assert!(why.contains("/faulty/snapshot is damaged") && why.contains("backup"), "{why}");
+    disk.replace("snapshot.copy", copy.into_iter().map(|byte| byte ^ 0x55).collect());
+    let why = refused(&disk);
+    assert!(why.contains("is damaged"), "{why}");
     let missing = FaultyStorage::new(6);
     for name in disk.names().iter().filter(|name| *name != "snapshot") {
         missing.replace(name, disk.bytes_of(name).unwrap());

@@ -217,7 +217,17 @@ pub(super) fn payload() -> BoxedStrategy<Payload> {
         .prop_map(|(head, extension)| {
             let (timestamp, metrics, seq, uuid, body) = head;
             let (forebay_record, forebay_birth, forebay_command) = extension;
-            Payload { timestamp, metrics, seq, uuid, body, forebay_record, forebay_birth, forebay_command }
+            Payload {
+                timestamp,
+                metrics,
+                seq,
+                uuid,
+                body,
+                forebay_record,
+                forebay_birth,
+                forebay_command,
+                forebay_seal: None,
+            }
         })
         .boxed()
 }
