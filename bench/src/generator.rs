@@ -141,6 +141,7 @@ impl Records {
             accepted_end: self.next,
             accepted_at: self.now,
             account: Some(self.account),
+            counts: None,
         };
         let alias = |point: PointId| u64::from(point.0);
         encode::data(self.seq, self.now, &batch, &head, false, &|_| false, &alias, out);

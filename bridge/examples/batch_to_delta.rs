@@ -182,7 +182,8 @@ impl Plant {
         let batch = SampleBatch { id, accepted_at: Timestamp(time + 1500), is_historical: false, samples };
         self.offset += 1;
         let mut bytes = Vec::new();
-        LogRecord::Received { agent: AgentId(0), batch, account: Account::default() }.encode(&mut bytes);
+        LogRecord::Received { agent: AgentId(0), batch, account: Account::default(), counts: None }
+            .encode(&mut bytes);
         bytes
     }
 }

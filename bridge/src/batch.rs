@@ -328,6 +328,11 @@ impl Batch {
         self.rows.time.len()
     }
 
+    /// Offsets of its records in the agents' logs, in log order.
+    pub fn offsets(&self) -> impl Iterator<Item = i64> {
+        self.records.iter().map(|record| record.offset)
+    }
+
     /// The rows of each day, ascending by day.
     #[must_use]
     pub fn days(&self) -> &[DayRows] {

@@ -1,6 +1,7 @@
 //! The client of a hub's feed (docs/specs/feed.md): pages of the plant log from a position on, by long poll.
 //!
-//! It keeps the point catalogue up to what the pages need and reports the sink's committed cursor with each request.
+//! It keeps the point catalogue up to what the pages need and reports the sink's committed cursor with each request, and
+//! hands records that the sink cannot take to the hub's quarantine.
 //! It decides nothing: where to start, when to try again and what a page means are the pump's.
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use model::Epoch;
 use proto::feed::FeedPage;
 use proto::seal;
 use url::Url;
@@ -28,6 +30,8 @@ const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Time for a connection, and for the hub's answer beyond the time that it was asked to wait.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// Of a refusal's reason, what is sent: the hub takes 4000 bytes.
+const REASON_CHARACTERS_MAX: usize = 900;
 /// A name or an alarm is cut to this.
 const TEXT_BYTES_MAX: usize = 400;
 
@@ -81,6 +85,17 @@ impl From<BadEntry> for FeedError {
 pub trait Pages: Send + Sync + fmt::Debug {
     /// A page for a caller, with the catalogue entries from `catalogue` on.
     async fn page(&self, caller: &Caller, request: Request, catalogue: u64) -> Result<FeedPage, FeedError>;
+
+    /// Has the hub keep a record that the sink cannot take: see [`Feed::refuse`]. By default it keeps none.
+    async fn refuse(
+        &self,
+        _caller: &Caller,
+        _epoch: Epoch,
+        _position: u64,
+        _reason: &str,
+    ) -> Result<String, FeedError> {
+        Err(FeedError::Refused { status: 405, body: "this hub keeps no refused records".to_owned() })
+    }
 }
 
 /// One sink's view of a hub's log.
@@ -107,6 +122,7 @@ pub struct Caller {
 struct Http {
     client: reqwest::Client,
     endpoint: Url,
+    refusals: Url,
     token: Option<String>,
 }
 
@@ -152,6 +168,12 @@ impl Feed {
     pub async fn page(&mut self, request: Request) -> Result<FeedPage, FeedError> {
         let page = self.fetch(request).await?;
         self.take_catalogue(page).await
+    }
+
+    /// Has the hub keep the record at a position, which this sink cannot take: the name under which it does, durably. The
+    /// same position again is the same name. The hub leaves it out of this sink's rows from then on.
+    pub async fn refuse(&self, epoch: Epoch, position: u64, reason: &str) -> Result<String, FeedError> {
+        self.pages.refuse(&self.caller, epoch, position, reason).await
     }
 
     /// Asks for catalogue entries only; whether there were new ones.
@@ -201,7 +223,11 @@ impl Http {
             .hub
             .join("api/v1/feed")
             .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
-        Ok(Http { client, endpoint, token })
+        let refusals = source
+            .hub
+            .join("api/v1/quarantine/refuse")
+            .map_err(|error| FeedError::Undecodable(format!("hub address: {error}")))?;
+        Ok(Http { client, endpoint, refusals, token })
     }
 }
 
@@ -240,11 +266,41 @@ impl Pages for Http {
         let status = response.status();
         let body = read_body(response).await?;
         if !status.is_success() {
-            let text = String::from_utf8_lossy(&body).chars().take(200).collect();
-            return Err(FeedError::Refused { status: status.as_u16(), body: text });
+            return Err(refused(status.as_u16(), &body));
         }
         FeedPage::decode(body).map_err(|error| FeedError::Undecodable(error.to_string()))
     }
+
+    async fn refuse(
+        &self,
+        caller: &Caller,
+        epoch: Epoch,
+        position: u64,
+        reason: &str,
+    ) -> Result<String, FeedError> {
+        let reason: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
+        let refusal = serde_json::json!({
+            "sink": caller.sink, "epoch": epoch.to_string(), "position": position, "reason": reason,
+        });
+        let mut http = self.client.post(self.refusals.clone()).timeout(ANSWER_WITHIN);
+        if let Some(token) = &self.token {
+            http = http.bearer_auth(token);
+        }
+        let sent = http.header("content-type", "application/json").body(refusal.to_string()).send().await;
+        let response = sent.map_err(unreachable)?;
+        let status = response.status();
+        let body = read_body(response).await?;
+        if !status.is_success() {
+            return Err(refused(status.as_u16(), &body));
+        }
+        let answer: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|error| FeedError::Undecodable(error.to_string()))?;
+        Ok(answer["id"].as_str().unwrap_or("?").to_owned())
+    }
+}
+
+fn refused(status: u16, body: &[u8]) -> FeedError {
+    FeedError::Refused { status, body: String::from_utf8_lossy(body).chars().take(200).collect() }
 }
 
 /// A text that the hub takes.

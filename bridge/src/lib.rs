@@ -111,7 +111,7 @@ pub fn pump(
     let reporter = Arc::new(Reporter::new(&sink.name, sink.kind, metrics));
     let status = reporter.subscribe();
     let watch = alarm::watch(Arc::clone(&reporter), sink.pace, sink.max_wait);
-    let pump = Pump { source, sink, clock, reporter, shutdown }.run();
+    let pump = Pump { source, sink, clock, reporter, shutdown, apart_below: 0 }.run();
     let both = async move {
         tokio::select! {
             biased;

@@ -11,6 +11,11 @@
 //! a row. A batch is closed before a record that would make it too large, too old or too many days, and at the end of a
 //! plant-log epoch; it always ends at a record boundary. Memory: one batch (`max_bytes` and the largest record), one page,
 //! and the catalogue. Where data would be missing or double the pump stops with an alarm and leaves the rest alone.
+//!
+//! A record that cannot become rows of this target is set aside: the hub keeps it in its quarantine, durably, and only then
+//! the batch goes on behind it. The hub's pages name such positions from then on, and they are left out whatever a later
+//! version could make of them: a retry brings the record under a position of its own ([`LogRecord::Again`]), so it cannot
+//! be counted twice. A batch that the target refuses is taken apart record by record to find the one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +55,8 @@ pub(crate) struct Pump {
     pub(crate) clock: Clock,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) shutdown: CancellationToken,
+    /// Records below this position go into batches of their own, to find the one that the target refuses.
+    pub(crate) apart_below: u64,
 }
 
 /// Why a round ended early.
@@ -73,6 +80,21 @@ enum PumpError {
         #[source]
         source: RecordProblem,
     },
+    #[error("the target refuses a batch; its records go one by one up to position {upto}")]
+    Apart {
+        upto: u64,
+        #[source]
+        source: SinkError,
+    },
+    #[error("record {position} is in the hub's quarantine as {entry}; the sink goes on behind it")]
+    SetAside { position: u64, entry: String },
+    #[error("record {position} cannot be set aside either: the hub answered {answer}")]
+    Kept {
+        position: u64,
+        answer: String,
+        #[source]
+        source: Box<PumpError>,
+    },
     #[error("a thread of the bridge failed")]
     Thread(#[from] runtime::world::Interrupted),
 }
@@ -80,10 +102,10 @@ enum PumpError {
 impl PumpError {
     const fn remedy(&self) -> Remedy {
         match self {
-            Self::Feed(_) | Self::Thread(_) => Remedy::Reopen,
+            Self::Feed(_) | Self::Thread(_) | Self::Apart { .. } | Self::SetAside { .. } => Remedy::Reopen,
             Self::Sink(error) => error.remedy(),
             // Skipping it would lose data silently; a later version or a person can read it.
-            Self::Misfit(_) | Self::Record { .. } | Self::Rows { .. } => Remedy::Stop,
+            Self::Misfit(_) | Self::Record { .. } | Self::Rows { .. } | Self::Kept { .. } => Remedy::Stop,
         }
     }
 }
@@ -98,6 +120,8 @@ struct Session {
     next: u64,
     /// Whether the last page went up to the hub's durable end.
     has_all: bool,
+    /// See [`Pump::apart_below`].
+    apart_below: u64,
     open: OpenBatch,
 }
 
@@ -107,12 +131,14 @@ struct OpenBatch {
     /// Of its first row; `None` before it.
     epoch: Option<Epoch>,
     start: u64,
+    /// Positions of the first and the last record with rows.
+    with_rows: Option<(u64, u64)>,
     since: Option<Instant>,
 }
 
 impl OpenBatch {
     fn at(start: u64) -> Self {
-        OpenBatch { builder: BatchBuilder::new(), epoch: None, start, since: None }
+        OpenBatch { builder: BatchBuilder::new(), epoch: None, start, with_rows: None, since: None }
     }
 
     /// Positions below are in the target, or hold no rows.
@@ -235,6 +261,7 @@ impl Pump {
             committed,
             next,
             has_all: false,
+            apart_below: self.apart_below,
             open: OpenBatch::at(next),
         })
     }
@@ -254,18 +281,10 @@ impl Pump {
                 session.next = position + 1;
                 continue;
             }
-            let record =
-                LogRecord::decode(&bytes).map_err(|source| PumpError::Record { position, source })?;
-            loop {
-                match session.add(position, &record, &self.sink)? {
-                    Taken::Yes => break,
-                    Taken::Full => self.commit(session).await?,
-                    Taken::Unknown(source) => {
-                        if !session.feed.more_catalogue().await? {
-                            return Err(PumpError::Rows { position, source });
-                        }
-                    }
-                }
+            if !page.set_aside.contains(&position)
+                && let Err(error) = self.take_one(session, position, &bytes).await
+            {
+                self.set_aside(session, position, error).await?;
             }
             session.next = position + 1;
             if nth % RECORDS_PER_TURN == 0 {
@@ -275,6 +294,81 @@ impl Pump {
         Ok(())
     }
 
+    async fn take_one(
+        &mut self,
+        session: &mut Session,
+        position: u64,
+        bytes: &[u8],
+    ) -> Result<(), PumpError> {
+        let record = LogRecord::decode(bytes).map_err(|source| PumpError::Record { position, source })?;
+        loop {
+            match session.add(position, &record, &self.sink)? {
+                Taken::Yes => return Ok(()),
+                Taken::Full => self.commit(session).await?,
+                Taken::Unknown(source) => {
+                    if !session.feed.more_catalogue().await? {
+                        return Err(PumpError::Rows { position, source });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the hub keep a record that cannot become rows; any other error is given back.
+    async fn set_aside(
+        &mut self,
+        session: &mut Session,
+        position: u64,
+        error: PumpError,
+    ) -> Result<String, PumpError> {
+        let concerns_record = match &error {
+            // A later version's record may be anything: this program must not decide that it is no row.
+            PumpError::Record { source, .. } => matches!(source, RecordError::Damaged(_)),
+            PumpError::Rows { .. } => true,
+            PumpError::Sink(error) => error.concerns_rows(),
+            _ => false,
+        };
+        let Some(span) = session.log.epoch_at(position).filter(|_| concerns_record) else {
+            return Err(error);
+        };
+        let why = in_one_line(&error);
+        match session.feed.refuse(span.epoch, position, &why).await {
+            Ok(entry) => {
+                tracing::error!(sink = %self.sink.name, position, entry, alarm = %why,
+                    "a record is in the hub's quarantine; `forebay quarantine` shows it");
+                self.reporter.set_aside();
+                Ok(entry)
+            }
+            // It keeps as many as it may, or is of a version that keeps none.
+            Err(FeedError::Refused { status: status @ (404 | 405 | 409), body }) => {
+                let answer = format!("{status}: {body}");
+                Err(PumpError::Kept { position, answer, source: Box::new(error) })
+            }
+            Err(unreachable) => Err(unreachable.into()),
+        }
+    }
+
+    /// The target refuses these rows: apart, or, where it is one record, aside. The sink has to be opened again either way.
+    async fn refused(
+        &mut self,
+        session: &mut Session,
+        with_rows: Option<(u64, u64)>,
+        error: SinkError,
+    ) -> PumpError {
+        match with_rows {
+            Some((first, last)) if first == last => {
+                match self.set_aside(session, first, error.into()).await {
+                    Ok(entry) => PumpError::SetAside { position: first, entry },
+                    Err(error) => error,
+                }
+            }
+            _ => {
+                self.apart_below = session.next;
+                PumpError::Apart { upto: session.next, source: error }
+            }
+        }
+    }
+
     /// Brings the open batch into the target; nothing if it has no rows.
     async fn commit(&mut self, session: &mut Session) -> Result<(), PumpError> {
         let open = std::mem::replace(&mut session.open, OpenBatch::at(session.next));
@@ -282,8 +376,17 @@ impl Pump {
         let span = Span { epoch, positions: open.start..session.next };
         let (site, end) = (session.site.clone(), span.end());
         let batch = runtime::world::blocking(move || Arc::new(open.builder.finish(&site, span))).await?;
-        self.sink.sink.write(batch).await?;
-        let written = self.sink.sink.commit(end).await?;
+        let written = match self.sink.sink.write(batch).await {
+            Ok(()) => self.sink.sink.commit(end).await,
+            Err(error) => Err(error),
+        };
+        let written = match written {
+            Ok(written) => written,
+            Err(error) if error.concerns_rows() => {
+                return Err(self.refused(session, open.with_rows, error).await);
+            }
+            Err(error) => return Err(error.into()),
+        };
         session.committed = Some(end);
         self.reporter.committed(end, written, self.clock.now());
         Ok(())
@@ -343,11 +446,16 @@ impl Session {
         if self.open.epoch.is_some_and(|epoch| epoch != span.epoch) {
             return Ok(Taken::Full);
         }
-        let LogRecord::Received { agent, batch, .. } = record else { return Ok(Taken::Yes) };
+        let (agent, batch) = match record {
+            LogRecord::Received { agent, batch, .. } => (agent, batch),
+            LogRecord::Again { sink, agent, batch, .. } if *sink == bounds.name => (agent, batch),
+            _ => return Ok(Taken::Yes),
+        };
         let builder = &mut self.open.builder;
         let rows = builder.rows();
         let is_full = rows > 0
-            && (rows + batch.samples.len() > bounds.max_rows
+            && (position < self.apart_below
+                || rows + batch.samples.len() > bounds.max_rows
                 || builder.bytes() >= bounds.max_bytes
                 || !builder.has_room_for(batch));
         if is_full {
@@ -359,6 +467,10 @@ impl Session {
                 return Ok(Taken::Unknown(problem));
             }
             Err(source) => return Err(PumpError::Rows { position, source }),
+        }
+        if builder.rows() > rows {
+            let first = self.open.with_rows.map_or(position, |(first, _)| first);
+            self.open.with_rows = Some((first, position));
         }
         if builder.rows() > 0 && self.open.epoch.is_none() {
             self.open.epoch = Some(span.epoch);

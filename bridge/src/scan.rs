@@ -74,6 +74,8 @@ pub struct EpochRows {
     pub offsets: RangeSet,
     /// Rows whose identity another row has already.
     pub duplicates: u64,
+    /// Offsets of those rows.
+    pub doubled: RangeSet,
     /// Whether there are more duplicates than were counted.
     pub duplicates_at_least: bool,
     /// Offsets that occur in more than one commit.
@@ -253,7 +255,12 @@ impl Scanner {
         for of_epoch in identities.chunk_by(|a, b| a.0 == b.0) {
             let Some((number, _, _)) = of_epoch.first() else { continue };
             let known = self.epochs.entry(*number).or_default();
-            known.duplicates += of_epoch.windows(2).filter(|pair| pair.first() == pair.last()).count() as u64;
+            for pair in of_epoch.windows(2).filter(|pair| pair.first() == pair.last()) {
+                known.duplicates += 1;
+                if let Some(identity) = pair.first() {
+                    known.doubled.insert(identity.1..identity.1.saturating_add(1));
+                }
+            }
             for range in runs(of_epoch) {
                 known.note(range);
             }
@@ -279,6 +286,7 @@ impl Scanner {
             let known = self.epochs.entry(identity.0).or_default();
             if seen.contains(&identity) {
                 known.duplicates += 1;
+                known.doubled.insert(identity.1..identity.1.saturating_add(1));
             } else if seen.len() < SUSPECTS_MAX {
                 seen.insert(identity);
             } else {

@@ -90,6 +90,9 @@ pub enum SinkError {
     /// The target is not a table of ours: what is wrong with it.
     #[error("{0}")]
     Unfit(String),
+    /// The target's schema or rules do not allow rows of the batch, and never will as they are.
+    #[error("the target refuses the rows: {0}")]
+    Refused(String),
     /// The batch cannot be written: a bug or damaged data.
     #[error("cannot make the rows' file")]
     Encode(#[from] crate::parquet_file::EncodeError),
@@ -113,8 +116,14 @@ impl SinkError {
     pub const fn remedy(&self) -> Remedy {
         match self {
             Self::Unavailable { .. } | Self::Raced(_) | Self::NotOpen => Remedy::Reopen,
-            Self::Unfit(_) | Self::Encode(_) => Remedy::Stop,
+            Self::Unfit(_) | Self::Refused(_) | Self::Encode(_) => Remedy::Stop,
         }
+    }
+
+    /// Whether it concerns these rows and no others: then the record with them can be set aside.
+    #[must_use]
+    pub const fn concerns_rows(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Encode(_))
     }
 
     pub(crate) fn unavailable(

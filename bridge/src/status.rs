@@ -41,6 +41,8 @@ pub struct SinkStatus {
     pub written: Written,
     /// Commits since the process began.
     pub commits: u64,
+    /// Records that the target could not take, since the process began: they are in the hub's quarantine.
+    pub set_aside: u64,
     /// When the last commit was.
     pub last_commit: Option<Timestamp>,
     /// The last thing that went wrong, also after it was overcome.
@@ -72,6 +74,7 @@ pub(crate) struct Reporter {
     files: Counter,
     bytes: Counter,
     commits: Counter,
+    set_aside: Counter,
     errors: Counter,
     holes: Counter,
     lag: Gauge,
@@ -92,6 +95,7 @@ impl Reporter {
             durable_end: 0,
             written: Written::default(),
             commits: 0,
+            set_aside: 0,
             last_commit: None,
             last_error: None,
             alarm: None,
@@ -103,6 +107,11 @@ impl Reporter {
             files: metrics.counter("forebay_bridge_files_total", "Files committed to the table.", &labels),
             bytes: metrics.counter("forebay_bridge_bytes_total", "Bytes of committed files.", &labels),
             commits: metrics.counter("forebay_bridge_commits_total", "Commits.", &labels),
+            set_aside: metrics.counter(
+                "forebay_bridge_set_aside_records_total",
+                "Records that the target could not take: they are in the hub's quarantine.",
+                &labels,
+            ),
             errors: metrics.counter("forebay_bridge_errors_total", "Failures of hub or target.", &labels),
             holes: metrics.counter(
                 "forebay_bridge_holes_total",
@@ -178,6 +187,11 @@ impl Reporter {
 
     pub(crate) fn failed(&self) {
         self.errors.increment();
+    }
+
+    pub(crate) fn set_aside(&self) {
+        self.set_aside.increment();
+        self.status.send_modify(|status| status.set_aside += 1);
     }
 
     pub(crate) fn position(&self, settled: u64, durable_end: u64) {

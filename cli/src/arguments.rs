@@ -1,6 +1,7 @@
 //! The arguments of every command, and the help that teaches them.
 
 pub mod certificates;
+pub mod quarantine;
 pub mod user;
 
 use std::net::SocketAddr;
@@ -42,6 +43,8 @@ pub enum Command {
     Reconcile(Reconcile),
     /// Write a set-point, or show the latest commands.
     Command(CommandOptions),
+    /// Show what could not become data, and decide about it: retry or discard.
+    Quarantine(quarantine::Quarantine),
     /// Say who may log in at the hub's broker, and what they may do.
     User(user::User),
     /// Look into a log directory: an agent's outbox, a hub's plant log, a catalogue.

@@ -73,6 +73,26 @@ fn name(
     found.map(|located| located.value)
 }
 
+/// Every plant that a folder's configuration files (`*.toml`) describe.
+pub fn in_folder(dir: &Path) -> Result<Vec<Plant>, String> {
+    let entries =
+        std::fs::read_dir(dir).map_err(|error| format!("{} cannot be read: {error}", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(format!("{} holds no configuration (*.toml) of a plant", dir.display()));
+    }
+    let mut problems = Problems::default();
+    let plants: Vec<Plant> = files.iter().filter_map(|file| load(file, &mut problems)).collect();
+    match problems.list.first() {
+        None => Ok(plants),
+        Some(problem) => Err(format!("{problem}; see `forebay check`")),
+    }
+}
+
 /// Loads several files; prints every mistake and returns `None` if there is one.
 #[must_use]
 pub fn load_all(paths: &[PathBuf]) -> Option<Vec<Plant>> {

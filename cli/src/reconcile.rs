@@ -12,4 +12,4 @@ pub mod compare;
 pub mod live;
 pub mod report;
 
-pub use compare::{Balance, Findings, Line, Verdict, balance};
+pub use compare::{Balance, Findings, Line, Part, Place, Verdict, balance};

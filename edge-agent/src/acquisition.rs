@@ -20,6 +20,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use model::{PointId, Quality, QualityClass, Reason, Sample, Value};
+use proto::account::DeviceCounts;
 use proto::log_record::DeviceEvent;
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
@@ -28,11 +29,12 @@ use runtime::telemetry::{Counter, Metrics};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
+use crate::commands::ClockSkew;
 use crate::config::DeviceConfig;
 use crate::device_write::{self, DeviceWrite};
 use crate::drivers::{Driver, DriverError, NextRead, Readings, Remedy};
 use crate::health::{DeviceState, Health};
-use crate::normalise::{DeadBand, Normalised, PointRules};
+use crate::normalise::{ClockRules, DeadBand, Normalised, PointRules};
 use crate::outbox::{NewGroup, Outbox, OutboxError};
 
 /// Opening a connection may take so long: TCP, login, browsing.
@@ -58,6 +60,8 @@ pub struct Surroundings {
     pub agent: String,
     /// For counters.
     pub metrics: Metrics,
+    /// The hub's clock.
+    pub skew: ClockSkew,
     /// For consoles.
     pub health: Health,
     /// Number of the device in it.
@@ -89,6 +93,11 @@ pub(crate) struct Keeper {
     is_down: bool,
     /// Why the device is silent, for the Stale mark.
     fault: Quality,
+    /// What became of what was read since the last group that is on disk.
+    counted: DeviceCounts,
+    clocks: ClockRules,
+    /// Whether the last read brought times beyond their bounds.
+    is_off_clock: bool,
     meters: Meters,
 }
 
@@ -97,6 +106,7 @@ struct Meters {
     errors: Counter,
     missed: Counter,
     filtered: Counter,
+    off_clock: Counter,
     quarantined: Counter,
     downs: Counter,
 }
@@ -132,6 +142,10 @@ impl Acquisition {
             errors: counter("forebay_edge_read_errors_total", "Failed opens and reads of a device."),
             missed: counter("forebay_edge_polls_missed_total", "Polls that came too late or not at all."),
             filtered: counter("forebay_edge_filtered_samples_total", "Samples within their dead band."),
+            off_clock: counter(
+                "forebay_edge_uncertain_clock_samples_total",
+                "Values whose time is beyond the bound for clocks: uncertain:clock.",
+            ),
             quarantined: counter("forebay_edge_quarantined_total", "Input that the driver put aside."),
             downs: counter("forebay_edge_device_downs_total", "Times that a device went down."),
         };
@@ -146,6 +160,9 @@ impl Acquisition {
             alive_at: Instant::now(),
             is_down: false,
             fault: Quality::stale(Reason::NotConnected),
+            counted: DeviceCounts::default(),
+            clocks: config.clocks,
+            is_off_clock: false,
             meters,
         };
         Acquisition { driver: config.driver, keeper, writes, poll: config.poll, resume }
@@ -328,7 +345,8 @@ impl Keeper {
         self.meters.quarantined.add(readings.quarantined);
         let has_data = !readings.list.is_empty();
         let mut samples = Vec::with_capacity(readings.list.len());
-        let mut filtered = 0;
+        let (mut filtered, mut off_clock) = (0, 0);
+        let ahead_of_hub = self.around.skew.ahead_micros(now, Instant::now());
         for reading in readings.list {
             let at = reading.point;
             let (Some(rules), Some(band), Some(id)) =
@@ -336,7 +354,10 @@ impl Keeper {
             else {
                 continue; // not in the contract: a driver names its points only
             };
+            let has_source_time = reading.time.is_some();
             let normalised = rules.apply(reading, now);
+            let normalised = self.clocks.apply(normalised, has_source_time, now, ahead_of_hub);
+            off_clock += u64::from(normalised.quality == Quality::uncertain(Reason::Clock));
             if !band.passes(rules, &normalised) {
                 filtered += 1;
                 continue;
@@ -345,14 +366,33 @@ impl Keeper {
             samples.push(Sample { point: *id, time, value, quality });
         }
         self.meters.filtered.add(filtered);
+        self.meters.off_clock.add(off_clock);
+        self.clock_is_off(off_clock > 0);
         if has_data || !self.stale_without_data {
             self.alive(now);
         }
         let position = readings.position.map(|position| (self.name.clone(), position));
+        let read = samples.len() as u64 + filtered;
+        let quarantined = readings.quarantined;
+        self.counted = self.counted.plus(DeviceCounts { read, dead_band: filtered, quarantined, made: 0 });
         if samples.is_empty() && position.is_none() {
             return Ok(true);
         }
-        self.accept(NewGroup { samples, event: DeviceEvent::None, position }).await
+        self.accept(NewGroup { samples, position, ..NewGroup::default() }).await
+    }
+
+    /// Said once when it begins and once when it ends.
+    fn clock_is_off(&mut self, is_off: bool) {
+        if std::mem::replace(&mut self.is_off_clock, is_off) == is_off {
+            return;
+        }
+        let device = &self.name;
+        if is_off {
+            tracing::warn!(%device, "times are beyond the bound of clock_skew_max: values are uncertain:clock");
+        } else {
+            tracing::info!(%device, "times are within their bounds again");
+        }
+        self.around.health.device(self.around.device, |status| status.is_off_clock = is_off);
     }
 
     fn alive(&mut self, now: model::Timestamp) {
@@ -369,11 +409,15 @@ impl Keeper {
     }
 
     /// Accepts; while the outbox is full it waits and tries again. `false` on shutdown.
-    async fn accept(&mut self, group: NewGroup) -> Result<bool, OutboxError> {
+    async fn accept(&mut self, mut group: NewGroup) -> Result<bool, OutboxError> {
+        group.counted = Some((self.name.clone(), self.counted));
         let shutdown = self.around.shutdown.clone();
         loop {
             match self.around.outbox.accept(group.clone()).await {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    self.counted = DeviceCounts::default();
+                    return Ok(true);
+                }
                 Err(OutboxError::Full) => {}
                 Err(error) => return Err(error),
             }
@@ -401,7 +445,8 @@ impl Keeper {
         self.around.health.device(self.around.device, |status| {
             (status.state, status.since) = (DeviceState::Down, now);
         });
-        self.accept(NewGroup { samples, event: DeviceEvent::Down, position: None }).await.map(|_| ())
+        self.counted.made += samples.len() as u64;
+        self.accept(NewGroup { samples, event: DeviceEvent::Down, ..NewGroup::default() }).await.map(|_| ())
     }
 }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use model::{CommandOutcome, DataType, PointId, Quality, Sample, Timestamp, Value};
-use proto::log_record::DeviceEvent;
 use proto::receipt::CommandReport;
 use proto::sparkplug::{CommandHead, PayloadView};
 use runtime::clock::Clock;
@@ -56,6 +55,14 @@ impl ClockSkew {
     /// A receipt said the hub's time.
     pub fn learn(&self, hub_time: Timestamp) {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((hub_time, Instant::now()));
+    }
+
+    /// How far this machine's clock is ahead of the hub's, in µs; negative: behind. `None` before the first receipt. Without
+    /// further ones it goes by the time that passes, so that a step of this machine's clock shows offline too.
+    pub(crate) fn ahead_micros(&self, now: Timestamp, instant: Instant) -> Option<i64> {
+        let (hub_time, at) = (*self.known.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let passed = i64::try_from(instant.saturating_duration_since(at).as_micros()).unwrap_or(i64::MAX);
+        Some(now.0.saturating_sub(hub_time.0.saturating_add(passed)))
     }
 
     /// The hub's time, if it is known and this machine's is near enough to it to judge an expiry.
@@ -287,7 +294,7 @@ impl Executor {
         let value = Some(Value::Bytes(report.encode()));
         let sample = Sample { point, time: self.clock.now(), value, quality: Quality::GOOD };
         loop {
-            let group = NewGroup { samples: vec![sample.clone()], event: DeviceEvent::None, position: None };
+            let group = NewGroup { samples: vec![sample.clone()], ..NewGroup::default() };
             match self.outbox.accept(group).await {
                 Err(OutboxError::Full) if !shutdown.is_cancelled() => sleep(FULL_WAIT).await,
                 Err(OutboxError::Full) | Ok(()) => return Ok(()),
@@ -357,7 +364,10 @@ mod tests {
             None,
             "no receipt for too long"
         );
+        assert_eq!(skew.ahead_micros(second(107), later), Some(2_000_000));
+        assert_eq!(skew.ahead_micros(second(95), later), Some(-10_000_000));
         skew.learn(Timestamp(i64::MAX));
+        assert_eq!(skew.ahead_micros(Timestamp(i64::MIN), later), Some(i64::MIN));
         assert_eq!(skew.hub_now(Timestamp(i64::MIN), later), None);
     }
 }

@@ -16,6 +16,7 @@ use runtime::enrolment::EnrolUrl;
 use runtime::mqtt_client::{TlsOptions, parse_url};
 
 use crate::drivers::{DeviceSetup, Driver, KINDS};
+use crate::normalise::ClockRules;
 use crate::outbox::{OutboxOptions, WhenFull};
 use crate::points::{PointConfig, parse_list};
 
@@ -33,6 +34,12 @@ const POLL: Duration = Duration::from_secs(1);
 const STALE_AFTER_MIN: Duration = Duration::from_secs(5);
 /// ... and how many polls it may miss if they are longer.
 const STALE_AFTER_POLLS: u32 = 3;
+/// Clocks of devices, agent and hub may be so far apart before values say so: what NTP keeps by far, and a wrong zone does
+/// not.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+/// Bounds for clocks.
+const CLOCK_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(36_525 * 86_400);
 /// Keys of `[edge]` that make a birth of a point: an upper estimate beside its texts.
 const BIRTH_BYTES_PER_POINT: usize = 320;
 
@@ -91,6 +98,8 @@ pub struct DeviceConfig {
     pub stale_after: Duration,
     /// Whether answers without any data count as silence too: where `stale_after` was written by hand.
     pub stale_without_data: bool,
+    /// How far its clock may be off.
+    pub clocks: ClockRules,
 }
 
 /// Reads the section and the point lists; pushes every mistake.
@@ -113,6 +122,8 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
         commands.finish(problems);
         enabled
     });
+    let skew_max = section.duration("clock_skew_max", problems, CLOCK_RANGE);
+    let skew_max = micros(skew_max.map_or(CLOCK_SKEW_MAX, |max| max.value));
     let state_dir = data_dir.clone().unwrap_or_default().join("drivers");
     let sections = section.sections("devices", problems);
     if sections.is_empty() {
@@ -121,7 +132,7 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
     let mut devices = Vec::new();
     let mut names = HashMap::new();
     for section in sections {
-        devices.extend(device(section, &state_dir, &mut names, problems));
+        devices.extend(device(section, &state_dir, &mut names, skew_max, problems));
     }
     let file = section.file().to_owned();
     section.finish(problems);
@@ -143,6 +154,10 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
         commands_enabled,
         devices,
     })
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn sparkplug_id(text: &str) -> Result<String, String> {
@@ -234,6 +249,7 @@ fn device(
     mut section: Section<'_>,
     state_dir: &Path,
     names: &mut HashMap<String, usize>,
+    skew_max_micros: i64,
     problems: &mut Problems,
 ) -> Option<DeviceConfig> {
     let line = section.line();
@@ -256,6 +272,7 @@ fn device(
     if let Some(written) = written.as_ref().filter(|written| written.value < poll) {
         problems.push(written.problem(format!("must not be shorter than poll, which is {poll:?}")));
     }
+    let behind = section.duration("clock_behind_max", problems, CLOCK_RANGE);
     let points = points(&mut section, name.as_deref().unwrap_or("device"), problems);
     let kind = section.required_text("driver", problems).and_then(|driver| {
         let found = KINDS.iter().find(|kind| kind.name == driver.value);
@@ -285,6 +302,7 @@ fn device(
             .as_ref()
             .map_or((poll * STALE_AFTER_POLLS).max(STALE_AFTER_MIN), |found| found.value),
         stale_without_data: written.is_some(),
+        clocks: ClockRules { skew_max_micros, behind_max_micros: behind.map(|max| micros(max.value)) },
     })
 }
 

@@ -28,6 +28,8 @@ pub struct DeviceStatus {
     pub state: DeviceState,
     /// Since when.
     pub since: Timestamp,
+    /// Whether the last read brought times beyond the bound for clocks.
+    pub is_off_clock: bool,
     /// Last successful read.
     pub last_read: Option<Timestamp>,
     /// What went wrong last, until it goes right again.

@@ -18,6 +18,7 @@ pub mod health;
 pub mod normalise;
 pub mod outbox;
 pub mod points;
+pub mod quarantine;
 pub mod uplink;
 
 use std::collections::HashMap;
@@ -188,6 +189,7 @@ fn spawn(
     let mut numbers = handle.catalogue.current.iter().copied();
     let writer = opened.writer;
     tasks.spawn_blocking(TaskKind::LogWriter, format!("{node} outbox"), || writer.run());
+    let skew = ClockSkew::default();
     for device in config.devices {
         let ids: Vec<PointId> = numbers.by_ref().take(device.points.len()).collect();
         let (writes, writes_taken) = mpsc::channel(DEVICE_WRITES_MAX);
@@ -201,6 +203,7 @@ fn spawn(
             points: device.points.len(),
             state: DeviceState::Connecting,
             since: clock.now(),
+            is_off_clock: false,
             last_read: None,
             error: None,
         });
@@ -209,6 +212,7 @@ fn spawn(
             clock: clock.clone(),
             agent: node.to_string(),
             metrics: metrics.clone(),
+            skew: skew.clone(),
             health: handle.health.clone(),
             device: number,
             shutdown: tasks.shutdown(),
@@ -221,7 +225,6 @@ fn spawn(
             acquisition.run().await
         });
     }
-    let skew = ClockSkew::default();
     let (commands, requests) = mpsc::channel(WAITING_MAX);
     let executor = Executor {
         enabled: config.commands_enabled,

@@ -8,6 +8,9 @@
 //! 4. Good without a value: `bad:no-data`.
 //! 5. Outside `min..=max` (a NaN is outside): `uncertain:out-of-range`, value kept.
 //! 6. A source time outside 1990 to 2100: `uncertain:clock`, time kept.
+//! 7. Good, and by [`ClockRules`] a clock is wrong: `uncertain:clock`, time kept. The source's own time must not be further
+//!    ahead of the agent's clock than the bound, nor, where the device says so, behind it; a time that the agent gave must
+//!    come from a clock that is within the bound of the hub's.
 //!
 //! Then the dead band: the first value, a change of quality or type, a change above the band, a value that comes or
 //! goes, and the first sample after [`SILENCE_MAX`] pass; the rest is counted as filtered. Without a dead band all pass.
@@ -33,6 +36,40 @@ pub struct Normalised {
     pub value: Option<Value>,
     /// Quality.
     pub quality: Quality,
+}
+
+/// How far clocks may be apart. A source that stores and forwards is rightly behind, so that is judged only where a device
+/// asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockRules {
+    /// Of a source's time ahead of the agent's clock, and of the agent's clock to either side of the hub's, in µs.
+    pub skew_max_micros: i64,
+    /// Of a source's time behind the agent's clock, in µs.
+    pub behind_max_micros: Option<i64>,
+}
+
+impl ClockRules {
+    /// Rule 7; `ahead_of_hub` is how far the agent's clock is ahead of the hub's, if that is known.
+    #[must_use]
+    pub fn apply(
+        &self,
+        made: Normalised,
+        has_source_time: bool,
+        now: Timestamp,
+        ahead_of_hub: Option<i64>,
+    ) -> Normalised {
+        let ahead = made.time.0.saturating_sub(now.0);
+        let is_wrong = if has_source_time {
+            ahead > self.skew_max_micros || self.behind_max_micros.is_some_and(|max| ahead < -max)
+        } else {
+            ahead_of_hub.is_some_and(|ahead| ahead.saturating_abs() > self.skew_max_micros)
+        };
+        if is_wrong && made.quality.is_good() {
+            Normalised { quality: Quality::uncertain(Reason::Clock), ..made }
+        } else {
+            made
+        }
+    }
 }
 
 /// What normalising needs to know of a point.

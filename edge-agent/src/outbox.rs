@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use durable_log::{LogError, LogView, Position};
 use model::{CommandId, Epoch, Sample, Timestamp};
+use proto::account::DeviceCounts;
 use proto::log_record::{DeviceEvent, RecordError};
 use proto::receipt::Receipt;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -122,6 +123,8 @@ pub struct NewGroup {
     pub event: DeviceEvent,
     /// Where the device's source stands after them.
     pub position: Option<(String, Vec<u8>)>,
+    /// What became of what the device read since its last group, these samples included, by the device's name.
+    pub counted: Option<(String, DeviceCounts)>,
 }
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, OutboxError>>;

@@ -19,6 +19,7 @@ mod live_stream;
 mod openapi;
 mod payload;
 mod points;
+mod quarantine;
 mod seats;
 
 use std::collections::HashMap;
@@ -49,6 +50,7 @@ use crate::commands::Commands;
 use crate::config::Config;
 use crate::console;
 use crate::host::Host;
+use crate::ledger::Ledger;
 use crate::live::Live;
 use crate::store::Store;
 use crate::store::history::History;
@@ -87,6 +89,8 @@ pub struct Parts {
     pub broker: Option<Insight>,
     /// The door for writes.
     pub commands: Commands,
+    /// Losses, decisions, mismatches.
+    pub ledger: Ledger,
     /// The hub's clock.
     pub clock: Clock,
     /// Counters of the process.
@@ -215,6 +219,10 @@ impl Api {
         with(&mut self.0.halts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn ledger(&self) -> &Ledger {
+        &self.0.parts.ledger
+    }
+
     fn commands(&self) -> &Commands {
         &self.0.parts.commands
     }
@@ -318,6 +326,11 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/v1/agents", get(agents::agents)),
         ("/api/v1/reconcile", get(agents::reconcile)),
         ("/api/v1/commands", get(commands::recent).post(commands::write)),
+        ("/api/v1/quarantine", get(quarantine::list)),
+        ("/api/v1/quarantine/entry", get(quarantine::entry)),
+        ("/api/v1/quarantine/retry", post(quarantine::retry)),
+        ("/api/v1/quarantine/discard", post(quarantine::discard)),
+        ("/api/v1/quarantine/refuse", post(quarantine::refuse)),
         ("/api/v1/broker", get(broker::status)),
         ("/api/v1/broker/retained", get(broker::retained)),
         ("/api/v1/broker/messages", get(broker_stream::messages)),

@@ -41,6 +41,8 @@ pub struct Config {
     pub retention: Duration,
     /// Size from which plant log segments are deleted.
     pub retention_bytes: u64,
+    /// How far the clock of a node may be off the hub's before that is said.
+    pub clock_skew_max: Duration,
     /// The broker that carries the plant's messages.
     pub broker: BrokerConfig,
     /// Console and API.
@@ -63,6 +65,9 @@ pub struct CommandsConfig {
     pub enabled: bool,
 }
 
+/// Nodes' clocks may be so far off the hub's before that is said: what NTP keeps by far, and a wrong zone does not.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+
 /// Reads and checks the section; `None` if it cannot be used. Every mistake is in `problems`.
 pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Problems) -> Option<Config> {
     let before = problems.list.len();
@@ -72,6 +77,9 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
     let minute_to_century = Duration::from_secs(60)..=Duration::from_secs(36_525 * 86_400);
     let retention = section.duration("retention", problems, minute_to_century).map_or(RETENTION, |l| l.value);
     let retention_bytes = retention_bytes(&mut section, problems);
+    let second_to_century = Duration::from_secs(1)..=Duration::from_secs(36_525 * 86_400);
+    let clock_skew_max =
+        section.duration("clock_skew_max", problems, second_to_century).map_or(CLOCK_SKEW_MAX, |l| l.value);
     let broker = broker::broker(&mut section, data_dir.as_deref(), problems);
     let http = http(section.section("http", problems), problems);
     let commands = commands(section.section("commands", problems), problems);
@@ -87,6 +95,7 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
         host_id,
         retention,
         retention_bytes,
+        clock_skew_max,
         broker: broker?,
         http,
         commands,

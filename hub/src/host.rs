@@ -13,24 +13,26 @@ mod rebirth;
 mod receipts;
 mod sequence;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use model::{NodeId, PointId, Timestamp, Value};
+use proto::log_record::AgentId;
 use proto::seal;
 use proto::sparkplug::{MessageType, Topic, encode};
 use runtime::clock::Clock;
 use runtime::tasks::{CancellationToken, TaskKind, Tasks};
 use runtime::telemetry::{Gauge, Metrics};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::broker::{Broker, BrokerEvent, InboxReceiver, Incoming, QoS};
 use crate::catalogue::Catalogue;
 use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
 use crate::live::Live;
-use crate::store::{Identity, Store, StoreError, StoreHealth};
+use crate::store::{Identity, Letter, ReceivedBatch, Store, StoreError, StoreHealth};
 use birth::{Present, REBIRTH};
 use edge_nodes::{Action, EdgeNodes, Event, LastKnown, Moment};
 use problem::Problem;
@@ -74,6 +76,10 @@ pub struct AgentStatus {
     pub rebirths: u64,
     /// Gaps in `seq` so far.
     pub gaps: u64,
+    /// How far its clock was ahead of the hub's at its last message, in ms; negative: behind. `None` for foreign nodes.
+    pub clock_ahead_ms: Option<i64>,
+    /// Whether that is beyond the hub's bound.
+    pub is_off_clock: bool,
 }
 
 /// One device of an edge node.
@@ -104,7 +110,14 @@ pub struct PointTarget {
 #[derive(Clone, Debug)]
 pub struct Host {
     shared: Arc<Shared>,
-    requests: mpsc::Sender<NodeId>,
+    requests: mpsc::Sender<Request>,
+}
+
+/// What others ask of the host.
+#[derive(Debug)]
+enum Request {
+    Rebirth(NodeId),
+    Reread(Box<Letter>, oneshot::Sender<Result<ReceivedBatch, String>>),
 }
 
 #[derive(Debug)]
@@ -122,9 +135,17 @@ impl Host {
 
     /// Asks a node for its births, rate-limited.
     pub fn rebirth(&self, node: &NodeId) {
-        if self.requests.try_send(node.clone()).is_err() {
+        if self.requests.try_send(Request::Rebirth(node.clone())).is_err() {
             tracing::debug!(%node, "too many rebirth requests at once");
         }
+    }
+
+    /// What a payload out of the quarantine says in the light of the present births, or why it still says nothing.
+    pub(crate) async fn reread(&self, letter: Letter) -> Result<ReceivedBatch, String> {
+        let (done, answer) = oneshot::channel();
+        let gone = || "the hub is ending".to_owned();
+        self.requests.send(Request::Reread(Box::new(letter), done)).await.map_err(|_gone| gone())?;
+        answer.await.map_err(|_gone| gone())?
     }
 
     /// Where a command for the point goes.
@@ -162,12 +183,15 @@ pub(crate) struct Parts {
     pub(crate) live: Live,
     pub(crate) ledger: Ledger,
     pub(crate) clock: Clock,
+    /// See [`crate::Config::clock_skew_max`].
+    pub(crate) clock_skew_max: Duration,
     pub(crate) metrics: Metrics,
 }
 
 /// Starts the host. At shutdown it takes what has arrived, hands it to the store and closes that.
 pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
-    let Parts { inbox, events, broker, store, catalogue, live, ledger, clock, metrics } = parts;
+    let Parts { inbox, events, broker, store, catalogue, live, ledger, clock, clock_skew_max, metrics } =
+        parts;
     let shared = Arc::new(Shared { catalogue: catalogue.clone(), statuses: RwLock::default() });
     let (requests, asked) = mpsc::channel(REQUESTS_MAX);
     let receivers = Receivers::default();
@@ -189,7 +213,9 @@ pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
         let last = seen.held(point)?;
         Some(Present { time: last.time, value: last.value, quality: last.quality })
     });
+    let arrived = newest_arrival(&catalogue, &store, &live);
     let mut nodes = EdgeNodes::new(catalogue, store.log_epoch(), last_known, &metrics);
+    nodes.bound_clocks(clock_skew_max);
     store.accounts().iter().for_each(|account| nodes.know(account));
     let session = Session {
         nodes,
@@ -200,13 +226,31 @@ pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
         live,
         ledger,
         clock,
+        arrived,
         started: Instant::now(),
         actions: Vec::new(),
         status_due: Instant::now(),
+        off_clock: metrics.gauge(
+            "forebay_hub_clocks_off",
+            "Edge nodes whose clock is further from the hub's than clock_skew_max.",
+            &[],
+        ),
         online: metrics.gauge("forebay_hub_edge_nodes_online", "Edge nodes whose birth stands.", &[]),
     };
     tasks.spawn(TaskKind::Transport, "host", session.run(inbox, events, asked, tasks.shutdown()));
     Host { shared, requests }
+}
+
+/// When the newest value of a foreign node arrived: by the hub's clock, which may stand before that now. (Agents of ours
+/// bring times of arrival of their own.)
+fn newest_arrival(catalogue: &Catalogue, store: &Store, live: &Live) -> Timestamp {
+    let foreign: BTreeSet<AgentId> =
+        store.accounts().into_iter().filter(|account| account.foreign).map(|account| account.id).collect();
+    let values = live
+        .snapshot()
+        .into_iter()
+        .filter(|(point, _)| catalogue.point(*point).is_some_and(|entry| foreign.contains(&entry.agent)));
+    values.map(|(_, value)| value.arrival).max().unwrap_or(Timestamp(i64::MIN))
 }
 
 /// The task.
@@ -219,10 +263,13 @@ struct Session {
     live: Live,
     ledger: Ledger,
     clock: Clock,
+    /// The newest time of arrival: it never goes back, whatever the hub's clock does.
+    arrived: Timestamp,
     started: Instant,
     actions: Vec<Action>,
     status_due: Instant,
     online: Gauge,
+    off_clock: Gauge,
 }
 
 impl Session {
@@ -230,7 +277,7 @@ impl Session {
         mut self,
         mut inbox: InboxReceiver,
         mut events: mpsc::Receiver<BrokerEvent>,
-        mut asked: mpsc::Receiver<NodeId>,
+        mut asked: mpsc::Receiver<Request>,
         shutdown: CancellationToken,
     ) -> Result<(), Infallible> {
         let mut ticks = tokio::time::interval(TICK);
@@ -247,7 +294,7 @@ impl Session {
                     }
                 }
                 Some(event) = events.recv() => self.broker_event(event),
-                Some(node) = asked.recv() => self.step(Event::RebirthAsked(node)),
+                Some(request) = asked.recv() => self.request(request),
                 message = inbox.recv() => match message {
                     Some(first) => {
                         self.message(first);
@@ -272,6 +319,15 @@ impl Session {
         self.step(Event::Message { topic, payload, retain });
     }
 
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Rebirth(node) => self.step(Event::RebirthAsked(node)),
+            Request::Reread(letter, done) => {
+                done.send(self.nodes.reread(&letter)).ok(); // whoever asked may have gone
+            }
+        }
+    }
+
     fn broker_event(&mut self, event: BrokerEvent) {
         match event {
             BrokerEvent::Connected => self.step(Event::Connected),
@@ -283,7 +339,8 @@ impl Session {
     }
 
     fn step(&mut self, event: Event) {
-        let now = Moment { at: self.clock.now(), since_start: self.started.elapsed() };
+        self.arrived = self.arrived.max(self.clock.now());
+        let now = Moment { at: self.arrived, clock: self.clock.now(), since_start: self.started.elapsed() };
         self.nodes.apply(event, now, &mut self.actions);
     }
 
@@ -384,6 +441,8 @@ impl Session {
             status.last_receipt = self.nodes.agent(&status.node).and_then(|agent| self.receivers.last(agent));
         }
         let online = statuses.iter().filter(|status| status.online).count();
+        let off_clock = statuses.iter().filter(|status| status.is_off_clock).count();
+        self.off_clock.set(i64::try_from(off_clock).unwrap_or(i64::MAX));
         self.online.set(i64::try_from(online).unwrap_or(i64::MAX));
         *self.shared.statuses.write().unwrap_or_else(PoisonError::into_inner) = statuses;
     }

@@ -3,6 +3,8 @@
 //! A durable log of JSON objects, never trimmed. (Commands have a ledger of their own, in `commands`.) An entry is
 //! written before what it speaks of is counted, so a crash can repeat an entry, never drop one.
 
+use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use durable_log::{Log, LogError, LogView, Options, Position, Recovery, Storage, WhenDamaged};
@@ -27,6 +29,10 @@ pub enum LedgerKind {
     Mismatch,
     /// The accounts were counted anew, because no checkpoint fitted the log.
     Rebuilt,
+    /// A person decided that an entry of the quarantine stays out for good.
+    Discarded,
+    /// Entries of the quarantine were deleted to make room.
+    QuarantineDropped,
     /// Bytes on the disk are not what was written: what was lost, and where the damaged file is kept.
     Damaged,
     /// Two agents, or two metrics of a foreign node, claim one path.
@@ -54,6 +60,29 @@ pub struct LedgerEntry {
     pub end: Option<u64>,
     /// Why.
     pub reason: String,
+}
+
+/// Reads a ledger that is not open for writing, or is by another process: what it says of data that will not come, oldest
+/// first, at most the newest `at_most`. Blocking.
+pub fn losses(dir: &Path, at_most: usize) -> Result<Vec<LedgerEntry>, LogError> {
+    let (view, _) = LogView::open_read_only(dir)?;
+    read_losses(&view, at_most)
+}
+
+fn read_losses(view: &LogView, at_most: usize) -> Result<Vec<LedgerEntry>, LogError> {
+    let mut reader = view.reader(view.first());
+    let mut entries = VecDeque::new();
+    while let Some((_, bytes)) = reader.next()? {
+        let Ok(entry) = serde_json::from_slice::<LedgerEntry>(bytes) else { continue };
+        if !matches!(entry.kind, LedgerKind::Lost | LedgerKind::Discarded | LedgerKind::TrimmedUnread) {
+            continue;
+        }
+        if entries.len() == at_most {
+            entries.pop_front();
+        }
+        entries.push_back(entry);
+    }
+    Ok(entries.into())
 }
 
 /// The ledger. Cheap to clone.
@@ -139,6 +168,11 @@ impl Ledger {
     /// Ends writing and lets go of the folder, whoever still holds a handle.
     pub(crate) fn close(&self) {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// As [`losses`], of this ledger. Blocking.
+    pub fn losses(&self, at_most: usize) -> Result<Vec<LedgerEntry>, LogError> {
+        read_losses(&self.view, at_most)
     }
 
     /// The newest entries, newest first.

@@ -166,6 +166,7 @@ async fn wire(
             live: live.clone(),
             ledger: ledger.clone(),
             clock: clock.clone(),
+            clock_skew_max: config.clock_skew_max,
             metrics: metrics.clone(),
         },
         tasks,
@@ -198,6 +199,7 @@ async fn wire(
         host: host.clone(),
         broker: broker.insight(),
         commands: commands.clone(),
+        ledger: ledger.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
     };

@@ -33,6 +33,8 @@ pub struct Disks {
     pub plant: Arc<dyn Storage>,
     /// Undecodable payloads.
     pub quarantine: Arc<dyn Storage>,
+    /// Decisions about them, and what sinks refused.
+    pub book: Arc<dyn Storage>,
     /// Accounts and last values.
     pub checkpoint: Arc<dyn Storage>,
 }
@@ -89,6 +91,7 @@ pub fn start(parts: Parts, tasks: &Tasks) -> Result<Hub, StartError> {
             live: live.clone(),
             ledger: ledger.clone(),
             clock,
+            clock_skew_max: crate::config::CLOCK_SKEW_MAX,
             metrics,
         },
         tasks,
@@ -110,6 +113,7 @@ fn open(parts: &Parts, tasks: &Tasks) -> Result<(Opened, Catalogue, Ledger), Sto
         disks: store::Disks {
             plant: disks.plant,
             quarantine: disks.quarantine,
+            book: disks.book,
             checkpoint: disks.checkpoint,
         },
         catalogue: catalogue.clone(),
@@ -133,7 +137,7 @@ impl Hub {
     ) -> Result<FeedPage, LogError> {
         self.store.keep_sink(sink, committed.map(|(at, epoch)| (Position(at), epoch)))?;
         let wanted = store::feed_page::Wanted { from: Position(from), catalogue, max_bytes };
-        store::feed_page::page(&self.store, &self.catalogue, ("acme".into(), "site".into()), wanted)
+        store::feed_page::page(&self.store, &self.catalogue, ("acme".into(), "site".into()), wanted, sink)
     }
 
     /// The accounts of all agents as of the durable end.

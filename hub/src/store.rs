@@ -14,19 +14,20 @@ pub mod cold;
 pub(crate) mod feed_page;
 pub(crate) mod history;
 mod ingest;
+pub mod letters;
 mod quarantine;
 mod recovery;
 mod retention;
 mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use durable_log::{DiskStorage, Fill, Level, LogError, LogView, Position, Storage};
 use model::{Epoch, NodeId, PointId, Quality, RangeSet, RecordId, Sample, SampleBatch, Timestamp, Value};
-use proto::account::Account;
+use proto::account::{Account, DeviceCounts};
 use proto::log_record::{AgentId, RecordError};
 use proto::sparkplug::EpochAccount;
 use runtime::clock::Clock;
@@ -36,8 +37,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::catalogue::{Catalogue, CatalogueError};
 use accounts::Accounts;
 use checkpoint::{Checkpoint, CheckpointError};
+use letters::{BookState, Letters, Work};
 use writer::{Item, Queued};
 
+pub(crate) use letters::Retrial;
+pub use letters::{Fate, Letter, LetterError, LetterId, Origin, Refusal, RefusedRecord};
 pub(crate) use recovery::{Opened, Setup, open};
 pub(crate) use retention::Retention;
 
@@ -85,8 +89,23 @@ pub struct EpochState {
     pub reported: Option<EpochAccount>,
     /// Below here count and checksum are equal to the agent's.
     pub verified_end: u64,
+    /// Samples of all received that came as history.
+    pub history: u64,
+    /// By device of the agent: what was read, left out and received.
+    pub devices: BTreeMap<String, DeviceAccount>,
     /// Invariant I3 is broken: how.
     pub mismatch: Option<String>,
+}
+
+/// One device's account in an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceAccount {
+    /// The agent's counts, as of `as_of`.
+    pub counts: DeviceCounts,
+    /// One past the offset of the newest record that told them; 0: none did.
+    pub as_of: u64,
+    /// Samples of the device received.
+    pub received: u64,
 }
 
 /// A decoded payload, on its way into the log.
@@ -128,6 +147,8 @@ pub enum Identity {
         accepted_at: Timestamp,
         /// The epoch's running account after it.
         running: Option<Account>,
+        /// What the agent counted at the device, as of it.
+        counts: Option<DeviceCounts>,
     },
     /// The hub: plant-log epoch and position.
     Foreign,
@@ -196,6 +217,10 @@ pub struct QuarantineEntry {
     pub topic: String,
     /// What is wrong with it.
     pub reason: String,
+    /// The record that counts as settled because its payload is kept.
+    pub settles: Option<(AgentId, RecordId)>,
+    /// Metrics that were not taken where the others were; none: nothing of it was taken.
+    pub left_out: Vec<u32>,
     /// Its bytes.
     pub payload: Vec<u8>,
 }
@@ -252,6 +277,7 @@ pub enum StoreError {
 pub(crate) struct Disks {
     pub(crate) plant: Arc<dyn Storage>,
     pub(crate) quarantine: Arc<dyn Storage>,
+    pub(crate) book: Arc<dyn Storage>,
     pub(crate) checkpoint: Arc<dyn Storage>,
 }
 
@@ -261,6 +287,7 @@ impl Disks {
         Ok(Disks {
             plant: folder(data_dir, "plant-log")?,
             quarantine: folder(data_dir, "quarantine")?,
+            book: folder(data_dir, "quarantine-book")?,
             checkpoint: folder(data_dir, "checkpoint")?,
         })
     }
@@ -311,7 +338,8 @@ struct Shared {
     hub_id: String,
     epoch: Epoch,
     view: LogView,
-    quarantine: LogView,
+    letters: Letters,
+    book: Arc<Mutex<BookState>>,
     checkpoint_storage: Arc<dyn Storage>,
     catalogue: Catalogue,
     clock: Clock,
@@ -465,10 +493,61 @@ impl Store {
         *self.shared.fill.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest entries of the quarantine, newest first.
+    /// The newest dead letters of those wanted, newest first. Blocking.
+    pub fn letters(&self, wanted: impl Fn(&Letter) -> bool, at_most: usize) -> Result<Vec<Letter>, LogError> {
+        self.shared.letters.newest(&self.book(), &wanted, at_most)
+    }
+
+    /// One dead letter. Blocking.
+    pub fn letter(&self, id: LetterId) -> Result<Option<Letter>, LogError> {
+        self.shared.letters.one(&self.book(), id)
+    }
+
+    /// How many wait for a person.
     #[must_use]
-    pub fn quarantined(&self, at_most: usize) -> Vec<QuarantineEntry> {
-        quarantine::newest(&self.shared.quarantine, at_most)
+    pub fn letters_waiting(&self) -> u64 {
+        let payloads = &self.shared.letters.payloads;
+        let range = payloads.first().0..payloads.durable_end().0;
+        self.shared.book.lock().unwrap_or_else(PoisonError::into_inner).waiting(range)
+    }
+
+    /// Positions of the plant log within a range that a sink refused.
+    #[must_use]
+    pub fn set_aside(&self, sink: &str, positions: std::ops::Range<u64>) -> Vec<u64> {
+        self.shared.book.lock().unwrap_or_else(PoisonError::into_inner).set_aside(sink, positions)
+    }
+
+    /// Records that sinks refused, with what became of them.
+    #[must_use]
+    pub fn refused(&self) -> Vec<RefusedRecord> {
+        self.shared.book.lock().unwrap_or_else(PoisonError::into_inner).refused()
+    }
+
+    /// Keeps a record that a sink refuses; on disk when this returns.
+    pub(crate) async fn refuse(&self, refusal: Refusal) -> Result<LetterId, LetterError> {
+        self.work(|done| Work::Refuse(refusal, done)).await
+    }
+
+    /// Brings a letter's data into the plant log, once.
+    pub(crate) async fn retry(&self, id: LetterId, what: Retrial, by: String) -> Result<Fate, LetterError> {
+        self.writable()?;
+        self.work(|done| Work::Retry { id, what, by, done }).await
+    }
+
+    /// Says in the ledger that a letter stays out for good.
+    pub(crate) async fn discard(&self, id: LetterId, by: String, reason: String) -> Result<(), LetterError> {
+        self.writable()?;
+        self.work(|done| Work::Discard { id, by, reason, done }).await
+    }
+
+    async fn work<T>(&self, work: impl FnOnce(letters::Answer<T>) -> Work) -> Result<T, LetterError> {
+        let (done, answer) = oneshot::channel();
+        self.queue(Item::Letter(work(done)), 0).await?;
+        answer.await.map_err(|_gone| StoreError::Closed)?
+    }
+
+    fn book(&self) -> BookState {
+        self.shared.book.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What of these epochs the agent need not send again, with a number that grows whenever that changes.

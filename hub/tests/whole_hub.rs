@@ -39,6 +39,7 @@ async fn start(dir: &Path) -> Running {
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
+        clock_skew_max: Duration::from_secs(60),
         broker: BrokerConfig::Embedded(EmbeddedBroker {
             listen: any,
             anonymous_read: true,
@@ -180,7 +181,8 @@ impl Agent {
     async fn send(&mut self, offset: u64, account: Option<Account>) {
         let id = RecordId { epoch: EPOCH, offset: Offset(offset) };
         let accepted_at = Timestamp(1_790_000_000_000_000);
-        let head = RecordHead { id, first_held: 0, accepted_end: self.end, accepted_at, account };
+        let head =
+            RecordHead { id, first_held: 0, accepted_end: self.end, accepted_at, account, counts: None };
         let batch = SampleBatch { id, accepted_at, is_historical: false, samples: samples(offset) };
         let mut payload = Vec::new();
         let alias = |point: PointId| u64::from(point.0);
@@ -304,6 +306,7 @@ async fn a_second_hub_on_the_same_folder_is_refused() {
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
+        clock_skew_max: Duration::from_secs(60),
         broker: BrokerConfig::Embedded(EmbeddedBroker {
             listen: any,
             anonymous_read: true,

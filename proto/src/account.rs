@@ -44,6 +44,41 @@ impl Account {
     }
 }
 
+/// What became of everything that a device's driver has read in one epoch of the agent's log, as of one record.
+///
+/// As of every record that says them: `read + made = dead_band + accepted`, where *accepted* is the device's samples in
+/// records up to and including this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounts {
+    /// Readings that the driver handed over.
+    pub read: u64,
+    /// Of them, left out by the rule *dead band*.
+    pub dead_band: u64,
+    /// Pieces of input that the driver could not read and put into its quarantine; they are no readings.
+    pub quarantined: u64,
+    /// Samples that the agent made itself: Stale marks.
+    pub made: u64,
+}
+
+impl DeviceCounts {
+    /// How many samples of the device must have been accepted.
+    #[must_use]
+    pub const fn accepted(self) -> u64 {
+        self.read.wrapping_add(self.made).wrapping_sub(self.dead_band)
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: DeviceCounts) -> DeviceCounts {
+        DeviceCounts {
+            read: self.read.wrapping_add(other.read),
+            dead_band: self.dead_band.wrapping_add(other.dead_band),
+            quarantined: self.quarantined.wrapping_add(other.quarantined),
+            made: self.made.wrapping_add(other.made),
+        }
+    }
+}
+
 /// Hash of a path, to be kept per point.
 #[must_use]
 pub fn path_hash(path: &str) -> u64 {

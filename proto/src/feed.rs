@@ -24,6 +24,9 @@ pub struct FeedPage {
     pub catalogue: Vec<CatalogueEntry>,
     /// `(position, encoded LogRecord)`, ascending.
     pub entries: Vec<(u64, Bytes)>,
+    /// Positions of entries that the asking sink has refused before, ascending: they are in the hub's quarantine, and come
+    /// back as [`crate::log_record::LogRecord::Again`] if somebody retries them.
+    pub set_aside: Vec<u64>,
 }
 
 /// Why bytes are no page.
@@ -56,6 +59,7 @@ impl FeedPage {
             entries: entries
                 .map(|(position, record)| wire::LogEntry { position: *position, record: record.clone() })
                 .collect(),
+            set_aside: self.set_aside.clone(),
             forebay_seal: None, // put behind everything
         };
         let mut bytes = page.encode_to_vec();
@@ -102,6 +106,7 @@ impl FeedPage {
             catalogue_next: page.catalogue_next,
             catalogue: catalogue.map_err(|error| FeedError(format!("catalogue entry: {error}")))?,
             entries,
+            set_aside: page.set_aside,
         })
     }
 }
@@ -124,6 +129,7 @@ mod tests {
             catalogue_next: 1,
             catalogue: vec![CatalogueEntry::Agent { id: AgentId(1), node }],
             entries: vec![(100, Bytes::from_static(b"abc")), (102, Bytes::new())],
+            set_aside: vec![102],
         }
     }
 

@@ -6,12 +6,14 @@
 //! ```text
 //! u8 version = 1 · u8 kind · body, which ends where the bytes end
 //!
-//! kind 1 Accepted        account · batch; flag 2: the device went down with it
-//! kind 2 Received        agent varint · account · batch
+//! kind 1 Accepted        account · batch · [counts]; flag 2: the device went down with it
+//! kind 2 Received        agent varint · account · batch · [counts]
 //! kind 3 SourcePosition  source text · position bytes
 //! kind 4 CommandSeen     id 16 bytes · expires_at signed µs
 //! kind 6 EpochGone       epoch u64 · end varint · account
 //! kind 5 Lost            agent varint · epoch u64 · start varint · length varint (> 0) · reason text
+//! kind 7 Again           sink text · agent varint · account · batch: a record that this sink had refused
+//! kind 8 Retried         origin u8 · epoch u64 · position varint: in one group with what a retry brought
 //! kind 16 Agent          agent varint · group text · node text
 //! kind 17 Point          point varint · agent varint · path text · flags u8 · [device text] · metric text
 //!                        · type u8 · unit text · [min f64] · [max f64] · [dead band f64] · description text
@@ -19,7 +21,8 @@
 //!
 //! account = count varint · checksum u64
 //! batch   = flags u8 · epoch u64 · offset varint · accepted_at signed µs · columns (columns.rs)
-//!           flags: 1 is_historical, 2 device down, 4 with a column of qualities (absent if all are Good)
+//!           flags: 1 is_historical, 2 device down, 4 with a column of qualities (absent if all are Good), 8 counts follow
+//! counts  = read varint · dead band varint · quarantined varint · made varint
 //! ```
 //!
 //! Unknown versions and kinds are errors that name themselves; unknown flags, types, qualities and left-over bytes
@@ -33,7 +36,7 @@ use model::{
 };
 
 use self::reader::{Reader, put_bytes, put_signed};
-use crate::account::Account;
+use crate::account::{Account, DeviceCounts};
 use crate::varint;
 
 const VERSION: u8 = 1;
@@ -44,12 +47,15 @@ const SOURCE_POSITION: u8 = 3;
 const COMMAND_SEEN: u8 = 4;
 const LOST: u8 = 5;
 const EPOCH_GONE: u8 = 6;
+const AGAIN: u8 = 7;
+const RETRIED: u8 = 8;
 const AGENT: u8 = 16;
 const POINT: u8 = 17;
 
 const IS_HISTORICAL: u8 = 1;
 const DEVICE_DOWN: u8 = 2;
 const WITH_QUALITY: u8 = 4;
+const WITH_COUNTS: u8 = 8;
 
 const HAS_DEVICE: u8 = 1;
 const WRITABLE: u8 = 2;
@@ -82,6 +88,8 @@ pub enum LogRecord {
         account: Account,
         /// Whether the device went down with it.
         event: DeviceEvent,
+        /// What became of everything that the device has read in this epoch, as of this record.
+        counts: Option<DeviceCounts>,
     },
     /// In a plant log: samples of one agent, with their own account.
     Received {
@@ -91,6 +99,8 @@ pub enum LogRecord {
         batch: SampleBatch,
         /// Account of this record alone.
         account: Account,
+        /// What the agent counted at the device, as of this record.
+        counts: Option<DeviceCounts>,
     },
     /// In an agent's log, in one atomic group with the samples that it covers: where the source stands now.
     SourcePosition {
@@ -128,6 +138,27 @@ pub enum LogRecord {
         end: u64,
         /// Why.
         reason: String,
+    },
+    /// In a plant log: a record that one sink had refused, for that sink once more. No other reader counts it.
+    Again {
+        /// For which sink.
+        sink: String,
+        /// Whose.
+        agent: AgentId,
+        /// The record as it was received.
+        batch: SampleBatch,
+        /// Account of this record alone.
+        account: Account,
+    },
+    /// In a plant log, in one atomic group with what it brought: an entry of the quarantine was retried. So a retry that
+    /// was cut off by a crash is known to have happened, or not.
+    Retried {
+        /// Which of the hub's quarantine logs: 1 payloads, 2 refused records.
+        origin: u8,
+        /// Epoch of that log at the entry.
+        epoch: u64,
+        /// Its position there.
+        position: u64,
     },
 }
 
@@ -170,16 +201,31 @@ impl LogRecord {
     /// Appends the record's bytes to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Accepted { batch, account, event } => {
+            Self::Accepted { batch, account, event, counts } => {
                 out.extend_from_slice(&[VERSION, ACCEPTED]);
                 put_account(account, out);
-                put_batch(batch, if *event == DeviceEvent::Down { DEVICE_DOWN } else { 0 }, out);
+                let down = if *event == DeviceEvent::Down { DEVICE_DOWN } else { 0 };
+                put_batch(batch, down | counts_flag(*counts), out);
+                put_counts(*counts, out);
             }
-            Self::Received { agent, batch, account } => {
+            Self::Received { agent, batch, account, counts } => {
                 out.extend_from_slice(&[VERSION, RECEIVED]);
                 varint::put(u64::from(agent.0), out);
                 put_account(account, out);
+                put_batch(batch, counts_flag(*counts), out);
+                put_counts(*counts, out);
+            }
+            Self::Again { sink, agent, batch, account } => {
+                out.extend_from_slice(&[VERSION, AGAIN]);
+                put_bytes(sink.as_bytes(), out);
+                varint::put(u64::from(agent.0), out);
+                put_account(account, out);
                 put_batch(batch, 0, out);
+            }
+            Self::Retried { origin, epoch, position } => {
+                out.extend_from_slice(&[VERSION, RETRIED, *origin]);
+                out.extend_from_slice(&epoch.to_le_bytes());
+                varint::put(*position, out);
             }
             Self::SourcePosition { source, position } => {
                 out.extend_from_slice(&[VERSION, SOURCE_POSITION]);
@@ -215,15 +261,25 @@ impl LogRecord {
         let record = match kind(&mut reader)? {
             ACCEPTED => {
                 let account = read_account(&mut reader)?;
-                let (batch, flags) = read_batch(&mut reader, IS_HISTORICAL | DEVICE_DOWN | WITH_QUALITY)?;
+                let known = IS_HISTORICAL | DEVICE_DOWN | WITH_QUALITY | WITH_COUNTS;
+                let (batch, flags) = read_batch(&mut reader, known)?;
                 let event = if flags & DEVICE_DOWN == 0 { DeviceEvent::None } else { DeviceEvent::Down };
-                Self::Accepted { batch, account, event }
+                Self::Accepted { batch, account, event, counts: read_counts(&mut reader, flags)? }
             }
             RECEIVED => {
                 let agent = AgentId(reader.number32()?);
                 let account = read_account(&mut reader)?;
+                let (batch, flags) = read_batch(&mut reader, IS_HISTORICAL | WITH_QUALITY | WITH_COUNTS)?;
+                Self::Received { agent, batch, account, counts: read_counts(&mut reader, flags)? }
+            }
+            AGAIN => {
+                let (sink, agent) = (reader.text()?.to_owned(), AgentId(reader.number32()?));
+                let account = read_account(&mut reader)?;
                 let (batch, _) = read_batch(&mut reader, IS_HISTORICAL | WITH_QUALITY)?;
-                Self::Received { agent, batch, account }
+                Self::Again { sink, agent, batch, account }
+            }
+            RETRIED => {
+                Self::Retried { origin: reader.byte()?, epoch: reader.fixed64()?, position: reader.varint()? }
             }
             SOURCE_POSITION => {
                 let source = reader.text()?.to_owned();
@@ -264,6 +320,23 @@ fn put_account(account: &Account, out: &mut Vec<u8>) {
 
 fn read_account(reader: &mut Reader<'_>) -> Result<Account, RecordError> {
     Ok(Account { count: reader.varint()?, checksum: reader.fixed64()? })
+}
+
+const fn counts_flag(counts: Option<DeviceCounts>) -> u8 {
+    if counts.is_some() { WITH_COUNTS } else { 0 }
+}
+
+fn put_counts(counts: Option<DeviceCounts>, out: &mut Vec<u8>) {
+    let Some(DeviceCounts { read, dead_band, quarantined, made }) = counts else { return };
+    [read, dead_band, quarantined, made].into_iter().for_each(|count| varint::put(count, out));
+}
+
+fn read_counts(reader: &mut Reader<'_>, flags: u8) -> Result<Option<DeviceCounts>, RecordError> {
+    if flags & WITH_COUNTS == 0 {
+        return Ok(None);
+    }
+    let (read, dead_band) = (reader.varint()?, reader.varint()?);
+    Ok(Some(DeviceCounts { read, dead_band, quarantined: reader.varint()?, made: reader.varint()? }))
 }
 
 fn put_batch(batch: &SampleBatch, mut flags: u8, out: &mut Vec<u8>) {

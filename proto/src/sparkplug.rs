@@ -9,7 +9,7 @@ pub use topic::{MessageType, StatePayload, Topic};
 
 use model::{CommandId, Epoch, RecordId, Timestamp};
 
-use crate::account::Account;
+use crate::account::{Account, DeviceCounts};
 
 /// Which record a data payload is (design §4.5). Exact times and qualities are folded in by the codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct RecordHead {
     pub accepted_at: Timestamp,
     /// Running account of the epoch after this record.
     pub account: Option<Account>,
+    /// What the agent counted at the device, as of this record.
+    pub counts: Option<DeviceCounts>,
 }
 
 /// One epoch in an NBIRTH (design §4.6).

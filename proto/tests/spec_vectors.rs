@@ -54,7 +54,8 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 fn examples() -> BTreeMap<&'static str, Vec<u8>> {
-    let record = LogRecord::Accepted { batch: batch(), account: account(), event: DeviceEvent::None };
+    let record =
+        LogRecord::Accepted { batch: batch(), account: account(), event: DeviceEvent::None, counts: None };
     let definition = PointDefinition {
         path: PointPath::new("line/t").expect("a path"),
         device: Some("press-1".into()),
@@ -74,6 +75,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         accepted_end: 42,
         accepted_at: batch().accepted_at,
         account: Some(account()),
+        counts: None,
     };
     let epoch = EpochAccount { epoch: EPOCH, first_held: 40, end: 42, before: account(), total: account() };
     let birth = BirthHead { epochs: vec![epoch], agent_time: TIME, version: "0.1.0".into() };

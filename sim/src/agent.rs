@@ -289,6 +289,7 @@ async fn read_device(
             samples: (next..end).map(|number| source::reading(&points, number)).collect(),
             event: if dice.one_in(40) { DeviceEvent::Down } else { DeviceEvent::None },
             position: Some((device.name.clone(), end.to_le_bytes().to_vec())),
+            counted: None,
         };
         loop {
             shadow.offers(device.shadow, end);

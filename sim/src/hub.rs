@@ -26,7 +26,7 @@ const INBOX_MESSAGES: usize = 64;
 
 /// The machine that the hub runs on.
 pub(crate) struct HubMachine {
-    pub(crate) disks: [FaultyStorage; 6],
+    pub(crate) disks: [FaultyStorage; 7],
     pub(crate) power: Fuse,
     pub(crate) clock: Clock,
     running: Option<Running>,
@@ -95,11 +95,11 @@ impl HubMachine {
         let (inbox, messages) = hub::broker::inbox(INBOX_MESSAGES);
         let (events, changes) = mpsc::channel(16);
         self.sessions += 1;
-        let [catalogue, copy, ledger, plant, quarantine, checkpoint] = self.disks.each_ref().map(disk);
+        let [catalogue, copy, ledger, plant, quarantine, checkpoint, book] = self.disks.each_ref().map(disk);
         let parts = Parts {
             hub_id: "hub".into(),
             log_bytes: plan.segment * 8,
-            disks: Disks { catalogue, copy, ledger, plant, quarantine, checkpoint },
+            disks: Disks { catalogue, copy, ledger, plant, quarantine, checkpoint, book },
             broker: Arc::new(HubSide::new(net, &self.power, self.sessions)),
             inbox: messages,
             events: changes,

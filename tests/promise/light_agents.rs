@@ -370,6 +370,7 @@ impl Agent {
             accepted_end: self.records.len() as u64,
             accepted_at,
             account: Some(account),
+            counts: None,
         };
         self.seq = self.seq.wrapping_add(1);
         let (mut payload, alias) = (Vec::new(), |point: PointId| u64::from(point.0));

@@ -42,7 +42,7 @@ fn fill(plant: &Plant, bytes: u64) -> u64 {
             let batch = SampleBatch { id, accepted_at: at, is_historical: false, samples };
             let account = Account { count: u64::from(SAMPLES), checksum: offset };
             buffer.clear();
-            LogRecord::Received { agent: AgentId(1), batch, account }.encode(&mut buffer);
+            LogRecord::Received { agent: AgentId(1), batch, account, counts: None }.encode(&mut buffer);
             log.append_group(&[&buffer]).unwrap();
             offset += 1;
         }

@@ -41,6 +41,7 @@ export function AgentList({ agents, error }: { agents: Agent[] | undefined; erro
               <Figure name="Last message" text={since(now, agent.last_message)} />
               <Figure name="Version" text={agent.version || "not known"} />
               <Figure name="Rebirths" text={countText(agent.rebirths)} />
+              {agent.clock_ahead_ms !== null && <Figure name="Clock" text={skew(agent.clock_ahead_ms)} warn={agent.is_off_clock} />}
               <Figure name="Gaps" text={countText(agent.gaps)} warn={agent.gaps > 0} />
             </div>
           </li>
@@ -57,6 +58,13 @@ function Figure({ name, text, warn = false }: { name: string; text: string; warn
       {text}
     </span>
   );
+}
+
+/** How far a clock is from the hub's. */
+function skew(ms: number): string {
+  if (Math.abs(ms) < 1000) return "as the hub's";
+  const seconds = Math.round(Math.abs(ms) / 1000);
+  return `${countText(seconds)} s ${ms > 0 ? "ahead" : "behind"}`;
 }
 
 function since(now: number, time: string | null): string {

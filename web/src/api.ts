@@ -52,6 +52,9 @@ export interface Agent {
   births: number;
   rebirths: number;
   gaps: number;
+  /** How far its clock was ahead of the hub's at its last message; null for foreign nodes. */
+  clock_ahead_ms: number | null;
+  is_off_clock: boolean;
   devices: { name: string; online: boolean }[];
 }
 
@@ -77,8 +80,24 @@ export interface Epoch {
   records_missing: number;
   records_lost: number;
   verified_end: number;
+  quarantined: [number, number][];
+  history: number;
+  /** By sink; null while it is too far behind to be counted. */
+  exported: Record<string, number | null>;
+  devices: DeviceCounts[];
   mismatch: string | null;
   reported: { first_held: number; end: number; before: Account; total: Account } | null;
+}
+
+/** What became of everything that one device read. */
+export interface DeviceCounts {
+  device: string;
+  read: number;
+  dead_band: number;
+  quarantined: number;
+  made: number;
+  accepted: number | null;
+  received: number;
 }
 
 export interface Reconcile {

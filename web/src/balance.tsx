@@ -118,6 +118,7 @@ function AgentBalance({ name, verdict, epochs }: { name: string; verdict: EpochV
         {sum.lost > 0 && <span className="tone bad">{countText(sum.lost)} records lost by policy</span>}
       </div>
       <Bar parts={parts(epochs)} />
+      <Books epochs={epochs} />
       {mismatch && <p className="problem">{mismatch.mismatch}</p>}
       {epochs.length > 0 && (
         <details>
@@ -161,6 +162,43 @@ function AgentBalance({ name, verdict, epochs }: { name: string; verdict: EpochV
         </details>
       )}
     </div>
+  );
+}
+
+/** From what the devices read to what tables hold, in samples. Epochs of an agent that does not count are left out of the first stages. */
+function Books({ epochs }: { epochs: Epoch[] }) {
+  const devices = epochs.flatMap((epoch) => epoch.devices);
+  const sum = (of: (device: Epoch["devices"][number]) => number) => devices.reduce((total, device) => total + of(device), 0);
+  const received = epochs.reduce((total, epoch) => total + epoch.received.count, 0);
+  const history = epochs.reduce((total, epoch) => total + epoch.history, 0);
+  const sinks = [...new Set(epochs.flatMap((epoch) => Object.keys(epoch.exported)))];
+  const unreadable = sum((device) => device.quarantined);
+  const aside = epochs.reduce((total, epoch) => total + epoch.quarantined.reduce((count, [start, end]) => count + end - start, 0), 0);
+  const exported = (sink: string) => {
+    const counts = epochs.map((epoch) => epoch.exported[sink] ?? null);
+    return counts.includes(null) ? "far behind" : countText(counts.reduce((total: number, count) => total + (count ?? 0), 0));
+  };
+  return (
+    <div className="figures" data-testid="books">
+      {devices.length > 0 && <Count name="Read" text={countText(sum((device) => device.read))} />}
+      {devices.length > 0 && <Count name="Within dead bands" text={countText(sum((device) => device.dead_band))} />}
+      {unreadable > 0 && <Count name="Unreadable input" text={countText(unreadable)} warn />}
+      {devices.length > 0 && <Count name="Accepted" text={countText(sum((device) => device.accepted ?? device.received))} />}
+      <Count name="Received" text={history > 0 ? `${countText(received)}, ${countText(history)} as history` : countText(received)} />
+      {aside > 0 && <Count name="In quarantine" text={`${countText(aside)} records`} warn />}
+      {sinks.map((sink) => (
+        <Count key={sink} name={`In table ${sink}`} text={exported(sink)} />
+      ))}
+    </div>
+  );
+}
+
+function Count({ name, text, warn = false }: { name: string; text: string; warn?: boolean }) {
+  return (
+    <span className={warn ? "figure warn" : "figure"}>
+      <small>{name}</small>
+      {text}
+    </span>
   );
 }
 

@@ -1,6 +1,6 @@
 //! A hub's feed over real HTTP, as docs/specs/feed.md has it, whose log a test writes, trims, cuts and disturbs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
+use axum::routing::{get, post};
 use model::{Epoch, SampleBatch};
 use proto::account::Account;
 use proto::feed::FeedPage;
@@ -35,6 +35,9 @@ pub(crate) struct Log {
     /// As registered by `committed`.
     pub(crate) cursors: HashMap<String, (Epoch, u64)>,
     pub(crate) requests: u64,
+    /// Positions that the sink refused, with its reasons, and how many may be.
+    pub(crate) refused: BTreeMap<u64, String>,
+    pub(crate) refused_max: usize,
     /// As told by `alarm`, by sink.
     pub(crate) alarms: HashMap<String, String>,
 }
@@ -67,6 +70,8 @@ impl Hub {
             token: None,
             cursors: HashMap::new(),
             requests: 0,
+            refused: BTreeMap::new(),
+            refused_max: usize::MAX,
             alarms: HashMap::new(),
         };
         let log = Arc::new(Mutex::new(log));
@@ -97,6 +102,7 @@ impl Hub {
                     agent: AgentId(0),
                     batch: batch.clone(),
                     account: Account::default(),
+                    counts: None,
                 };
                 let mut bytes = Vec::new();
                 record.encode(&mut bytes);
@@ -104,6 +110,14 @@ impl Hub {
             }
             trim(&mut log, keep_from);
         }
+        self.changed.send_replace(());
+    }
+
+    /// Appends a record as it is.
+    pub(crate) fn append_record(&self, record: &LogRecord) {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        self.log().records.push(bytes.into());
         self.changed.send_replace(());
     }
 
@@ -161,7 +175,10 @@ async fn serve(
     socket.bind(at).unwrap();
     let listener = socket.listen(64).unwrap();
     let address = listener.local_addr().unwrap();
-    let app = Router::new().route("/api/v1/feed", get(feed)).with_state((log, changed));
+    let app = Router::new()
+        .route("/api/v1/feed", get(feed))
+        .route("/api/v1/quarantine/refuse", post(refuse))
+        .with_state((log, changed));
     (tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }), address)
 }
 
@@ -205,6 +222,20 @@ async fn feed(
     Ok(page(&log, from, number("catalogue").unwrap_or(0)).encode())
 }
 
+async fn refuse(State((log, _)): State<Shared>, body: Bytes) -> Result<String, (StatusCode, String)> {
+    let said: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let mut log = log.lock().unwrap();
+    let position = said["position"].as_u64().unwrap();
+    let epoch = Epoch(u64::from_str_radix(said["epoch"].as_str().unwrap(), 16).unwrap());
+    let of = log.epochs.iter().rev().find(|(_, start)| *start <= position).unwrap().0;
+    assert_eq!((said["sink"].as_str(), of), (Some("lake"), epoch));
+    if log.refused.len() >= log.refused_max && !log.refused.contains_key(&position) {
+        return Err((StatusCode::CONFLICT, "as many as may be".to_owned()));
+    }
+    log.refused.insert(position, said["reason"].as_str().unwrap().to_owned());
+    Ok(format!("{{\"id\":\"r{position}\"}}"))
+}
+
 fn page(log: &Log, from: u64, catalogue: u64) -> FeedPage {
     let at = usize::try_from(catalogue).unwrap().min(log.catalogue.len());
     let part: Vec<_> = log.catalogue.iter().skip(at).take(log.catalogue_part).cloned().collect();
@@ -225,5 +256,6 @@ fn page(log: &Log, from: u64, catalogue: u64) -> FeedPage {
         catalogue_next: (at + part.len()) as u64,
         catalogue: part,
         entries: (start..end).map(record).collect(),
+        set_aside: log.refused.keys().copied().filter(|at| (start..end).contains(at)).collect(),
     }
 }

@@ -6,4 +6,5 @@ mod hub;
 mod lake;
 mod pump;
 mod readers;
+mod refusals;
 mod sinks;

@@ -15,10 +15,10 @@ use runtime::telemetry::Metrics;
 
 use crate::hub::Hub;
 
-const BOTH: [Make; 2] =
+pub(crate) const BOTH: [Make; 2] =
     [|path| Box::new(DeltaSink::new(path.to_owned())), |path| Box::new(ParquetSink::new(path.to_owned()))];
 
-fn sink(make: Make, path: &Path) -> SinkConfig {
+pub(crate) fn sink(make: Make, path: &Path) -> SinkConfig {
     SinkConfig {
         name: "lake".to_owned(),
         kind: "test",

@@ -42,7 +42,8 @@ pub fn run(options: &CommandOptions) -> u8 {
     }
 }
 
-fn connect(access: &HubAccess) -> Result<hub_client::HubClient, String> {
+/// A client with the token that the options, or a demo beside it, name.
+pub(super) fn connect(access: &HubAccess) -> Result<hub_client::HubClient, String> {
     let demo = Path::new("forebay-demo/hub/token");
     let file = access.token_file.as_deref().or_else(|| demo.exists().then_some(demo));
     hub_client::HubClient::new(&access.hub, file)

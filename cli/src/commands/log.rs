@@ -204,12 +204,12 @@ fn verified(report: &VerifyReport, as_json: bool) -> bool {
 }
 
 /// One record of any of our logs in a line.
-fn describe(bytes: &[u8]) -> String {
+pub(super) fn describe(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "a hole: damaged once and given up".to_owned();
     }
     match LogRecord::decode(bytes) {
-        Ok(LogRecord::Accepted { batch, account, event }) => format!(
+        Ok(LogRecord::Accepted { batch, account, event, .. }) => format!(
             "accepted {}  {} samples  at {}  running {}:{:016x}{}",
             batch.id,
             batch.samples.len(),
@@ -226,6 +226,15 @@ fn describe(bytes: &[u8]) -> String {
             batch.accepted_at,
             if batch.is_historical { "  historical" } else { "" },
         ),
+        Ok(LogRecord::Again { sink, agent, batch, .. }) => format!(
+            "again for sink {sink}, of agent {}  {}  {} samples",
+            agent.0,
+            batch.id,
+            batch.samples.len()
+        ),
+        Ok(LogRecord::Retried { origin, position, .. }) => {
+            format!("retried quarantine entry {}{position}", if origin == 1 { 'p' } else { 'r' })
+        }
         Ok(LogRecord::SourcePosition { source, position }) => {
             format!("source position of {source}  {}", String::from_utf8_lossy(&position))
         }

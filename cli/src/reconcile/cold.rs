@@ -6,18 +6,21 @@ use std::path::{Path, PathBuf};
 
 use bridge::scan::TableScan;
 use durable_log::{LogView, Position};
+use hub::ledger::{LedgerEntry, LedgerKind};
 use hub::store::{AgentAccount, EpochState};
-use model::{Epoch, RangeSet};
+use model::{Epoch, RangeSet, SampleBatch};
 use proto::account::Account;
-use proto::log_record::LogRecord;
-use runtime::config_file::Problems;
+use proto::log_record::{AgentId, LogRecord};
 
-use super::compare::{Accepted, Findings, Held, Key};
+use super::compare::{Accepted, DeviceLine, Findings, Held, Kept, Key};
 use crate::plant::{self, Plant};
+
+/// Entries of the ledger that are looked at.
+pub const LOSSES_MAX: usize = 100_000;
 
 /// Finds the plant in `dir` by its configuration files (`*.toml`), and reads it: table, agents, hub, in this order.
 pub fn gather(dir: &Path) -> Result<Findings, String> {
-    let plants = plants(dir)?;
+    let plants = plant::in_folder(dir)?;
     let (sink, table) = sink_of(&plants).ok_or_else(|| {
         format!(
             "no configuration in {} names a [bridge] with a local sink; use --hub and --table",
@@ -44,13 +47,21 @@ pub fn gather(dir: &Path) -> Result<Findings, String> {
     let (mut accounts, mut waiting) = (Vec::new(), Vec::new());
     for hub in plants.iter().filter_map(|plant| plant.hub.as_ref()) {
         let from = cursors.get(&hub.data_dir).copied().unwrap_or(Position(0));
-        accounts.extend(read_hub(&hub.data_dir, from, &mut waiting)?);
+        accounts.extend(read_hub(&hub.data_dir, from, &sink, &mut waiting)?);
+        let ledger = hub.data_dir.join("ledger");
+        if ledger.is_dir() {
+            let losses = hub::ledger::losses(&ledger, LOSSES_MAX).map_err(|error| in_one_line(&error))?;
+            losses.into_iter().for_each(|entry| add_loss(&mut found, entry, &sink));
+        }
     }
     let ends = ends(&outboxes, &accounts);
     for Waiting { key, offset, account } in waiting {
         if ends.get(&key).is_none_or(|end| offset < *end) {
             add_waiting(&mut found, key, offset, account);
         }
+    }
+    for hub in plants.iter().filter_map(|plant| plant.hub.as_ref()) {
+        add_quarantine(&mut found, &hub.data_dir, &sink)?;
     }
     for (agent, outbox) in &outboxes {
         let book = accounts.iter().find(|account| account.agent.to_string() == *agent);
@@ -62,25 +73,6 @@ pub fn gather(dir: &Path) -> Result<Findings, String> {
         add_dropped(&mut found, agent, outbox, book);
     }
     Ok(found)
-}
-
-fn plants(dir: &Path) -> Result<Vec<Plant>, String> {
-    let entries =
-        std::fs::read_dir(dir).map_err(|error| format!("{} cannot be read: {error}", dir.display()))?;
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    files.sort();
-    if files.is_empty() {
-        return Err(format!("{} holds no configuration (*.toml) of a plant", dir.display()));
-    }
-    let mut problems = Problems::default();
-    let plants: Vec<Plant> = files.iter().filter_map(|file| plant::load(file, &mut problems)).collect();
-    match problems.list.first() {
-        None => Ok(plants),
-        Some(problem) => Err(format!("{problem}; see `forebay check`")),
-    }
 }
 
 /// Name and folder of the first sink.
@@ -116,7 +108,7 @@ pub fn add_table(found: &mut Findings, scan: &TableScan) -> Result<(), String> {
         let held = Held { offsets: rows.offsets.clone(), account: Some(rows.account) };
         found.table.insert(key.clone(), held);
         if rows.duplicates > 0 {
-            found.doubles.insert(key.clone(), rows.duplicates);
+            found.doubles.insert(key.clone(), (rows.duplicates, rows.doubled.clone()));
         }
     }
     Ok(())
@@ -210,6 +202,7 @@ struct Waiting {
 fn read_hub(
     data_dir: &Path,
     from: Position,
+    sink: &str,
     waiting: &mut Vec<Waiting>,
 ) -> Result<Vec<AgentAccount>, String> {
     let Some(hub) = hub::store::cold::read(data_dir).map_err(|error| in_one_line(&error))? else {
@@ -218,13 +211,87 @@ fn read_hub(
     let names: BTreeMap<u32, String> =
         hub.accounts.iter().map(|account| (account.id.0, account.agent.to_string())).collect();
     for_each_record(&hub.view, from, |_, record| {
-        if let LogRecord::Received { agent, batch, account } = record
+        if let Some((agent, batch, account)) = for_sink(record, sink)
             && let Some(name) = names.get(&agent.0)
         {
             waiting.push(Waiting { key: (name.clone(), batch.id.epoch), offset: batch.id.offset.0, account });
         }
     })?;
     Ok(hub.accounts)
+}
+
+/// A record that the sink makes rows of.
+pub fn for_sink(record: LogRecord, sink: &str) -> Option<(AgentId, SampleBatch, Account)> {
+    match record {
+        LogRecord::Received { agent, batch, account, .. } => Some((agent, batch, account)),
+        LogRecord::Again { sink: whose, agent, batch, account } if whose == sink => {
+            Some((agent, batch, account))
+        }
+        _ => None,
+    }
+}
+
+/// Enters what the sink refused and nobody has decided about.
+fn add_quarantine(found: &mut Findings, data_dir: &Path, sink: &str) -> Result<(), String> {
+    let Some(letters) = hub::store::cold::letters(data_dir).map_err(|error| in_one_line(&error))? else {
+        return Ok(());
+    };
+    for refused in letters.refused().into_iter().filter(|refused| refused.sink == sink) {
+        let Some((agent, record, account)) = refused.record else { continue };
+        let Some(name) = letters.agents.get(&agent) else { continue };
+        let key = (name.to_string(), record.epoch);
+        let ended = refused.ended.as_ref().map(|ended| (ended.fate.word(), ended.by.as_str()));
+        add_refused(found, key, record.offset.0, account, &refused.id.to_string(), ended);
+    }
+    Ok(())
+}
+
+/// Enters one record that the sink refused: it waits, or somebody decided that it stays out, so that it is on no way to the
+/// table, whether the sink's cursor has passed it or not. What was retried is in the hub's log once more. To be called when
+/// the log has been entered.
+pub fn add_refused(
+    found: &mut Findings,
+    key: Key,
+    offset: u64,
+    account: Account,
+    entry: &str,
+    ended: Option<(&str, &str)>,
+) {
+    let offsets = RangeSet::of(offset..offset.saturating_add(1));
+    if matches!(ended, None | Some(("discarded", _)))
+        && let Some(held) = found.hub_only.get_mut(&key)
+        && held.offsets.contains(offset)
+    {
+        held.offsets.remove(offset..offset.saturating_add(1));
+        held.account = held.account.map(|sum| sum.minus(account));
+    }
+    match ended {
+        None => {
+            let why = format!("refused by the table; see `forebay quarantine show {entry}`");
+            found.kept.entry(key).or_default().push(Kept { offsets, account: Some(account), why });
+        }
+        Some(("discarded", by)) => {
+            let why = format!("refused by the table, and quarantine entry {entry} was discarded by {by}");
+            found.lost.entry(key).or_default().push((offsets, why));
+        }
+        Some(_) => {}
+    }
+}
+
+/// Enters what the ledger says of data that does not come: its reasons stand before general ones.
+pub fn add_loss(found: &mut Findings, entry: LedgerEntry, sink: &str) {
+    let of_other_reader = entry.kind == LedgerKind::TrimmedUnread
+        && !entry.reason.contains(&format!("the reader sink:{sink} "));
+    let epoch = entry.epoch.as_deref().and_then(|text| u64::from_str_radix(text, 16).ok());
+    let (Some(agent), Some(epoch), Some(start), Some(end), false) =
+        (entry.agent, epoch, entry.start, entry.end, of_other_reader)
+    else {
+        return;
+    };
+    if start < end {
+        let lost = (RangeSet::of(start..end), format!("{} ({})", entry.reason, entry.at));
+        found.lost.entry((agent, Epoch(epoch))).or_default().push(lost);
+    }
 }
 
 /// The agents' ends as they were read: what the hub received after that is not looked at. An epoch has none here if the
@@ -275,10 +342,24 @@ fn add_accounts(found: &mut Findings, accounts: &[AgentAccount]) {
             if let Some(why) = &state.mismatch {
                 found.broken.insert(key.clone(), why.clone());
             }
-            let (settled, why) = settled(state);
-            if !settled.is_empty() {
-                found.lost.insert(key.clone(), (settled, why.to_owned()));
+            if !state.lost.is_empty() {
+                let why = "gone at the agent before the hub had them".to_owned();
+                found.lost.entry(key.clone()).or_default().push((state.lost.clone(), why));
             }
+            if !state.quarantined.is_empty() {
+                let why = "payloads that the hub could not decode; see `forebay quarantine list`".to_owned();
+                let offsets = state.quarantined.clone();
+                found.kept.entry(key.clone()).or_default().push(Kept { offsets, account: None, why });
+            }
+            let devices = state.devices.iter().map(|(name, device)| DeviceLine {
+                device: name.clone(),
+                read: device.counts.read,
+                dead_band: device.counts.dead_band,
+                quarantined: device.counts.quarantined,
+                made: device.counts.made,
+                received: device.received,
+            });
+            found.devices.insert(key.clone(), devices.collect());
             // Numbered by the hub: offsets are positions of the plant log, among which other agents' records are.
             let end = if state.foreign { 0 } else { state.ranges.end() };
             let received = Accepted { end, total: state.agent_account };
@@ -301,33 +382,25 @@ fn add_dropped(
     for (epoch, state) in outbox {
         let known = epoch_of(book, *epoch);
         let mut there = known.map(|known| known.ranges.clone()).unwrap_or_default();
-        known.iter().for_each(|known| there.extend(&settled(known).0));
+        known.iter().for_each(|known| {
+            there.extend(&known.lost);
+            there.extend(&known.quarantined);
+        });
         let dropped = there.missing(0..state.first);
         if dropped.is_empty() {
             continue;
         }
-        let (lost, _) = found.lost.entry((agent.to_owned(), *epoch)).or_insert_with(|| {
-            (RangeSet::new(), "dropped by the agent's full outbox before the hub had them".into())
-        });
+        let mut lost = RangeSet::new();
         dropped.into_iter().for_each(|range| {
             lost.insert(range);
         });
+        let why = "dropped by the agent's full outbox before the hub had them".to_owned();
+        found.lost.entry((agent.to_owned(), *epoch)).or_default().push((lost, why));
     }
 }
 
 fn epoch_of(book: Option<&AgentAccount>, epoch: Epoch) -> Option<&EpochState> {
     book?.epochs.iter().find(|known| known.epoch == epoch)
-}
-
-fn settled(state: &EpochState) -> (RangeSet, &'static str) {
-    let mut settled = state.lost.clone();
-    settled.extend(&state.quarantined);
-    let why = match (state.lost.is_empty(), state.quarantined.is_empty()) {
-        (_, true) => "gone at the agent before the hub had them",
-        (true, false) => "in the hub's quarantine",
-        (false, false) => "gone at the agent, or in the hub's quarantine",
-    };
-    (settled, why)
 }
 
 fn in_one_line(error: &dyn std::error::Error) -> String {

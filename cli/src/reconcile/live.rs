@@ -9,8 +9,8 @@ use proto::feed::FeedPage;
 use proto::log_record::{AgentId, CatalogueEntry, LogRecord};
 use serde_json::Value;
 
-use super::cold::{add_table, add_waiting, scan_table};
-use super::compare::{Accepted, Findings, Held, Key};
+use super::cold::{add_loss, add_refused, add_table, add_waiting, for_sink, scan_table};
+use super::compare::{Accepted, DeviceLine, Findings, Held, Kept, Key};
 use crate::hub_client::HubClient;
 
 /// Asks the hub for the sink's cursor, reads the table, asks for the accounts, then for the log from the cursor on.
@@ -24,10 +24,11 @@ pub fn gather(hub: &HubClient, table: &Path, sink: &str) -> Result<Findings, Str
     let from = cursor_of(&hub.get("/api/v1/reconcile")?, sink);
     let mut found = Findings::default();
     add_table(&mut found, &scan_table(table)?)?;
-    let accounts = hub.get("/api/v1/reconcile")?;
+    let accounts = hub.get("/api/v1/reconcile?losses=true")?;
     let received = add_accounts(&mut found, &accounts)?;
     let end = accounts["log"]["end"].as_u64().ok_or("the hub does not say where its log ends")?;
     add_log(&mut found, hub, sink, from, end, &received)?;
+    add_decisions(&mut found, &accounts, sink)?;
     Ok(found)
 }
 
@@ -50,20 +51,61 @@ fn add_accounts(found: &mut Findings, answer: &Value) -> Result<BTreeMap<Key, Ra
                 found.broken.insert(key.clone(), why.to_owned());
             }
             let foreign = agent["foreign"] == true;
-            let mut settled = lost;
+            let mut settled = lost.clone();
             settled.extend(&quarantined);
             if let (Some(end), false) = (epoch["reported"]["end"].as_u64(), foreign) {
                 add_on_the_way(found, &key, &ranges, &settled, end);
             }
             let end = if foreign { 0 } else { ranges.end() };
             found.accepted.insert(key.clone(), Accepted { end, total: account(&epoch["received"])? });
-            if !settled.is_empty() {
-                found.lost.insert(key.clone(), (settled, "settled by the hub: see its page".into()));
+            if !lost.is_empty() {
+                let why = "gone at the agent before the hub had them".to_owned();
+                found.lost.entry(key.clone()).or_default().push((lost, why));
             }
+            if !quarantined.is_empty() {
+                let why = "payloads that the hub could not decode; see `forebay quarantine list`".to_owned();
+                let waiting = Kept { offsets: quarantined, account: None, why };
+                found.kept.entry(key.clone()).or_default().push(waiting);
+            }
+            found.devices.insert(key.clone(), devices(&epoch["devices"]));
             received.insert(key, ranges);
         }
     }
     Ok(received)
+}
+
+/// Enters the ledger's reasons and what the sink refused.
+fn add_decisions(found: &mut Findings, answer: &Value, sink: &str) -> Result<(), String> {
+    for loss in answer["losses"].as_array().into_iter().flatten() {
+        let entry = serde_json::from_value(loss.clone()).map_err(|error| format!("a loss: {error}"))?;
+        add_loss(found, entry, sink);
+    }
+    for refused in answer["refused"].as_array().into_iter().flatten() {
+        let (Some(key), Some(offset)) = (key(refused, refused), refused["offset"].as_u64()) else { continue };
+        if refused["sink"] == sink {
+            let state = refused["state"].as_str().unwrap_or("waiting");
+            let by = refused["decided_by"].as_str().unwrap_or("somebody");
+            let ended = (state != "waiting").then_some((state, by));
+            let id = refused["id"].as_str().unwrap_or("?");
+            add_refused(found, key, offset, account(&refused["account"])?, id, ended);
+        }
+    }
+    Ok(())
+}
+
+fn devices(list: &Value) -> Vec<DeviceLine> {
+    let devices = list.as_array().into_iter().flatten().map(|device| {
+        let number = |name: &str| device[name].as_u64().unwrap_or(0);
+        DeviceLine {
+            device: device["device"].as_str().unwrap_or("?").to_owned(),
+            read: number("read"),
+            dead_band: number("dead_band"),
+            quarantined: number("quarantined"),
+            made: number("made"),
+            received: number("received"),
+        }
+    });
+    devices.collect()
 }
 
 /// What the agent has said it accepted and the hub has not: on its way; its samples are not counted here.
@@ -104,7 +146,7 @@ fn add_log(
             }
             let record =
                 LogRecord::decode(record).map_err(|error| format!("position {position}: {error}"))?;
-            if let LogRecord::Received { agent, batch, account } = record
+            if let Some((agent, batch, account)) = for_sink(record, sink)
                 && let Some(name) = agents.get(&agent)
             {
                 let (key, offset) = ((name.clone(), batch.id.epoch), batch.id.offset.0);

@@ -144,6 +144,7 @@ impl Plant {
             points: 2,
             state: DeviceState::Connecting,
             since: Timestamp(0),
+            is_off_clock: false,
             last_read: None,
             error: None,
         });
@@ -157,12 +158,14 @@ impl Plant {
             poll: Duration::from_millis(20),
             stale_after,
             stale_without_data: false,
+            clocks: ClockRules { skew_max_micros: 60_000_000, behind_max_micros: None },
         };
         let around = Surroundings {
             outbox: outbox.clone(),
             clock,
             agent: "g/n".into(),
             metrics: metrics.clone(),
+            skew: ClockSkew::default(),
             health: health.clone(),
             device: 0,
             shutdown: shutdown.clone(),

@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono_tz::Tz;
 use model::{DataType, Value};
+use runtime::clock::Clock;
 use runtime::config_file::{Problems, Section};
 
 use super::{DeviceSetup, Driver, DriverError, DriverKind, NextRead, READINGS_MAX, Reading, Readings};
@@ -49,6 +50,7 @@ struct Settings {
     start: Start,
     dialect: Dialect,
     state_dir: PathBuf,
+    clock: Clock,
 }
 
 /// What to do with files that are there at the very first start.
@@ -121,6 +123,7 @@ fn validate(
         start: start.map_or(Start::Beginning, |found| found.value),
         dialect,
         state_dir: setup.state_dir.clone(),
+        clock: setup.clock.clone(),
     };
     Some(Box::new(CsvFolder { settings, reader: Arc::default() }))
 }

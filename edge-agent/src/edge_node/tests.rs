@@ -59,7 +59,14 @@ fn record(points: &Points, id: PointId, offset: u64) -> (SampleBatch, RecordHead
     let sample = Sample { point: id, time: NOW, value: Some(value_of(points, id)), quality: Quality::GOOD };
     let batch = SampleBatch { id: id_of, accepted_at: NOW, is_historical: false, samples: vec![sample] };
     let account = Some(Account::default());
-    let head = RecordHead { id: id_of, first_held: 0, accepted_end: offset + 1, accepted_at: NOW, account };
+    let head = RecordHead {
+        id: id_of,
+        first_held: 0,
+        accepted_end: offset + 1,
+        accepted_at: NOW,
+        account,
+        counts: None,
+    };
     (batch, head)
 }
 

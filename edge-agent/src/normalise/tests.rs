@@ -132,3 +132,38 @@ fn a_command_becomes_a_raw_value_or_a_refusal() {
     let exact = rules("u64,,,,,9007199254740992");
     assert!(exact.raw_for_write(&Value::UInt64((1 << 53) + 1)).unwrap_err().contains("above"));
 }
+
+#[test]
+fn clocks_that_are_apart_make_good_values_uncertain_and_keep_their_times() {
+    const MINUTE: i64 = 60_000_000;
+    let now = Timestamp(1_790_000_000_000_000);
+    let rules = ClockRules { skew_max_micros: MINUTE, behind_max_micros: None };
+    let strict = ClockRules { behind_max_micros: Some(10 * MINUTE), ..rules };
+    let made = |offset: i64, quality| Normalised {
+        time: Timestamp(now.0 + offset),
+        value: Some(Value::Double(1.0)),
+        quality,
+    };
+    let judge = |rules: &ClockRules, offset, own, hub| {
+        let out = rules.apply(made(offset, Quality::GOOD), own, now, hub);
+        assert_eq!(out.time.0, now.0 + offset, "the time is kept");
+        out.quality
+    };
+    let off = Quality::uncertain(Reason::Clock);
+    // The source's own clock: ahead beyond the bound; behind only where the device says so.
+    assert_eq!(judge(&rules, MINUTE, true, None), Quality::GOOD);
+    assert_eq!(judge(&rules, MINUTE + 1, true, None), off);
+    assert_eq!(judge(&rules, -1000 * MINUTE, true, None), Quality::GOOD);
+    assert_eq!(judge(&strict, -10 * MINUTE, true, None), Quality::GOOD);
+    assert_eq!(judge(&strict, -10 * MINUTE - 1, true, None), off);
+    assert_eq!(judge(&rules, i64::MAX - now.0, true, None), off);
+    // The agent's clock beside the hub's, either way; it says nothing of a source's own time.
+    for (ahead, quality) in [(None, Quality::GOOD), (Some(MINUTE), Quality::GOOD), (Some(MINUTE + 1), off)] {
+        assert_eq!(judge(&rules, 0, false, ahead), quality);
+        assert_eq!(judge(&rules, 0, false, ahead.map(|ahead| -ahead)), quality);
+        assert_eq!(judge(&rules, 0, true, ahead), Quality::GOOD);
+    }
+    assert_eq!(judge(&rules, 0, false, Some(i64::MIN)), off);
+    let bad = Quality::bad(Reason::Timeout);
+    assert_eq!(rules.apply(made(2 * MINUTE, bad), true, now, None).quality, bad, "a fault is not hidden");
+}

@@ -91,7 +91,7 @@ pub(super) fn group(number: u64) -> NewGroup {
     let sample =
         Sample { point: PointId(1), time: NOW, value: Some(Value::Bytes(value)), quality: Quality::GOOD };
     let position = Some(("d".to_owned(), number.to_le_bytes().to_vec()));
-    NewGroup { samples: vec![sample], event: DeviceEvent::None, position }
+    NewGroup { samples: vec![sample], position, ..NewGroup::default() }
 }
 
 /// Accepts numbers from `next` on until the plug is pulled; returns how many were accepted for certain.
@@ -233,17 +233,16 @@ async fn a_read_that_waits_for_room_does_not_cost_the_position_before_it() {
         outbox.accept(group(number)).await.unwrap();
     }
     storage.set_faults(Faults { capacity: 0, ..Faults::default() });
-    let waiting = {
-        let (outbox, group) = (outbox.clone(), slow(b"second"));
-        tokio::task::spawn(async move { outbox.accept(group).await })
-    };
+    let mut waiting = tokio::task::JoinSet::new();
+    let (second, group_of_second) = (outbox.clone(), slow(b"second"));
+    waiting.spawn(async move { second.accept(group_of_second).await });
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let durable = vec![(outbox.current(), RangeSet::of(0..80))];
     outbox.receive(&Receipt { durable, ..Receipt::default() }).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    assert!(!waiting.is_finished(), "there is no room for it");
+    assert!(waiting.try_join_next().is_none(), "there is no room for it");
     let crashed = storage.crash();
-    waiting.abort();
+    waiting.abort_all();
     drop(outbox);
     tokio::task::spawn_blocking(move || thread.join().unwrap().ok()).await.unwrap();
     let (opened, ()) = open_faulty(&crashed, &points).unwrap();

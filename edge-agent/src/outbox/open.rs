@@ -190,6 +190,15 @@ impl Scan {
                     Some(_damaged_between) => record_place(position, &batch, account, points)?,
                 };
                 self.epochs.add(place);
+                self.held.keep_arrival(batch.accepted_at, position);
+            }
+            LogRecord::SourcePosition { source, position: bytes } if source.is_empty() => {
+                // The agent's own: see the writer's `arrival_record`.
+                let bytes = <[u8; 8]>::try_from(bytes).map_err(|_| OutboxError::Record {
+                    position: position.0,
+                    source: proto::log_record::RecordError::Damaged("an acceptance time of 8 bytes"),
+                })?;
+                self.held.keep_arrival(Timestamp(i64::from_le_bytes(bytes)), position);
             }
             LogRecord::SourcePosition { source, position: bytes } => {
                 self.held.keep_position(source, bytes, position, Position(u64::MAX));
@@ -203,7 +212,10 @@ impl Scan {
                 self.epochs.add_gone(epoch, end, account);
                 self.held.keep_gone(epoch, position);
             }
-            LogRecord::Received { .. } | LogRecord::Lost { .. } => {
+            LogRecord::Received { .. }
+            | LogRecord::Lost { .. }
+            | LogRecord::Again { .. }
+            | LogRecord::Retried { .. } => {
                 let source = proto::log_record::RecordError::Damaged("a record of a plant log");
                 return Err(OutboxError::Record { position: position.0, source });
             }

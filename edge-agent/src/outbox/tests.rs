@@ -39,11 +39,14 @@ struct Running {
 }
 
 fn start(dir: &Path, bytes_max: u64, when_full: WhenFull) -> Running {
+    start_at(dir, bytes_max, when_full, &Clock::manual(NOW))
+}
+
+fn start_at(dir: &Path, bytes_max: u64, when_full: WhenFull, clock: &Clock) -> Running {
     let points = points(&dir.join("catalogue"));
     let options = OutboxOptions { agent: "g/n".into(), bytes_max, when_full };
-    let clock = Clock::manual(NOW);
     let Opened { outbox, writer, positions, .. } =
-        open(&dir.join("outbox"), &options, &points, &clock, &Metrics::default()).unwrap();
+        open(&dir.join("outbox"), &options, &points, clock, &Metrics::default()).unwrap();
     Running { outbox, positions, thread: std::thread::spawn(|| writer.run()) }
 }
 
@@ -60,7 +63,7 @@ fn group(number: u64, bytes: usize) -> NewGroup {
     value[..8].copy_from_slice(&number.to_le_bytes());
     let sample =
         Sample { point: PointId(1), time: NOW, value: Some(Value::Bytes(value)), quality: Quality::GOOD };
-    NewGroup { samples: vec![sample], event: DeviceEvent::None, position: None }
+    NewGroup { samples: vec![sample], ..NewGroup::default() }
 }
 
 fn receipt(epoch: Epoch, end: u64) -> Receipt {
@@ -254,4 +257,69 @@ async fn a_device_that_goes_down_is_known_to_births() {
     assert_eq!(look.latest(PointId(1)).unwrap().value, Some(Value::Bytes(6_u64.to_le_bytes().to_vec())));
     drop(look);
     running.stop().await;
+}
+
+/// When each record held was accepted, in µs after [`NOW`].
+fn arrivals(outbox: &Outbox) -> Vec<i64> {
+    let view = outbox.view();
+    let mut reader = view.reader(view.first());
+    let mut found = Vec::new();
+    while let Some((_, bytes)) = reader.next().unwrap() {
+        if let LogRecord::Accepted { batch, .. } = LogRecord::decode(bytes).unwrap() {
+            found.push(batch.accepted_at.0 - NOW.0);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn acceptance_never_goes_back_whatever_the_clock_does_and_source_times_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(NOW);
+    let at = |seconds: i64| clock.set(Timestamp(NOW.0 + seconds * 1_000_000));
+    let first = start_at(dir.path(), 64 * MIB, WhenFull::StopAccepting, &clock);
+    let mut number = 0;
+    for seconds in [0, 10, -3600, 5, 11, 86_400, 12] {
+        at(seconds);
+        first.outbox.accept(group(number, 8)).await.unwrap();
+        number += 1;
+    }
+    let seconds =
+        |arrivals: Vec<i64>| arrivals.into_iter().map(|micros| micros / 1_000_000).collect::<Vec<_>>();
+    assert_eq!(seconds(arrivals(&first.outbox)), [0, 10, 10, 10, 11, 86_400, 86_400]);
+    first.stop().await;
+    at(-100); // a machine without a battery wakes up in the past
+    let second = start_at(dir.path(), 64 * MIB, WhenFull::StopAccepting, &clock);
+    second.outbox.accept(group(number, 8)).await.unwrap();
+    assert_eq!(seconds(arrivals(&second.outbox)).last(), Some(&86_400));
+    at(90_000);
+    second.outbox.accept(group(number, 8)).await.unwrap();
+    assert_eq!(seconds(arrivals(&second.outbox)).last(), Some(&90_000));
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn the_newest_acceptance_time_outlives_the_trimming_of_all_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(NOW);
+    let first = start_at(dir.path(), 64 * MIB, WhenFull::StopAccepting, &clock);
+    let epoch = first.outbox.current();
+    for number in 0..40 {
+        first.outbox.accept(group(number, 256 * 1024)).await.unwrap();
+    }
+    first.outbox.begin_session();
+    first.outbox.receive(&receipt(epoch, 40)).await.unwrap();
+    first.stop().await;
+    clock.set(Timestamp(NOW.0 - 1_000_000_000));
+    for opening in 0..3 {
+        let again = start_at(dir.path(), 64 * MIB, WhenFull::StopAccepting, &clock);
+        again.outbox.begin_session();
+        again.outbox.receive(&receipt(epoch, 40)).await.unwrap();
+        until(|| opening == 0 || arrivals(&again.outbox).is_empty()).await;
+        again.stop().await;
+    }
+    let last = start_at(dir.path(), 64 * MIB, WhenFull::StopAccepting, &clock);
+    last.outbox.accept(group(99, 8)).await.unwrap();
+    assert_eq!(arrivals(&last.outbox).last(), Some(&0));
+    last.stop().await;
 }

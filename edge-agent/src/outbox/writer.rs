@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use durable_log::{Budget, Committer, Level, Log, LogError, Position, SegmentInfo};
 use model::{CommandId, Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
-use proto::account::Account;
+use proto::account::{Account, DeviceCounts};
 use proto::log_record::{DeviceEvent, LogRecord};
 use runtime::clock::Clock;
 use runtime::invariant::Invariant;
@@ -31,6 +31,8 @@ const COMMANDS_MAX: usize = 50_000;
 
 /// The disk is asked how full it is so often.
 const LOOK_AT_DISK: Duration = Duration::from_secs(1);
+/// A clock that is set back by less is a correction, and not worth a word.
+const CLOCK_STEP_MICROS: i64 = 1_000_000;
 
 /// The newest position of a source, and where it lies.
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ pub(super) struct Held {
     commands: BTreeMap<CommandId, (Timestamp, Position)>,
     /// Where it stands that an epoch is gone.
     gone: BTreeMap<Epoch, Position>,
+    /// The newest acceptance time, and where it stands: acceptance never goes back, whatever the clock does.
+    arrival: Option<(Timestamp, Position)>,
 }
 
 impl Held {
@@ -78,6 +82,13 @@ impl Held {
         self.gone.insert(epoch, at);
     }
 
+    /// An acceptance time stands at `at`.
+    pub(super) fn keep_arrival(&mut self, arrival: Timestamp, at: Position) {
+        if self.arrival.is_none_or(|(newest, _)| arrival >= newest) {
+            self.arrival = Some((arrival, at));
+        }
+    }
+
     /// What lies below `keep_from` and is still needed, as records.
     fn below(&mut self, keep_from: Position, now: Timestamp) -> Vec<LogRecord> {
         self.commands.retain(|_, (expires_at, _)| *expires_at > now);
@@ -89,7 +100,9 @@ impl Held {
         let commands = self.commands.iter().filter(|(_, (_, at))| *at < keep_from);
         let commands = commands
             .map(|(id, (expires_at, _))| LogRecord::CommandSeen { id: id.0, expires_at: *expires_at });
-        positions.chain(commands).collect()
+        let arrival =
+            self.arrival.filter(|(_, at)| *at < keep_from).map(|(arrival, _)| arrival_record(arrival));
+        positions.chain(commands).chain(arrival).collect()
     }
 
     /// Where the oldest record lies that must survive trimming, as far as it is on disk; `end` if there is none.
@@ -102,6 +115,9 @@ impl Held {
     /// The record lies at `at` now.
     fn moved(&mut self, record: &LogRecord, at: Position) {
         match record {
+            LogRecord::SourcePosition { source, .. } if source.is_empty() => {
+                self.arrival = self.arrival.map(|(arrival, _)| (arrival, at));
+            }
             LogRecord::SourcePosition { source, .. } => {
                 if let Some(held) = self.positions.get_mut(source) {
                     held.at = at;
@@ -125,6 +141,11 @@ impl Held {
         let unnamed = going.into_iter().filter(|(epoch, ..)| stands(*epoch).is_none());
         unnamed.map(|(epoch, end, account)| LogRecord::EpochGone { epoch, end, account }).collect()
     }
+}
+
+/// The newest acceptance time as a position of the agent itself: no device has an empty name.
+fn arrival_record(arrival: Timestamp) -> LogRecord {
+    LogRecord::SourcePosition { source: String::new(), position: arrival.0.to_le_bytes().to_vec() }
 }
 
 /// What the writer serves.
@@ -162,11 +183,13 @@ impl Writer {
             epoch,
             next,
             total,
+            counted: BTreeMap::new(),
             held,
             around,
             waiting: Waiting::default(),
             boundaries: BTreeMap::new(),
             trim_due: true, // what was receipted or emptied before a restart
+            clock_is_back: false,
             handed: Position(0),
             level: Level::Good,
             looked: None,
@@ -261,6 +284,7 @@ struct Meters {
     bytes: Gauge,
     fill: Gauge,
     backlog: Gauge,
+    arrival_ahead: Gauge,
 }
 
 impl Meters {
@@ -294,6 +318,11 @@ impl Meters {
                 "Of the outbox's bound or of its disk, whichever is nearer to its end.",
                 &label,
             ),
+            arrival_ahead: metrics.gauge(
+                "forebay_edge_arrival_ahead_ms",
+                "How far this machine's clock stands before the newest acceptance time: it was set back.",
+                &label,
+            ),
             backlog: metrics.gauge(
                 "forebay_edge_backlog_records",
                 "Records held that no receipt covers.",
@@ -307,12 +336,16 @@ struct Commits {
     epoch: Epoch,
     next: u64,
     total: Account,
+    /// What became of what each device read in this epoch.
+    counted: BTreeMap<String, DeviceCounts>,
     held: Held,
     around: Surroundings,
     waiting: Waiting,
     /// First sample record after the end of a sealed segment, by that end.
     boundaries: BTreeMap<Position, Option<RecordPlace>>,
     trim_due: bool,
+    /// Whether the clock stands before the newest acceptance time.
+    clock_is_back: bool,
     handed: Position,
     meters: Meters,
     level: Level,
@@ -406,12 +439,16 @@ impl Commits {
     /// Appends a group; on an error nothing of it was taken.
     fn accept(&mut self, log: &mut Log, group: NewGroup) -> Result<u64, OutboxError> {
         self.make_room(log)?;
-        let now = self.around.clock.now();
+        let now = self.arrival();
         let mut records = Vec::new();
         let mut places = Vec::new();
         let (mut next, mut total) = (self.next, self.total);
         let cut = split::into_records(group.samples, now);
         let last = cut.len().saturating_sub(1);
+        let counted = group.counted.map(|(device, more)| {
+            let so_far = self.counted.get(&device).copied().unwrap_or_default();
+            (device, so_far.plus(more))
+        });
         for (nth, samples) in cut.into_iter().enumerate() {
             let id = RecordId { epoch: self.epoch, offset: Offset(next) };
             let batch = SampleBatch { id, accepted_at: now, is_historical: false, samples };
@@ -422,7 +459,8 @@ impl Commits {
             let event = if nth == last { group.event } else { DeviceEvent::None };
             let position = Position(0); // known when it is appended
             places.push(RecordPlace { epoch: self.epoch, offset: next, position, before, after: total });
-            records.push(LogRecord::Accepted { batch, account: total, event });
+            let counts = if nth == last { counted.as_ref().map(|(_, counts)| *counts) } else { None };
+            records.push(LogRecord::Accepted { batch, account: total, event, counts });
             next += 1;
         }
         let outside = is_made(Mistake::PositionOutside);
@@ -436,10 +474,12 @@ impl Commits {
             append(log, std::slice::from_ref(&beside))?;
         }
         (self.next, self.total) = (next, total);
+        self.counted.extend(counted); // without a sample they are written with the device's next one
         let mut at = first.0;
         for (record, mut place) in records.into_iter().zip(places) {
             if let LogRecord::Accepted { batch, event, .. } = record {
                 place.position = Position(at);
+                self.held.keep_arrival(batch.accepted_at, Position(at));
                 self.waiting.records.push((place, batch.samples, event));
                 at += 1;
             }
@@ -448,6 +488,24 @@ impl Commits {
             self.held.keep_position(source, position, Position(at), log.view().durable_end());
         }
         Ok(bytes)
+    }
+
+    /// The time of acceptance: the clock's, but never before what was accepted already.
+    fn arrival(&mut self) -> Timestamp {
+        let now = self.around.clock.now();
+        let newest = self.held.arrival.map_or(now, |(newest, _)| newest);
+        let ahead = newest.0.saturating_sub(now.0).max(0);
+        self.meters.arrival_ahead.set(ahead / 1000);
+        let is_back = ahead >= CLOCK_STEP_MICROS;
+        if is_back != std::mem::replace(&mut self.clock_is_back, is_back) {
+            if is_back {
+                tracing::warn!(clock = %now, newest = %newest,
+                    "this machine's clock was set back: acceptance times stand still until it has caught up");
+            } else {
+                tracing::info!("this machine's clock has caught up with the newest acceptance time");
+            }
+        }
+        now.max(newest)
     }
 
     fn command(&mut self, log: &mut Log, id: CommandId, expires_at: Timestamp, done: Answer<bool>) -> u64 {

@@ -2,7 +2,7 @@
 
 use durable_log::{LogError, LogView, Position, Reader};
 use model::{Epoch, SampleBatch};
-use proto::account::Account;
+use proto::account::{Account, DeviceCounts};
 use proto::log_record::{DeviceEvent, LogRecord};
 
 use crate::outbox::OutboxError;
@@ -13,6 +13,7 @@ pub(crate) struct Read {
     pub(crate) batch: SampleBatch,
     pub(crate) account: Account,
     pub(crate) event: DeviceEvent,
+    pub(crate) counts: Option<DeviceCounts>,
 }
 
 /// How much one call reads.
@@ -75,7 +76,7 @@ fn take(reader: &mut Reader, portion: Portion) -> Result<Vec<Read>, OutboxError>
         }
         let record = LogRecord::decode(bytes)
             .map_err(|source| OutboxError::Record { position: position.0, source })?;
-        let LogRecord::Accepted { batch, account, event } = record else { continue };
+        let LogRecord::Accepted { batch, account, event, counts } = record else { continue };
         let (epoch, offset) = (batch.id.epoch, batch.id.offset.0);
         if let Some((from, start)) = portion.from {
             if epoch != from {
@@ -87,7 +88,7 @@ fn take(reader: &mut Reader, portion: Portion) -> Result<Vec<Read>, OutboxError>
         }
         let is_last = portion.until.is_some_and(|(until, end)| epoch == until && offset + 1 >= end);
         values += batch.samples.len();
-        found.push(Read { batch, account, event });
+        found.push(Read { batch, account, event, counts });
         if is_last {
             break;
         }

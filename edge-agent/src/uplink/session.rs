@@ -362,6 +362,7 @@ impl<'u> Session<'u> {
             accepted_end: state.map_or(0, |state| state.end).max(id.offset.0 + 1),
             accepted_at: read.batch.accepted_at,
             account: Some(read.account),
+            counts: read.counts,
         }
     }
 

@@ -1,19 +1,38 @@
 //! Agents as the host sees them, and the account of what they accepted, what the hub holds and what tables committed.
 
+use std::collections::{BTreeMap, HashMap};
+
 use axum::Json;
 use axum::extract::State;
-use model::{RangeSet, Timestamp};
+use durable_log::Position;
+use model::{Epoch, RangeSet, Timestamp};
 use proto::account::Account;
-use serde::Serialize;
-use utoipa::ToSchema;
+use proto::log_record::{AgentId, LogRecord};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::errors::{ApiError, ErrorBody};
+use super::json::Parameters;
 use crate::host::AgentStatus;
-use crate::store::{AgentAccount, EpochState, SINK_CURSOR};
+use crate::ledger::LedgerEntry;
+use crate::store::{AgentAccount, DeviceAccount, EpochState, RefusedRecord, SINK_CURSOR};
 
 /// Ranges shown of one set: more than an account with many holes has. Beyond, they are counted only.
 const RANGES_MAX: usize = 65_536;
+/// Entries of the ledger in an answer.
+const LOSSES_MAX: usize = 10_000;
+/// Behind a sink's cursor, what is counted of the log for one answer: some tens of milliseconds.
+const COUNTED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What else to tell.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ReconcileQuery {
+    /// Also what the ledger says of data that does not come (default false).
+    losses: Option<bool>,
+}
 
 /// Every agent.
 #[derive(Serialize, ToSchema)]
@@ -48,6 +67,10 @@ struct AgentView {
     rebirths: u64,
     /// Gaps in `seq` so far.
     gaps: u64,
+    /// How far its clock was ahead of the hub's at its last message, in ms; negative: behind. Null for foreign nodes.
+    clock_ahead_ms: Option<i64>,
+    /// Whether that is beyond the hub's `clock_skew_max`.
+    is_off_clock: bool,
     /// Its devices.
     devices: Vec<DeviceView>,
 }
@@ -84,6 +107,8 @@ fn agent(status: AgentStatus) -> AgentView {
         births: status.births,
         rebirths: status.rebirths,
         gaps: status.gaps,
+        clock_ahead_ms: status.clock_ahead_ms,
+        is_off_clock: status.is_off_clock,
         devices: devices.map(|device| DeviceView { name: device.name, online: device.online }).collect(),
     }
 }
@@ -99,6 +124,33 @@ pub(crate) struct Reconcile {
     agents: Vec<AgentBalance>,
     /// Every registered sink.
     sinks: Vec<SinkView>,
+    /// If asked for: the newest entries of the ledger about data that does not come, oldest first; at most 10000.
+    #[schema(value_type = Vec<serde_json::Value>)]
+    losses: Vec<LedgerEntry>,
+    /// Records that sinks refused.
+    refused: Vec<RefusedView>,
+}
+
+/// A record that a sink refused.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RefusedRecord)]
+struct RefusedView {
+    /// Its name in the quarantine.
+    id: String,
+    /// Which sink.
+    sink: String,
+    /// Whose record; null if it cannot be read.
+    agent: Option<String>,
+    /// Its epoch, hexadecimal.
+    epoch: Option<String>,
+    /// Its offset.
+    offset: Option<u64>,
+    /// Its samples.
+    account: Option<AccountView>,
+    /// `waiting`, `retried` or `discarded`.
+    state: &'static str,
+    /// Who decided.
+    decided_by: Option<String>,
 }
 
 /// The plant log as it stands.
@@ -168,10 +220,37 @@ struct EpochView {
     records_lost: u64,
     /// Below here count and checksum are equal to the agent's.
     verified_end: u64,
+    /// Samples of all received that came as history.
+    history: u64,
+    /// By sink: samples of all received that are in its table, or were refused by it and discarded; null while the sink is
+    /// too far behind to be counted at once.
+    exported: BTreeMap<String, Option<u64>>,
+    /// What became of what the agent's devices read.
+    devices: Vec<DeviceCountsView>,
     /// What is wrong, if something is.
     mismatch: Option<String>,
     /// The newest that the agent said of it.
     reported: Option<ReportedView>,
+}
+
+/// What became of everything that one device read in an epoch: `read + made = dead_band + accepted`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeviceCounts)]
+struct DeviceCountsView {
+    /// Sparkplug device id.
+    device: String,
+    /// Values that the driver read.
+    read: u64,
+    /// Of them, within their dead band.
+    dead_band: u64,
+    /// Pieces of input that the driver could not read.
+    quarantined: u64,
+    /// Samples that the agent made: stale marks.
+    made: u64,
+    /// So many samples were accepted, as of the newest record that says it; null if none does.
+    accepted: Option<u64>,
+    /// So many were received.
+    received: u64,
 }
 
 /// What an agent says of one of its epochs.
@@ -220,18 +299,47 @@ struct SinkView {
 
 /// Per agent and epoch: accepted, received, verified, missing, lost; per sink: committed.
 #[utoipa::path(get, path = "/api/v1/reconcile", tag = "plant",
-    responses((status = 200, body = Reconcile), (status = 401, body = ErrorBody), (status = 500, body = ErrorBody)))]
-pub(crate) async fn reconcile(State(api): State<Api>) -> Result<Json<Reconcile>, ApiError> {
+    params(ReconcileQuery),
+    responses((status = 200, body = Reconcile), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 500, body = ErrorBody)))]
+pub(crate) async fn reconcile(
+    State(api): State<Api>,
+    Parameters(query): Parameters<ReconcileQuery>,
+) -> Result<Json<Reconcile>, ApiError> {
+    let sinks = sinks(&api).await?;
+    let waiting = waiting(&api, &sinks).await?;
+    let agents = api.store().accounts().into_iter().map(|account| balance(account, &waiting)).collect();
     Ok(Json(Reconcile {
         hub_id: api.store().hub_id().to_owned(),
-        sinks: sinks(&api).await?,
+        sinks,
         log: LogView {
             epoch: api.store().log_epoch().to_string(),
             first: api.plant_log().first().0,
             end: api.plant_log().durable_end().0,
         },
-        agents: api.store().accounts().into_iter().map(balance).collect(),
+        agents,
+        losses: if query.losses.unwrap_or(false) { losses(&api).await? } else { Vec::new() },
+        refused: api.store().refused().into_iter().map(|record| refused(&api, record)).collect(),
     }))
+}
+
+async fn losses(api: &Api) -> Result<Vec<LedgerEntry>, ApiError> {
+    let ledger = api.ledger().clone();
+    let read = tokio::task::spawn_blocking(move || ledger.losses(LOSSES_MAX));
+    Ok(read.await.map_err(|error| ApiError::Internal(error.to_string()))??)
+}
+
+fn refused(api: &Api, record: RefusedRecord) -> RefusedView {
+    RefusedView {
+        id: record.id.to_string(),
+        sink: record.sink,
+        agent: record.record.map(|(agent, ..)| api.agent_name(agent)),
+        epoch: record.record.map(|(_, id, _)| id.epoch.to_string()),
+        offset: record.record.map(|(_, id, _)| id.offset.0),
+        account: record.record.map(|(.., held)| account(held)),
+        state: record.ended.as_ref().map_or("waiting", |ended| ended.fate.word()),
+        decided_by: record.ended.map(|ended| ended.by),
+    }
 }
 
 /// Every registered sink with its lag.
@@ -257,14 +365,65 @@ async fn sinks(api: &Api) -> Result<Vec<SinkView>, ApiError> {
         .collect())
 }
 
-fn balance(account: AgentAccount) -> AgentBalance {
-    let epochs: Vec<EpochView> = account.epochs.into_iter().map(epoch).collect();
+/// Samples that a sink has not taken, by agent and epoch; `None` if there are too many to count at once.
+type WaitingOf = Option<HashMap<(AgentId, Epoch), u64>>;
+
+/// What lies behind the cursor of each sink, and what it refused and nobody has decided about.
+async fn waiting(api: &Api, sinks: &[SinkView]) -> Result<BTreeMap<String, WaitingOf>, ApiError> {
+    let cursors: Vec<(String, u64)> = sinks.iter().map(|sink| (sink.name.clone(), sink.position)).collect();
+    let (log, refused) = (api.plant_log().clone(), api.store().refused());
+    let read = tokio::task::spawn_blocking(move || {
+        let mut all = BTreeMap::new();
+        for (name, from) in cursors {
+            let mut waiting = behind(&log, from, &name)?;
+            let open = refused.iter().filter(|refused| refused.sink == name && refused.ended.is_none());
+            for (agent, id, account) in open.filter_map(|refused| refused.record) {
+                if let Some(waiting) = &mut waiting {
+                    *waiting.entry((agent, id.epoch)).or_default() += account.count;
+                }
+            }
+            all.insert(name, waiting);
+        }
+        Ok::<_, durable_log::LogError>(all)
+    });
+    Ok(read.await.map_err(|error| ApiError::Internal(error.to_string()))??)
+}
+
+fn behind(log: &durable_log::LogView, from: u64, sink: &str) -> Result<WaitingOf, durable_log::LogError> {
+    let (mut waiting, mut bytes) = (HashMap::new(), 0);
+    let mut reader = log.reader(Position(from).max(log.first()));
+    while let Some((_, record)) = reader.next()? {
+        bytes += record.len();
+        if bytes > COUNTED_BYTES_MAX {
+            return Ok(None);
+        }
+        match LogRecord::decode(record) {
+            Ok(LogRecord::Received { agent, batch, account, .. }) => {
+                *waiting.entry((agent, batch.id.epoch)).or_default() += account.count;
+            }
+            Ok(LogRecord::Again { sink: whose, agent, batch, account }) if whose == sink => {
+                *waiting.entry((agent, batch.id.epoch)).or_default() += account.count;
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(waiting))
+}
+
+fn balance(account: AgentAccount, waiting: &BTreeMap<String, WaitingOf>) -> AgentBalance {
+    let id = account.id;
+    let epochs: Vec<EpochView> = account.epochs.into_iter().map(|state| epoch(state, id, waiting)).collect();
     let verdict = epochs.iter().map(|epoch| epoch.verdict).max().unwrap_or(Verdict::Unreported);
     AgentBalance { agent: account.agent.to_string(), foreign: account.foreign, verdict, epochs }
 }
 
-fn epoch(state: EpochState) -> EpochView {
+fn epoch(state: EpochState, agent: AgentId, waiting: &BTreeMap<String, WaitingOf>) -> EpochView {
     let missing = missing(&state);
+    let exported = waiting.iter().map(|(sink, waiting)| {
+        let open = waiting.as_ref().map(|waiting| waiting.get(&(agent, state.epoch)).copied().unwrap_or(0));
+        (sink.clone(), open.map(|open| state.account.count.saturating_sub(open)))
+    });
+    let exported = exported.collect();
     EpochView {
         epoch: state.epoch.to_string(),
         verdict: verdict(&state, missing),
@@ -278,6 +437,9 @@ fn epoch(state: EpochState) -> EpochView {
         records_missing: missing,
         records_lost: state.lost.count(),
         verified_end: state.verified_end,
+        history: state.history,
+        exported,
+        devices: state.devices.into_iter().map(device_counts).collect(),
         mismatch: state.mismatch,
         reported: state.reported.map(|reported| ReportedView {
             first_held: reported.first_held,
@@ -285,6 +447,19 @@ fn epoch(state: EpochState) -> EpochView {
             before: account(reported.before),
             total: account(reported.total),
         }),
+    }
+}
+
+fn device_counts((device, counted): (String, DeviceAccount)) -> DeviceCountsView {
+    let DeviceAccount { counts, as_of, received } = counted;
+    DeviceCountsView {
+        device,
+        read: counts.read,
+        dead_band: counts.dead_band,
+        quarantined: counts.quarantined,
+        made: counts.made,
+        accepted: (as_of > 0).then(|| counts.accepted()),
+        received,
     }
 }
 
@@ -317,7 +492,6 @@ fn ranges(set: &RangeSet) -> Vec<[u64; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::Epoch;
     use proto::sparkplug::EpochAccount;
 
     fn state(ranges: RangeSet, end: Option<u64>) -> EpochState {
@@ -333,6 +507,8 @@ mod tests {
             quarantined: RangeSet::default(),
             reported: end.map(reported),
             verified_end: 0,
+            history: 0,
+            devices: BTreeMap::new(),
             mismatch: None,
         }
     }

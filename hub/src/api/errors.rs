@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::store::LetterError;
+
 /// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -63,6 +65,9 @@ pub(crate) enum ApiError {
     /// The hub's own broker does not answer.
     #[error("The hub's broker does not answer: {0}.")]
     Broker(#[from] crate::broker::BrokerError),
+    /// An entry of the quarantine.
+    #[error("{0}.")]
+    Letter(#[from] LetterError),
     /// The plant log cannot be read.
     #[error("The plant log cannot be read: {0}")]
     Log(#[from] durable_log::LogError),
@@ -102,7 +107,9 @@ impl ApiError {
             Self::Bad { .. } => StatusCode::BAD_REQUEST,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::OutsideBroker | Self::SinkTaken { .. } => StatusCode::CONFLICT,
+            Self::Letter(LetterError::Unknown(_)) => StatusCode::NOT_FOUND,
+            Self::Letter(LetterError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Letter(_) | Self::OutsideBroker | Self::SinkTaken { .. } => StatusCode::CONFLICT,
             Self::Busy { .. } | Self::Broker(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Log(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -119,6 +126,14 @@ impl ApiError {
             Self::Method => "method",
             Self::Busy { .. } => "busy",
             Self::OutsideBroker => "outside-broker",
+            Self::Letter(error) => match error {
+                LetterError::Unknown(_) => "not-found",
+                LetterError::Ended { .. } => "already-decided",
+                LetterError::Still { .. } => "still-undecodable",
+                LetterError::NoRecord(..) => "no-such-record",
+                LetterError::Full { .. } => "quarantine-full",
+                LetterError::Store(_) => "not-writable",
+            },
             Self::SinkTaken { .. } => "sink-taken",
             Self::Broker(_) => "broker",
             Self::Log(_) => "log",
@@ -141,6 +156,16 @@ impl ApiError {
                 "Stop one of the two, or give one of the sinks another name. The seat is free 60 s after the other bridge has fallen silent."
             }
             Self::OutsideBroker => "Look at that broker's own tools; `[hub.broker]` in the configuration says which it is.",
+            Self::Letter(error) => match error {
+                LetterError::Unknown(_) => "`forebay quarantine list --all` names those that are there.",
+                LetterError::Ended { .. } => "There is nothing left to do about it.",
+                LetterError::Still { .. } => "Remove the cause and retry, or discard it with a reason.",
+                LetterError::NoRecord(..) => "The hub's log may have been replaced; the bridge opens it anew by itself.",
+                LetterError::Full { .. } => {
+                    "Look at them with `forebay quarantine list`; if all have one cause, the table is what must change."
+                }
+                LetterError::Store(_) => "Try again when the hub can write; its health says why it cannot.",
+            },
             Self::Log(_) => "Look at the hub's log lines, and run `forebay log verify` on its plant-log folder.",
             Self::Internal(_) => "Please report it with the hub's log lines.",
         }

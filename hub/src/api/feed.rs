@@ -86,7 +86,7 @@ pub(crate) async fn feed(
     let names = (api.config().enterprise.clone(), api.config().site.clone());
     let wanted = Wanted { from: Position(query.from), catalogue: query.catalogue.unwrap_or(0), max_bytes };
     let encoded = tokio::task::spawn_blocking(move || {
-        feed_page::page(&store, &catalogue, names, wanted).map(|page| page.encode())
+        feed_page::page(&store, &catalogue, names, wanted, &query.sink).map(|page| page.encode())
     });
     let encoded = encoded.await.map_err(|error| ApiError::Internal(error.to_string()))??;
     drop(slot);

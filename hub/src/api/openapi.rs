@@ -5,7 +5,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
 
-use super::{agents, auth, broker, broker_stream, commands, feed, health, history, live_stream, points};
+use super::{
+    agents, auth, broker, broker_stream, commands, feed, health, history, live_stream, points, quarantine,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,7 +21,8 @@ use super::{agents, auth, broker, broker_stream, commands, feed, health, history
     paths(
         auth::login, auth::logout, points::list, points::one, history::history, live_stream::live, agents::agents,
         agents::reconcile, commands::write, commands::recent, broker::status, broker::retained,
-        broker_stream::messages, broker::disconnect, feed::feed, health::health, health::plant,
+        broker_stream::messages, broker::disconnect, feed::feed, quarantine::list, quarantine::entry,
+        quarantine::retry, quarantine::discard, quarantine::refuse, health::health, health::plant,
         health::metrics, document,
     ),
     modifiers(&Security, &UsualWords),
@@ -64,7 +67,8 @@ fn usual_words(status: &str) -> &'static str {
         "400" => "A parameter or the body cannot be used",
         "401" => "Neither a session nor a token",
         "403" => "The header x-forebay: 1 is missing",
-        "404" => "There is no such point",
+        "404" => "There is no such thing",
+        "409" => "It is decided already, or still cannot be done",
         "500" => "The plant log cannot be read",
         "503" => "Too many of its kind at once",
         _ => "The answer",

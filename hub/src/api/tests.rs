@@ -21,6 +21,7 @@ use super::*;
 use crate::config::{BrokerConfig, CommandsConfig, EmbeddedBroker, HttpConfig};
 
 mod broker;
+mod quarantine;
 
 const EPOCH: Epoch = Epoch(0x0123_4567_89ab_cdef);
 const START: i64 = 1_790_000_000_000_000;
@@ -72,6 +73,7 @@ fn config(folder: &std::path::Path) -> Config {
         host_id: "forebay".into(),
         retention: Duration::from_secs(7 * 86_400),
         retention_bytes: 1_000_000_000,
+        clock_skew_max: Duration::from_secs(60),
         broker,
         http: HttpConfig { listen: any },
         commands: CommandsConfig { enabled: false },
@@ -175,7 +177,14 @@ impl Plant {
         let now = Timestamp(START);
         let batch = SampleBatch { id, accepted_at: now, is_historical: false, samples };
         let account = Some(self.account);
-        let head = RecordHead { id, first_held: 0, accepted_end: self.offset, accepted_at: now, account };
+        let head = RecordHead {
+            id,
+            first_held: 0,
+            accepted_end: self.offset,
+            accepted_at: now,
+            account,
+            counts: None,
+        };
         let mut out = Vec::new();
         data(self.seq, now, &batch, &head, false, &|_| false, &|point| u64::from(point.0), &mut out);
         self.seq = self.seq.wrapping_add(1);

@@ -62,8 +62,8 @@ pub(super) struct Decoded {
     pub(super) samples: Vec<Sample>,
     pub(super) is_historical: bool,
     pub(super) has_command_report: bool,
-    /// Metrics left out (foreign nodes only): how many, and why the first.
-    pub(super) skipped: usize,
+    /// Metrics left out (foreign nodes only): which, and why the first.
+    pub(super) skipped: Vec<u32>,
     pub(super) first_skipped: Option<(Problem, String)>,
 }
 
@@ -72,12 +72,23 @@ pub(super) struct Reading<'a> {
     pub(super) device: &'a mut Device,
     /// Of an agent of ours.
     pub(super) own: bool,
+    /// Whether it comes late, out of the quarantine: then it is history, whatever it says.
+    pub(super) is_late: bool,
+    /// Only these metrics; none: all.
+    pub(super) only: &'a [u32],
     pub(super) arrival: Timestamp,
+    /// A foreign node's time after this is a wrong clock's. (Ours judge that themselves: their qualities are accounted.)
+    pub(super) latest: Timestamp,
     /// The point of a metric with another type than in the birth.
     pub(super) retyped: &'a mut dyn FnMut(PointId, DataType) -> Option<PointId>,
 }
 
 impl Device {
+    /// Whether a birth has described it since the hub's start.
+    pub(super) fn was_born(&self) -> bool {
+        !self.metrics.is_empty()
+    }
+
     /// Every point of it.
     pub(super) fn points(&self) -> Vec<PointId> {
         let points = self.metrics.iter().filter_map(|metric| match metric.kind {
@@ -107,9 +118,13 @@ impl Reading<'_> {
             let why = format!("a record has 1 to {RECORD_SAMPLES_MAX} metrics, not {}", view.metrics.len());
             return Err(Refusal::Never(Problem::TooLong, why));
         }
-        let mut decoded = Decoded { samples: Vec::with_capacity(view.metrics.len()), ..Decoded::default() };
+        let samples = Vec::with_capacity(view.metrics.len());
+        let mut decoded = Decoded { samples, is_historical: self.is_late, ..Decoded::default() };
         let mut numbers = Vec::new();
-        for (index, metric) in view.metrics.iter().enumerate() {
+        for ((index, metric), place) in view.metrics.iter().enumerate().zip(0..) {
+            if !self.only.is_empty() && !self.only.contains(&place) {
+                continue;
+            }
             let number = self.device.find(metric)?;
             decoded.is_historical |= metric.is_historical;
             match self.sample(view, index, number) {
@@ -123,7 +138,7 @@ impl Reading<'_> {
                 Ok(None) => {}
                 Err(problem) if self.own => return Err(Refusal::Never(problem, name_of(metric))),
                 Err(problem) => {
-                    decoded.skipped += 1;
+                    decoded.skipped.push(place);
                     decoded.first_skipped.get_or_insert_with(|| (problem, name_of(metric)));
                 }
             }
@@ -173,7 +188,7 @@ impl Reading<'_> {
         let time = time.unwrap_or(self.arrival);
         if quality.is_good() && value.is_none() {
             quality = Quality::bad(Reason::NoData);
-        } else if quality.is_good() && !time.is_plausible() {
+        } else if quality.is_good() && (!time.is_plausible() || time > self.latest) {
             quality = Quality::uncertain(Reason::Clock);
         }
         Ok(Some(Sample { point, time, value, quality }))

@@ -54,7 +54,10 @@ const OFFSET_MAX: u64 = 1 << 62;
 /// The time: by the wall, and since the host's start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
+    /// Time of arrival: it never goes back.
     pub(super) at: Timestamp,
+    /// What the hub's clock says, which may.
+    pub(super) clock: Timestamp,
     pub(super) since_start: Duration,
 }
 
@@ -105,6 +108,7 @@ pub(super) struct EdgeNodes {
     nodes: BTreeMap<NodeId, Node>,
     metrics: usize,
     kept_this_second: (i64, u32),
+    clock_skew_max_micros: i64,
     pub(super) problems: ProblemCounts,
     rebirths: Counter,
     births: Counter,
@@ -132,6 +136,7 @@ impl EdgeNodes {
             nodes: BTreeMap::new(),
             metrics: 0,
             kept_this_second: (0, 0),
+            clock_skew_max_micros: i64::MAX,
             problems: ProblemCounts::new(metrics),
             rebirths: metrics.counter(
                 "forebay_hub_rebirth_requests_total",
@@ -140,6 +145,11 @@ impl EdgeNodes {
             ),
             births: metrics.counter("forebay_hub_births_total", "Births of edge nodes and devices.", &[]),
         }
+    }
+
+    /// How far nodes' clocks may be off the hub's.
+    pub(super) fn bound_clocks(&mut self, skew_max: Duration) {
+        self.clock_skew_max_micros = i64::try_from(skew_max.as_micros()).unwrap_or(i64::MAX);
     }
 
     /// A node that was here before the hub started: it is offline until it is born.
@@ -183,6 +193,8 @@ impl EdgeNodes {
             births: node.births,
             rebirths: node.rebirth.sent,
             gaps: node.gaps,
+            clock_ahead_ms: node.clock_ahead_micros.map(|micros| micros / 1000),
+            is_off_clock: node.is_off_clock,
         };
         born.map(status).collect()
     }
@@ -218,14 +230,47 @@ impl EdgeNodes {
             Err(error) => {
                 self.problem(Problem::Garbage, &message, now, error.to_string(), None, out);
             }
-            Ok(view) => match kind {
-                MessageType::NBirth => self.node_birth(&message, &view, now, out),
-                MessageType::DBirth => self.device_birth(&message, &view, now, out),
-                MessageType::NData | MessageType::DData => self.data(&message, &view, now, out),
-                MessageType::NDeath => self.node_death(&message, &view, now, out),
-                MessageType::DDeath => self.device_death(&message, &view, now, out),
-                MessageType::NCmd | MessageType::DCmd => {}
-            },
+            Ok(view) => self.understood(kind, &message, &view, now, out),
+        }
+    }
+
+    fn understood(
+        &mut self,
+        kind: MessageType,
+        message: &Message<'_>,
+        view: &PayloadView<'_>,
+        now: Moment,
+        out: &mut Vec<Action>,
+    ) {
+        if view.record.is_some() || view.birth.is_some() {
+            self.watch_clock(message.node, view, now);
+        }
+        match kind {
+            MessageType::NBirth => self.node_birth(message, view, now, out),
+            MessageType::DBirth => self.device_birth(message, view, now, out),
+            MessageType::NData | MessageType::DData => self.data(message, view, now, out),
+            MessageType::NDeath => self.node_death(message, view, now, out),
+            MessageType::DDeath => self.device_death(message, view, now, out),
+            MessageType::NCmd | MessageType::DCmd => {}
+        }
+    }
+
+    /// Our agents write the time of sending into every payload. Said once when it is beyond the bound, and once when it is
+    /// within again.
+    fn watch_clock(&mut self, id: &NodeId, view: &PayloadView<'_>, now: Moment) {
+        let max = self.clock_skew_max_micros;
+        let (Some(node), Some(sent)) = (self.nodes.get_mut(id), view.timestamp) else { return };
+        let sent = i64::try_from(sent).unwrap_or(i64::MAX).saturating_mul(1000);
+        let ahead = sent.saturating_sub(now.clock.0);
+        node.clock_ahead_micros = Some(ahead);
+        let is_off = ahead.saturating_abs() > max;
+        if std::mem::replace(&mut node.is_off_clock, is_off) != is_off {
+            let ahead_ms = ahead / 1000;
+            if is_off {
+                tracing::warn!(node = %id, ahead_ms, "its clock and the hub's differ beyond clock_skew_max");
+            } else {
+                tracing::info!(node = %id, ahead_ms, "its clock and the hub's agree again");
+            }
         }
     }
 
@@ -326,17 +371,18 @@ impl EdgeNodes {
         out: &mut Vec<Action>,
     ) {
         self.problems.add(problem);
-        self.keep(problem, message, now, &why, settles, out);
+        self.keep(problem, message, now, &why, (settles, &[]), out);
     }
 
-    /// Puts the payload into quarantine: always if it settles a record, else within a rate.
+    /// Puts the payload into quarantine: always if it settles a record, else within a rate. `left_out` are the metrics that
+    /// were not taken where the others were.
     fn keep(
         &mut self,
         problem: Problem,
         message: &Message<'_>,
         now: Moment,
         why: &str,
-        settles: Option<(AgentId, RecordId)>,
+        (settles, left_out): (Option<(AgentId, RecordId)>, &[u32]),
         out: &mut Vec<Action>,
     ) {
         let second = now.at.0.div_euclid(1_000_000);
@@ -352,6 +398,8 @@ impl EdgeNodes {
             at: now.at,
             topic: message.topic.to_owned(),
             reason: format!("{}: {why}", problem.name()),
+            settles,
+            left_out: left_out.to_vec(),
             payload: payload.unwrap_or_default().to_vec(),
         };
         out.push(Action::Quarantine(entry, settles));

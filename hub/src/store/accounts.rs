@@ -8,13 +8,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use model::{Epoch, Offset, RangeSet, RecordId};
-use proto::account::Account;
+use proto::account::{Account, DeviceCounts};
 use proto::log_record::AgentId;
 use proto::sparkplug::EpochAccount;
 
-use super::EpochState;
+use super::{DeviceAccount, EpochState};
+use crate::catalogue::PointEntry;
 
 /// Holes that one epoch may have; an agent that makes more is not believed any further.
 pub(super) const EPOCH_RANGES_MAX: usize = 65_536;
@@ -38,6 +40,8 @@ pub(super) enum Change {
         agent_account: Account,
         /// The agent's running account after it, if known.
         running: Option<Account>,
+        /// By device and stream.
+        counted: Counted,
     },
     /// A record of a foreign node: epoch and position of the plant log.
     Foreign {
@@ -66,6 +70,17 @@ pub(super) enum Change {
         /// What.
         account: EpochAccount,
     },
+}
+
+/// What a record adds to the account of its device and stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counted {
+    /// Whether it came as history.
+    pub(super) is_history: bool,
+    /// A point of its device.
+    pub(super) point: Option<Arc<PointEntry>>,
+    /// What the agent counted at the device, as of this record.
+    pub(super) counts: Option<DeviceCounts>,
 }
 
 /// An epoch's account just became a mismatch.
@@ -127,6 +142,10 @@ pub(super) struct EpochBook {
     pub(super) verified_end: u64,
     /// See [`EpochState::mismatch`].
     pub(super) mismatch: Option<String>,
+    /// See [`EpochState::history`].
+    pub(super) history: u64,
+    /// See [`EpochState::devices`].
+    pub(super) devices: BTreeMap<String, DeviceAccount>,
 }
 
 impl Accounts {
@@ -179,7 +198,7 @@ impl Accounts {
     /// Makes one step.
     pub(super) fn apply(&mut self, change: &Change) {
         match change {
-            Change::Received { agent, id, account, agent_account, running } => {
+            Change::Received { agent, id, account, agent_account, running, counted } => {
                 let book = self.book(*agent, id.epoch);
                 let offset = id.offset.0;
                 if !book.ranges.insert_one(offset) {
@@ -187,6 +206,7 @@ impl Accounts {
                 }
                 book.account = book.account.plus(*account);
                 book.agent_account = book.agent_account.plus(*agent_account);
+                book.count(offset, account.count, counted);
                 for settled in [&mut book.lost, &mut book.quarantined] {
                     if settled.contains(offset) {
                         settled.remove(offset..offset + 1); // it came after all
@@ -211,6 +231,9 @@ impl Accounts {
                 let book = self.book(*agent, *epoch);
                 let set = if *quarantined { &mut book.quarantined } else { &mut book.lost };
                 set.insert(range.clone());
+                if !quarantined {
+                    book.quarantined.remove(range.clone()); // a person discarded it
+                }
                 book.settled_account = None;
             }
             Change::Reported { agent, account } => self.book(*agent, account.epoch).report(account),
@@ -250,6 +273,36 @@ impl EpochBook {
         all.extend(&self.lost);
         all.extend(&self.quarantined);
         all
+    }
+
+    fn count(&mut self, offset: u64, samples: u64, counted: &Counted) {
+        if counted.is_history {
+            self.history += samples;
+        }
+        let name = counted.point.as_ref().and_then(|point| point.definition.device.as_deref());
+        let Some(name) = name else { return };
+        if !self.devices.contains_key(name) {
+            self.devices.insert(name.to_owned(), DeviceAccount::default());
+        }
+        let Some(device) = self.devices.get_mut(name) else { return };
+        device.received += samples;
+        if let Some(counts) = counted.counts
+            && device.as_of <= offset
+        {
+            (device.as_of, device.counts) = (offset + 1, counts);
+        }
+    }
+
+    /// Where every record is here: what was read and not left out is what came, device by device.
+    fn verify_devices(&self) -> Option<String> {
+        let counted = self.devices.iter().filter(|(_, device)| device.as_of > 0);
+        let mut wrong = counted.filter(|(_, device)| device.counts.accepted() != device.received);
+        wrong.next().map(|(name, DeviceAccount { counts, received, .. })| {
+            format!(
+                "device {name}: of {} values read and {} made by the agent, {} lay within dead bands, but {received} came",
+                counts.read, counts.made, counts.dead_band
+            )
+        })
     }
 
     fn report(&mut self, account: &EpochAccount) {
@@ -297,7 +350,8 @@ impl EpochBook {
         };
         let held = self.agent_account.plus(apart);
         if held == reported.total && apart.count <= u64::MAX / 2 {
-            (self.verified_end, self.mismatch) = (reported.end, None);
+            let devices = if whole { self.verify_devices() } else { None };
+            (self.verified_end, self.mismatch) = (reported.end, devices);
         } else {
             self.mismatch = Some(format!(
                 "offsets below {}: the agent accepted {}, the hub holds {}",
@@ -320,6 +374,8 @@ impl EpochBook {
             quarantined: self.quarantined.clone(),
             reported: self.reported,
             verified_end: self.verified_end,
+            history: self.history,
+            devices: self.devices.clone(),
             mismatch: self.mismatch.clone(),
         }
     }
@@ -351,6 +407,7 @@ mod tests {
             account: account(offset),
             agent_account: account(offset),
             running: Some(running(offset + 1)),
+            counted: Counted::default(),
         }
     }
 
@@ -430,6 +487,13 @@ mod tests {
     fn received_at(offset: u64) -> Change {
         let id = RecordId { epoch: EPOCH, offset: Offset(offset) };
         let none = Account::default();
-        Change::Received { agent: AGENT, id, account: none, agent_account: none, running: None }
+        Change::Received {
+            agent: AGENT,
+            id,
+            account: none,
+            agent_account: none,
+            running: None,
+            counted: Counted::default(),
+        }
     }
 }

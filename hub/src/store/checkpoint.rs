@@ -6,11 +6,14 @@
 //! one's position on, so one bad file costs time, not truth.
 //!
 //! ```text
-//! magic "FBHUBCKP" | version u16 = 2 | reserved u16 | body length u64 | CRC32C of all before and the body u32 | body
+//! magic "FBHUBCKP" | version u16 = 3 | reserved u16 | body length u64 | CRC32C of all before and the body u32 | body
 //! body   = log epoch u64 | position u64 | values position u64 | agents u32 { agent } | chunks u32 { chunk }
 //! agent  = id u32 | epochs u32 { epoch u64 | flags u8 | ranges | account | agent account | lost | quarantined
-//!          | verified end u64 | [reported] | [settled account] | [mismatch text] }
+//!          | verified end u64 | [reported] | [settled account] | [mismatch text]
+//!          | history u64 | devices u32 { device } }
 //!          flags: 1 foreign, 2 reported, 4 settled account, 8 mismatch
+//! device = name text | as of u64 | read u64 | dead band u64 | quarantined u64 | made u64 | received u64
+//! text   = length u32 | UTF-8
 //! ranges = count u32 { start u64 | end u64 }      account = count u64 | checksum u64
 //! reported = first held u64 | end u64 | before account | total account
 //! chunk  = arrivals u32 { i64 µs } | length u32 | a LogRecord::Received that holds the last values
@@ -21,16 +24,16 @@ use std::io;
 
 use durable_log::{LogView, Position, Storage};
 use model::{Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
-use proto::account::Account;
+use proto::account::{Account, DeviceCounts};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
 use runtime::mistakes::{Mistake, is_made};
 
-use super::LastValue;
 use super::accounts::{Accounts, AgentBook, EpochBook};
+use super::{DeviceAccount, LastValue};
 
 const MAGIC: &[u8; 8] = b"FBHUBCKP";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const HEAD_BYTES: usize = 24;
 /// More than the largest hub's points and epochs need; bounds what is read into memory.
 const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
@@ -162,7 +165,7 @@ fn read_one(storage: &dyn Storage, name: &str, bytes: u64) -> Result<Checkpoint,
     }
     match version {
         VERSION => {}
-        0 | 1 => return Err(CheckpointError::Damaged("a version that this program no longer reads")),
+        0..VERSION => return Err(CheckpointError::Damaged("a version that this program no longer reads")),
         newer => return Err(CheckpointError::Newer(newer)),
     }
     decode(head)
@@ -211,9 +214,22 @@ fn put_epoch(out: &mut Vec<u8>, book: &EpochBook) {
         put_account(out, account);
     }
     if let Some(why) = &book.mismatch {
-        put_count(out, why.len());
-        out.extend_from_slice(why.as_bytes());
+        put_text(out, why);
     }
+    put(out, book.history);
+    put_count(out, book.devices.len());
+    for (name, DeviceAccount { counts, as_of, received }) in &book.devices {
+        put_text(out, name);
+        let DeviceCounts { read, dead_band, quarantined, made } = *counts;
+        [*as_of, read, dead_band, quarantined, made, *received]
+            .into_iter()
+            .for_each(|number| put(out, number));
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_count(out, text.len());
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn put_values(out: &mut Vec<u8>, values: &[LastValue]) {
@@ -231,7 +247,8 @@ fn put_values(out: &mut Vec<u8>, values: &[LastValue]) {
     let batch =
         SampleBatch { id, accepted_at: Timestamp(0), is_historical: false, samples: samples.collect() };
     let mut record = Vec::new();
-    LogRecord::Received { agent: AgentId(0), batch, account: Account::default() }.encode(&mut record);
+    LogRecord::Received { agent: AgentId(0), batch, account: Account::default(), counts: None }
+        .encode(&mut record);
     put_count(out, record.len());
     out.extend_from_slice(&record);
 }
@@ -332,12 +349,22 @@ impl<'a> Reader<'a> {
             book.settled_account = Some(self.account()?);
         }
         if flags & MISMATCH != 0 {
-            let length = self.u32()? as usize;
-            let text = self.take(length)?.to_vec();
-            let text = String::from_utf8(text).map_err(|_| CheckpointError::Damaged("a text is no UTF-8"))?;
-            book.mismatch = Some(text);
+            book.mismatch = Some(self.text()?);
+        }
+        book.history = self.u64()?;
+        for _ in 0..self.u32()? {
+            let (name, as_of) = (self.text()?, self.u64()?);
+            let (read, dead_band) = (self.u64()?, self.u64()?);
+            let counts = DeviceCounts { read, dead_band, quarantined: self.u64()?, made: self.u64()? };
+            book.devices.insert(name, DeviceAccount { counts, as_of, received: self.u64()? });
         }
         Ok(book)
+    }
+
+    fn text(&mut self) -> Result<String, CheckpointError> {
+        let length = self.u32()? as usize;
+        let text = self.take(length)?.to_vec();
+        String::from_utf8(text).map_err(|_| CheckpointError::Damaged("a text is no UTF-8"))
     }
 
     fn values(&mut self, into: &mut Vec<LastValue>) -> Result<(), CheckpointError> {
@@ -369,7 +396,7 @@ mod tests {
     use model::{PointId, Quality, Value};
 
     use super::*;
-    use crate::store::accounts::Change;
+    use crate::store::accounts::{Change, Counted};
 
     fn checkpoint(position: u64) -> Checkpoint {
         let mut accounts = Accounts { position, ..Accounts::default() };
@@ -378,7 +405,8 @@ mod tests {
         for offset in [0, 1, 5, position] {
             let id = RecordId { epoch, offset: Offset(offset) };
             let running = Some(account);
-            accounts.apply(&Change::Received { agent, id, account, agent_account: total, running });
+            let counted = Counted::default();
+            accounts.apply(&Change::Received { agent, id, account, agent_account: total, running, counted });
         }
         accounts.apply(&Change::Settled { agent, epoch, range: 2..4, quarantined: false });
         accounts.apply(&Change::Settled { agent, epoch, range: 4..5, quarantined: true });
@@ -390,6 +418,9 @@ mod tests {
             for epoch in book.epochs.values_mut() {
                 epoch.mismatch = Some("ä".into());
                 epoch.settled_account = Some(total);
+                epoch.history = 3;
+                let counts = DeviceCounts { read: 1, dead_band: 2, quarantined: 3, made: 4 };
+                epoch.devices.insert("ü".into(), DeviceAccount { counts, as_of: 5, received: 6 });
                 epoch.verified_end = 3;
             }
         }
@@ -415,15 +446,15 @@ mod tests {
         file.write_at(&[0xff], 1000).unwrap();
         assert_eq!(read(&disk).unwrap(), [checkpoint(20)]);
         // A flipped bit in the version is damage; a newer version has a checksum that fits.
-        file.write_at(&[3, 0], 8).unwrap();
+        file.write_at(&[4, 0], 8).unwrap();
         assert_eq!(read(&disk).unwrap(), [checkpoint(20)]);
         write(&disk, &checkpoint(40)).unwrap();
         let mut bytes = disk.bytes_of(NEWEST).unwrap();
-        bytes[8] = 3;
+        bytes[8] = 4;
         let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..20]), &bytes[HEAD_BYTES..]);
         bytes[20..24].copy_from_slice(&crc.to_le_bytes());
         disk.replace(NEWEST, bytes);
-        assert!(matches!(read(&disk), Err(CheckpointError::Newer(3))));
+        assert!(matches!(read(&disk), Err(CheckpointError::Newer(4))));
     }
 
     #[test]

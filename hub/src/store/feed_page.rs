@@ -27,17 +27,20 @@ pub(crate) struct Wanted {
     pub(crate) max_bytes: usize,
 }
 
-/// Reads the page; `names` are enterprise and site.
+/// Reads the page for a sink; `names` are enterprise and site.
 pub(crate) fn page(
     store: &Store,
     known: &Catalogue,
     (enterprise, site): (String, String),
     wanted: Wanted,
+    sink: &str,
 ) -> Result<FeedPage, LogError> {
     let read = records(&store.view(), wanted.from, wanted.max_bytes)?;
     // After the records: their entries are durable before them, so that all are here unless the page is full.
     let (catalogue, catalogue_next) = catalogue(known, wanted.catalogue);
+    let begin = read.entries.first().map_or(read.next, |(position, _)| *position);
     Ok(FeedPage {
+        set_aside: store.set_aside(sink, begin..read.next),
         hub_id: store.hub_id().to_owned(),
         enterprise,
         site,

@@ -5,14 +5,21 @@ use std::sync::Arc;
 use durable_log::Position;
 use model::limits::{RECORD_BYTES_MAX, RECORD_DAYS_MAX, RECORD_SAMPLES_MAX};
 use model::{Offset, RecordId, Sample, SampleBatch, Timestamp, Value};
-use proto::account::{Account, sample_hash};
+use proto::account::{Account, DeviceCounts, sample_hash};
 use proto::log_record::{AgentId, LogRecord};
 use runtime::mistakes::{Mistake, is_made};
 
-use super::accounts::Change;
+use super::accounts::{Change, Counted};
 use super::writer::Writer;
 use super::{DurableBatch, Identity, ReceivedBatch, SAMPLE_BYTES, Told};
 use crate::catalogue::PathHashes;
+
+/// What an agent says with a record.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    running: Option<Account>,
+    counts: Option<DeviceCounts>,
+}
 
 impl Writer {
     pub(super) async fn batch(&mut self, batch: ReceivedBatch) {
@@ -21,7 +28,7 @@ impl Writer {
             return;
         }
         match batch.identity {
-            Identity::Own { id, accepted_at, running } => {
+            Identity::Own { id, accepted_at, running, counts } => {
                 let same_time = is_made(Mistake::DedupByTime)
                     && batch.samples.first().is_some_and(|sample| {
                         let name = format!("{} {} {}", batch.agent.0, sample.point.0, sample.time.0);
@@ -34,8 +41,8 @@ impl Writer {
                         is_historical: batch.is_historical,
                         samples: batch.samples,
                     };
-                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, running)
-                        .await;
+                    let told = Said { running, counts };
+                    self.append(batch.agent, vec![one], batch.arrival, batch.has_command_report, told).await;
                 }
             }
             Identity::Foreign => {
@@ -47,7 +54,8 @@ impl Writer {
                     SampleBatch { id, accepted_at, is_historical, samples }
                 };
                 let parts: Vec<SampleBatch> = split(batch.samples).into_iter().map(&mut number).collect();
-                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, None).await;
+                self.append(batch.agent, parts, batch.arrival, batch.has_command_report, Said::default())
+                    .await;
             }
         }
     }
@@ -74,7 +82,7 @@ impl Writer {
         batches: Vec<SampleBatch>,
         arrival: Timestamp,
         has_command_report: bool,
-        running: Option<Account>,
+        said: Said,
     ) {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
@@ -83,11 +91,15 @@ impl Writer {
             let hashes = self.shared.catalogue.hashes();
             for batch in batches {
                 let (account, agent_account) = accounts_of(&batch, &hashes);
-                let record = LogRecord::Received { agent, batch, account };
+                let record = LogRecord::Received { agent, batch, account, counts: said.counts };
                 record.encode(&mut buffer);
                 ends.push(buffer.len());
                 records.push((record, agent_account));
             }
+        }
+        if let Some(marker) = &self.group.marker {
+            marker.encode(&mut buffer);
+            ends.push(buffer.len());
         }
         let mut start = 0;
         let slices: Vec<&[u8]> = ends
@@ -110,7 +122,10 @@ impl Writer {
                 Change::Foreign { agent, id, account }
             } else {
                 self.group.pending.insert((agent, id));
-                Change::Received { agent, id, account, agent_account, running }
+                let first = batch.samples.first();
+                let point = first.and_then(|sample| self.shared.catalogue.point(sample.point));
+                let counted = Counted { is_history: batch.is_historical, point, counts: said.counts };
+                Change::Received { agent, id, account, agent_account, running: said.running, counted }
             });
             let position = Position(first.0 + n);
             self.group.told.push(Told::Record(Arc::new(DurableBatch {

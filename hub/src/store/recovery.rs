@@ -12,9 +12,10 @@ use runtime::tasks::CancellationToken;
 use runtime::telemetry::Metrics;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::accounts::{Accounts, Change};
+use super::accounts::{Accounts, Change, Counted};
 use super::checkpoint::{self, Checkpoint};
 use super::ingest::accounts_of;
+use super::letters::{Book, Letters};
 use super::quarantine::Quarantine;
 use super::retention::Retention;
 use super::writer::{Counts, Group, QUARANTINED, Writer};
@@ -77,6 +78,8 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
     let found = checkpoint::read(&*disks.checkpoint)?;
     skip_used(&mut log, &found, &ledger, &clock)?;
     let fitting: Vec<Checkpoint> = found.into_iter().filter(|found| found.fits(&view)).collect();
+    let book = Book::open(disks.book, random_epoch()?.0, &view, clock.now())
+        .map_err(|source| StoreError::Log { log: "quarantine's book", source })?;
     let positions: Vec<u64> =
         fitting.iter().map(|found| found.accounts.position.min(found.values_position)).collect();
     if fitting.is_empty() && view.first().0 > 0 {
@@ -110,7 +113,8 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
         epoch,
         durable: watch::Sender::new(view.durable_end()),
         view,
-        quarantine: quarantine.view(),
+        letters: Letters { payloads: quarantine.view(), book: book.view() },
+        book: book.shared(),
         checkpoint_storage: disks.checkpoint,
         catalogue,
         clock,
@@ -123,6 +127,7 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
     let writer = Writer {
         log,
         quarantine,
+        book,
         queue: intake,
         shared: Arc::clone(&shared),
         readers,
@@ -213,7 +218,7 @@ pub(super) fn replay(
         }
         let record = LogRecord::decode(bytes).map_err(|source| StoreError::Record { at: at.0, source })?;
         let change = match record {
-            LogRecord::Received { agent, batch, account } => {
+            LogRecord::Received { agent, batch, account, counts } => {
                 let id = batch.id;
                 touched.insert((agent, id.epoch));
                 let foreign = view.epoch_of(at) == Some(id.epoch.0);
@@ -227,7 +232,12 @@ pub(super) fn replay(
                             true => account,
                             false => accounts_of(&batch, &hashes).1,
                         };
-                    Change::Received { agent, id, account, agent_account, running: None }
+                    let counted = Counted {
+                        is_history: batch.is_historical,
+                        point: batch.samples.first().and_then(|sample| catalogue.point(sample.point)),
+                        counts,
+                    };
+                    Change::Received { agent, id, account, agent_account, running: None, counted }
                 };
                 if at.0 >= values_position {
                     last.apply(batch);
@@ -238,6 +248,7 @@ pub(super) fn replay(
                 let quarantined = reason.starts_with(QUARANTINED);
                 Change::Settled { agent, epoch, range: start..end, quarantined }
             }
+            LogRecord::Again { .. } | LogRecord::Retried { .. } => continue, // counted when it came first
             _ => return Err(StoreError::WrongKind(at.0)),
         };
         if at.0 >= counted {

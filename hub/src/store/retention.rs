@@ -4,12 +4,21 @@
 //! last longer than the age); size does, with an alarm. Two things hold everything back: the older checkpoint (accounts must be recountable) and, while the disk is full,
 //! every cursor. Age is the age of a segment file's last write, so an outage's old samples stay as long as new ones.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use durable_log::{Log, LogError, Position, SegmentInfo};
-use model::Timestamp;
+use durable_log::{Log, LogError, LogView, Position, SegmentInfo};
+use model::{Epoch, RangeSet, Timestamp};
+use proto::log_record::{AgentId, LogRecord};
 
 use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
+
+/// Ranges of one agent and epoch that are named when a segment goes; the entry of its positions covers the rest.
+const NAMED_RANGES_MAX: usize = 100;
+
+/// Names of agents, by their numbers.
+pub(super) type AgentNames<'a> = dyn Fn(AgentId) -> Option<String> + 'a;
 
 /// How long, how large.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +35,7 @@ impl Retention {
         needed_from: Position,
         now: Timestamp,
         ledger: &Ledger,
+        names: &AgentNames<'_>,
     ) -> Result<(), LogError> {
         let segments = log.view().segments();
         let mut bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
@@ -39,7 +49,7 @@ impl Retention {
             bytes -= segment.bytes;
             keep_from = segment.end;
         }
-        self.trim(log, keep_from, now, ledger)
+        self.trim(log, keep_from, now, ledger, names)
     }
 
     fn trim(
@@ -48,6 +58,7 @@ impl Retention {
         keep_from: Position,
         now: Timestamp,
         ledger: &Ledger,
+        names: &AgentNames<'_>,
     ) -> Result<(), LogError> {
         let view = log.view();
         if keep_from <= view.first() {
@@ -55,12 +66,14 @@ impl Retention {
         }
         for (name, at) in view.cursors()? {
             if at < keep_from {
+                let deleted = format!("retention deleted what the reader {name} had not read");
+                name_records(&view, at.max(view.first())..keep_from, now, &deleted, ledger, names)?;
                 ledger.record(entry(
                     now,
                     LedgerKind::TrimmedUnread,
                     at.max(view.first()),
                     keep_from,
-                    format!("retention deleted what the reader {name} had not read"),
+                    deleted,
                 ))?;
             }
         }
@@ -96,6 +109,46 @@ impl Retention {
         let Ok(written) = written.map(micros) else { return false };
         now.0.saturating_sub(written) > i64::try_from(self.age.as_micros()).unwrap_or(i64::MAX)
     }
+}
+
+/// Whose records they are, by agent and epoch: positions alone mean nothing when they are gone.
+fn name_records(
+    view: &LogView,
+    positions: Range<Position>,
+    now: Timestamp,
+    reason: &str,
+    ledger: &Ledger,
+    names: &AgentNames<'_>,
+) -> Result<(), LogError> {
+    let mut gone: BTreeMap<(AgentId, Epoch), RangeSet> = BTreeMap::new();
+    let mut reader = view.reader(positions.start);
+    while let Some((at, bytes)) = reader.next()? {
+        if at >= positions.end {
+            break;
+        }
+        if let Ok(LogRecord::Received { agent, batch, .. } | LogRecord::Again { agent, batch, .. }) =
+            LogRecord::decode(bytes)
+        {
+            let offset = batch.id.offset.0;
+            gone.entry((agent, batch.id.epoch)).or_default().insert(offset..offset.saturating_add(1));
+        }
+    }
+    for ((agent, epoch), offsets) in gone {
+        for range in offsets.iter().take(NAMED_RANGES_MAX) {
+            ledger.record(LedgerEntry {
+                agent: names(agent),
+                epoch: Some(epoch.to_string()),
+                ..entry(
+                    now,
+                    LedgerKind::TrimmedUnread,
+                    Position(range.start),
+                    Position(range.end),
+                    reason.to_owned(),
+                )
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn micros(time: SystemTime) -> i64 {

@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::accounts::{Change, Mismatch};
 use super::checkpoint::{self, Checkpoint};
+use super::letters::{Book, Work};
 use super::quarantine::Quarantine;
 use super::retention::Retention;
 use super::{DurableGroup, QuarantineEntry, ReceivedBatch, Shared, StoreHealth, Told};
@@ -45,6 +46,7 @@ pub(super) enum Item {
     Quarantine(QuarantineEntry, Option<(AgentId, RecordId)>),
     Reported(AgentId, Vec<EpochAccount>),
     Vouched(Vec<PointId>, bool),
+    Letter(Work),
     Tick,
     Close(oneshot::Sender<()>),
 }
@@ -66,6 +68,8 @@ pub(super) struct Counts {
     refused: Counter,
     quarantined: Counter,
     quarantine_dropped: Counter,
+    pub(super) set_aside: Counter,
+    waiting: Gauge,
     lost: Counter,
     mismatches: Counter,
     fill: Gauge,
@@ -91,6 +95,15 @@ impl Counts {
                 "forebay_hub_quarantine_dropped_total",
                 "Old quarantine entries deleted to make room.",
             ),
+            set_aside: counter(
+                "forebay_hub_set_aside_total",
+                "Records put into quarantine because a sink refused them.",
+            ),
+            waiting: metrics.gauge(
+                "forebay_hub_quarantine_waiting",
+                "Entries of the quarantine that nobody has decided about.",
+                &[],
+            ),
             lost: counter("forebay_hub_lost_records_total", "Records that will never come."),
             fill: metrics.gauge(
                 "forebay_hub_disk_used_percent",
@@ -111,6 +124,7 @@ impl Counts {
 pub(crate) struct Writer {
     pub(super) log: Log,
     pub(super) quarantine: Quarantine,
+    pub(super) book: Book,
     pub(super) queue: mpsc::Receiver<Queued>,
     pub(super) shared: Arc<Shared>,
     pub(super) readers: mpsc::Sender<DurableGroup>,
@@ -132,6 +146,10 @@ pub(super) struct Group {
     pub(super) changes: Vec<Change>,
     /// Own records appended and not yet counted.
     pub(super) pending: BTreeSet<(AgentId, RecordId)>,
+    /// Ends the next group of records: see [`LogRecord::Retried`].
+    pub(super) marker: Option<LogRecord>,
+    /// Whether there is something to sync that changes no account.
+    pub(super) is_forced: bool,
     /// Offsets to settle once the quarantine is durable.
     pub(super) settle: Vec<(AgentId, RecordId, String)>,
     pub(super) bytes: usize,
@@ -175,6 +193,7 @@ impl Writer {
             Item::Quarantine(entry, settles) => self.put_aside(&entry, settles),
             Item::Reported(agent, epochs) => self.reported(agent, &epochs).await,
             Item::Vouched(points, holds) => self.group.told.push(Told::Vouched { points, holds }),
+            Item::Letter(work) => self.letter(work).await,
             Item::Tick => self.tick().await,
         }
         None
@@ -194,7 +213,7 @@ impl Writer {
         match self.quarantine.push(entry) {
             Ok(dropped) => {
                 self.count.quarantined.increment();
-                self.count.quarantine_dropped.add(dropped);
+                self.dropped_from_quarantine(dropped);
                 self.group.bytes += entry.payload.len();
                 if let Some((agent, id)) = settles {
                     self.group.pending.insert((agent, id));
@@ -202,6 +221,27 @@ impl Writer {
                 }
             }
             Err(error) => tracing::error!(error = %crate::chain(&error), topic = entry.topic, "quarantine"),
+        }
+    }
+
+    /// Says it in the ledger: nobody can retry these any more.
+    fn dropped_from_quarantine(&self, dropped: u64) {
+        self.count.quarantine_dropped.add(dropped);
+        let end = self.quarantine.view().first().0;
+        if dropped == 0 {
+            return;
+        }
+        let written = self.ledger.record(LedgerEntry {
+            at: self.shared.clock.now().to_string(),
+            kind: LedgerKind::QuarantineDropped,
+            agent: None,
+            epoch: None,
+            start: Some(end.saturating_sub(dropped)),
+            end: Some(end),
+            reason: "the oldest payloads of the quarantine were deleted to make room for new ones".to_owned(),
+        });
+        if let Err(error) = written {
+            tracing::error!(error = %crate::chain(&error), "ledger");
         }
     }
 
@@ -240,7 +280,7 @@ impl Writer {
         self.settle(agent, epoch, range, reason, false).await;
     }
 
-    async fn settle(
+    pub(super) async fn settle(
         &mut self,
         agent: AgentId,
         epoch: Epoch,
@@ -268,13 +308,15 @@ impl Writer {
         }
         self.heal().await;
         self.measure();
+        self.count_letters();
         self.ticks += 1;
         if is_made(Mistake::ReceiptBeforeSync) && self.ticks.is_multiple_of(10) {
             self.log.sync().ok();
         }
         if self.ticks.is_multiple_of(RETENTION_TICKS) {
             let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
-            if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger) {
+            let names = |agent| catalogue.agent(agent).map(|node| node.to_string());
+            if let Err(error) = self.retention.apply(&mut self.log, needed, now, &self.ledger, &names) {
                 tracing::error!(error = %crate::chain(&error), "retention");
             }
         }
@@ -301,6 +343,12 @@ impl Writer {
         }
     }
 
+    fn count_letters(&self) {
+        let payloads = &self.shared.letters.payloads;
+        let waiting = self.book.state().waiting(payloads.first().0..payloads.durable_end().0);
+        self.count.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
     /// Looks after damage that a reader met since the last tick.
     async fn heal(&mut self) {
         if !self.log.view().is_damaged() {
@@ -319,9 +367,9 @@ impl Writer {
     }
 
     /// Makes the group durable, then tells.
-    async fn commit(&mut self) {
+    pub(super) async fn commit(&mut self) {
         self.settle_quarantined().await;
-        let nothing_to_sync = self.group.changes.is_empty();
+        let nothing_to_sync = self.group.changes.is_empty() && !self.group.is_forced;
         if is_made(Mistake::RangesBeside) && !nothing_to_sync {
             self.write_ranges_beside();
         }

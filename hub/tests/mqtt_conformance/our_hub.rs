@@ -79,6 +79,7 @@ fn config(folder: &Path, websocket: SocketAddr, sparkplug_aware: bool) -> Config
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
+        clock_skew_max: Duration::from_secs(60),
         broker: BrokerConfig::Embedded(broker),
         http: HttpConfig { listen: any },
         commands: CommandsConfig { enabled: false },

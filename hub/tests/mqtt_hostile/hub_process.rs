@@ -201,6 +201,7 @@ fn config(folder: &Path, ports: &str, limit: &str) -> Config {
         host_id: "forebay".into(),
         retention: Duration::from_secs(3600),
         retention_bytes: 1_000_000_000,
+        clock_skew_max: Duration::from_secs(60),
         broker: BrokerConfig::Embedded(broker),
         http: HttpConfig { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) },
         commands: CommandsConfig { enabled: false },

@@ -30,6 +30,8 @@ pub struct FeedPage {
     /// ascending
     #[prost(message, repeated, tag = "10")]
     pub entries: ::prost::alloc::vec::Vec<LogEntry>,
+    #[prost(uint64, repeated, tag = "11")]
+    pub set_aside: ::prost::alloc::vec::Vec<u64>,
     /// last: XXH3-64 of "forebay/feed", a zero byte and all before
     #[prost(fixed64, optional, tag = "1183")]
     pub forebay_seal: ::core::option::Option<u64>,

@@ -68,14 +68,30 @@ fn account() -> impl Strategy<Value = Account> {
     (any::<u64>(), any::<u64>()).prop_map(|(count, checksum)| Account { count, checksum })
 }
 
+fn counts() -> impl Strategy<Value = Option<DeviceCounts>> {
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    proptest::option::of(numbers.prop_map(|(read, dead_band, quarantined, made)| DeviceCounts {
+        read,
+        dead_band,
+        quarantined,
+        made,
+    }))
+}
+
 fn record() -> impl Strategy<Value = LogRecord> {
     let down = any::<bool>().prop_map(|down| if down { DeviceEvent::Down } else { DeviceEvent::None });
     let position = proptest::collection::vec(any::<u8>(), 0..40);
     prop_oneof![
-        4 => (batch(), account(), down)
-            .prop_map(|(batch, account, event)| LogRecord::Accepted { batch, account, event }),
-        4 => (any::<u32>(), batch(), account())
-            .prop_map(|(agent, batch, account)| LogRecord::Received { agent: AgentId(agent), batch, account }),
+        4 => (batch(), account(), down, counts())
+            .prop_map(|(batch, account, event, counts)| LogRecord::Accepted { batch, account, event, counts }),
+        4 => (any::<u32>(), batch(), account(), counts()).prop_map(|(agent, batch, account, counts)| {
+            LogRecord::Received { agent: AgentId(agent), batch, account, counts }
+        }),
+        2 => (".{0,20}", any::<u32>(), batch(), account()).prop_map(|(sink, agent, batch, account)| {
+            LogRecord::Again { sink, agent: AgentId(agent), batch, account }
+        }),
+        1 => (any::<u8>(), any::<u64>(), any::<u64>())
+            .prop_map(|(origin, epoch, position)| LogRecord::Retried { origin, epoch, position }),
         1 => (".{0,20}", position)
             .prop_map(|(source, position)| LogRecord::SourcePosition { source, position }),
         1 => (any::<[u8; 16]>(), any::<i64>())
@@ -195,7 +211,7 @@ fn poll(count: u32, value: impl Fn(u32) -> Value) -> LogRecord {
         is_historical: false,
         samples: (0..count).map(sample).collect(),
     };
-    LogRecord::Accepted { batch, account: Account::default(), event: DeviceEvent::None }
+    LogRecord::Accepted { batch, account: Account::default(), event: DeviceEvent::None, counts: None }
 }
 
 #[test]

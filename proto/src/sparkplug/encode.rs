@@ -249,6 +249,12 @@ fn record_extension(head: &RecordHead, samples: &[Sample], out: &mut Vec<u8>) {
     if let Some(held) = &head.account {
         nested(9, out, |out| account(held, out));
     }
+    if let Some(counts) = head.counts {
+        nested(10, out, |out| {
+            let numbers = [counts.read, counts.dead_band, counts.quarantined, counts.made];
+            (1..).zip(numbers).for_each(|(tag, count)| number(tag, count, out));
+        });
+    }
 }
 
 fn birth_extension(head: &BirthHead, out: &mut Vec<u8>) {

@@ -127,7 +127,7 @@ impl Reader {
         }
         self.first_scan &= !self.queue.is_empty();
         if step.moved {
-            self.quarantine.append(&step.entries).map_err(|error| {
+            self.quarantine.append(self.settings.clock.now(), &mut step.entries).map_err(|error| {
                 DriverError::NotConnected(format!("{}: {error}", self.quarantine.path.display()))
             })?;
             into.quarantined += step.entries.len() as u64;
@@ -283,7 +283,8 @@ impl Reader {
                     Err(reason) => step.entries.push(Entry::new(name, content.lines + 1, at, reason, text)),
                 }
                 for cell in bad.drain(..) {
-                    step.entries.push(Entry::new(name, content.lines + 1, at, cell.reason, text));
+                    let entry = Entry::new(name, content.lines + 1, at, cell.reason, text);
+                    step.entries.push(entry.of_cell());
                 }
             }
             content.lines += 1;

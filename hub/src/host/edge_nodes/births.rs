@@ -111,7 +111,7 @@ impl EdgeNodes {
             problems.iter().find(|(problem, _)| *problem != Problem::UnsupportedType)
         {
             let why = format!("{} problems in a birth; the first: {what}", problems.len());
-            self.keep(*problem, message, now, &why, None, out);
+            self.keep(*problem, message, now, &why, (None, &[]), out);
             tracing::warn!(node = %message.node, device = message.device, problems = problems.len(),
                 first = problem.name(), what, "birth with problems");
         }

@@ -39,6 +39,9 @@ pub(super) struct Node {
     pub(super) version: String,
     pub(super) births: u64,
     pub(super) gaps: u64,
+    /// At its last message.
+    pub(super) clock_ahead_micros: Option<i64>,
+    pub(super) is_off_clock: bool,
 }
 
 /// What an agent has of an epoch.

@@ -9,7 +9,7 @@ use proto::sparkplug::encode::{self, BirthMetric};
 use proto::sparkplug::{BirthHead, RecordHead};
 
 use super::*;
-use crate::store::Identity;
+use crate::store::{Identity, Letter, LetterId, Origin};
 
 mod seals;
 
@@ -37,7 +37,7 @@ impl Rig {
 
     fn event(&mut self, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
-        let now = Moment { at: self.at, since_start: self.since_start };
+        let now = Moment { at: self.at, clock: self.at, since_start: self.since_start };
         self.nodes.apply(event, now, &mut out);
         out
     }
@@ -141,6 +141,7 @@ fn record(rig: &Rig, seq: u8, offset: u64, samples: Vec<Sample>) -> Vec<u8> {
         accepted_end: offset + 1,
         accepted_at: Timestamp(rig.at.0 - 5),
         account: Some(Account { count: offset + 1, checksum: 3 }),
+        counts: None,
     };
     data(rig, seq, &head, samples)
 }
@@ -214,7 +215,7 @@ fn a_record_keeps_identity_times_qualities_and_types() {
     let payload = record(&rig, 2, 4, samples.clone());
     let out = rig.send("spBv1.0/g/DDATA/line/press", payload);
     let [Action::Ingest(batch)] = &out[..] else { panic!("{out:#?}") };
-    let Identity::Own { id, accepted_at, running } = &batch.identity else { panic!() };
+    let Identity::Own { id, accepted_at, running, .. } = &batch.identity else { panic!() };
     assert_eq!((id.epoch, id.offset, accepted_at.0), (EPOCH, Offset(4), rig.at.0 - 5));
     assert_eq!(*running, Some(Account { count: 5, checksum: 3 }));
     assert_eq!(batch.samples[0].point, rig.catalogue.find("area/press/a").unwrap());
@@ -271,6 +272,129 @@ fn only_what_no_birth_can_explain_is_quarantined_and_settled() {
     );
 }
 
+/// What the quarantine would hold of a payload.
+fn letter(entry: &crate::store::QuarantineEntry) -> Letter {
+    Letter {
+        id: LetterId { origin: Origin::Payload, position: 0 },
+        at: entry.at,
+        from: entry.topic.clone(),
+        reason: entry.reason.clone(),
+        record: entry.settles,
+        position: None,
+        ended: None,
+        left_out: entry.left_out.clone(),
+        bytes: entry.payload.clone(),
+    }
+}
+
+fn quarantined(out: &[Action]) -> Letter {
+    let mut entries = out.iter().filter_map(|action| match action {
+        Action::Quarantine(entry, _) => Some(letter(entry)),
+        _ => None,
+    });
+    entries.next().unwrap_or_else(|| panic!("{out:#?}"))
+}
+
+#[test]
+fn a_payload_that_a_later_birth_explains_has_its_old_identity() {
+    let mut rig = Rig::new();
+    let mut points = two_points();
+    points[1].data_type = DataType::UInt8;
+    agent_births(&mut rig, 3, &points);
+    // The agent's birth said another type than its data has.
+    let payload = record(&rig, 2, 4, vec![sample(101, Value::Double(7.5))]);
+    let out = rig.send("spBv1.0/g/DDATA/line/press", payload);
+    let letter = quarantined(&out);
+    let id = RecordId { epoch: EPOCH, offset: Offset(4) };
+    assert_eq!(letter.record, Some((AgentId(1), id)));
+    assert!(rig.nodes.reread(&letter).unwrap_err().contains("bad-value"));
+    points[1].data_type = DataType::Double;
+    device_birth(&mut rig, 3, &points);
+    let batch = rig.nodes.reread(&letter).unwrap();
+    let Identity::Own { id: again, .. } = batch.identity else { panic!() };
+    assert_eq!((again, batch.is_historical), (id, true));
+    assert_eq!(batch.samples[0].value, Some(Value::Double(7.5)));
+    assert!(Rig::new().nodes.reread(&letter).unwrap_err().contains("not been born"));
+}
+
+#[test]
+fn of_a_foreign_payload_only_what_was_left_out_and_has_a_name_can_be_retried() {
+    let mut rig = Rig::new();
+    foreign_births(&mut rig, 5);
+    let metrics = vec![
+        wire(Some("by name"), None, 0, Some(metric::Value::StringValue("t".into()))),
+        wire(None, Some(1), 0, Some(metric::Value::StringValue("no number".into()))),
+    ];
+    let out = rig.send("spBv1.0/x/DDATA/pump/tank", payload(2, metrics));
+    let letter = quarantined(&out);
+    assert_eq!(letter.left_out, [1]);
+    assert!(rig.nodes.reread(&letter).unwrap_err().contains("aliases only"));
+    let of_version_1 = Letter { left_out: Vec::new(), ..letter };
+    assert!(rig.nodes.reread(&of_version_1).unwrap_err().contains("some of its values were taken"));
+    let named = wire(Some("later"), None, 0, Some(metric::Value::StringValue("t".into())));
+    let out = rig.send("spBv1.0/x/DDATA/pump/tank", payload(3, vec![named]));
+    let letter = quarantined(&out);
+    assert!(rig.nodes.reread(&letter).unwrap_err().contains("unknown-metric"));
+    let by_name = Letter {
+        bytes: payload(3, vec![wire(Some("by name"), None, 0, Some(metric::Value::StringValue("t".into())))]),
+        ..letter
+    };
+    let batch = rig.nodes.reread(&by_name).unwrap();
+    assert_eq!((batch.identity, batch.is_historical, batch.samples.len()), (Identity::Foreign, true, 1));
+    let birth = Letter { from: "spBv1.0/x/NBIRTH/pump".into(), ..by_name };
+    assert!(rig.nodes.reread(&birth).unwrap_err().contains("only data"));
+}
+
+#[test]
+fn clocks_that_differ_are_seen_either_way_and_times_are_kept() {
+    let mut rig = Rig::new();
+    rig.nodes.bound_clocks(Duration::from_secs(60));
+    agent_births(&mut rig, 3, &two_points());
+    assert_eq!((rig.status().clock_ahead_ms, rig.status().is_off_clock), (Some(0), false));
+    let hub = rig.at;
+    for (offset, seconds, is_off) in [(4, 3600, true), (5, -3600, true), (6, 59, false), (7, -59, false)] {
+        rig.at = Timestamp(hub.0 + seconds * 1_000_000); // the agent writes its payload by this clock
+        let samples = vec![sample(100, Value::Double(1.0))];
+        let payload = record(&rig, 2, offset, samples.clone());
+        rig.at = hub;
+        let out = rig.send("spBv1.0/g/DDATA/line/press", payload);
+        let Some(Action::Ingest(batch)) = out.first() else { panic!("{out:#?}") };
+        assert_eq!((batch.samples[0].time, batch.samples[0].quality), (samples[0].time, samples[0].quality));
+        let status = rig.status();
+        assert_eq!((status.clock_ahead_ms, status.is_off_clock), (Some(seconds * 1000), is_off));
+    }
+}
+
+#[test]
+fn a_foreign_time_ahead_of_the_hub_is_uncertain_and_kept() {
+    let mut rig = Rig::new();
+    rig.nodes.bound_clocks(Duration::from_secs(60));
+    foreign_births(&mut rig, 5);
+    let now_ms = u64::try_from(rig.at.0 / 1000).unwrap();
+    for (seq, ahead_ms, quality) in
+        [(2, 59_000, Quality::GOOD), (3, 61_000, Quality::uncertain(Reason::Clock)), (4, 0, Quality::GOOD)]
+    {
+        let text = Some(metric::Value::StringValue("t".into()));
+        let out = rig.send(
+            "spBv1.0/x/DDATA/pump/tank",
+            payload(
+                seq,
+                vec![WireMetric {
+                    timestamp: Some(now_ms + ahead_ms),
+                    ..wire(Some("by name"), None, 0, text)
+                }],
+            ),
+        );
+        let Some(Action::Ingest(batch)) = out.first() else { panic!("{out:#?}") };
+        let sample = &batch.samples[0];
+        assert_eq!(
+            (sample.time.0, sample.quality),
+            (i64::try_from(now_ms + ahead_ms).unwrap() * 1000, quality)
+        );
+        assert_eq!(batch.arrival, rig.at);
+    }
+}
+
 #[test]
 fn an_epoch_that_no_birth_names_is_not_believed() {
     let mut rig = Rig::new();
@@ -281,8 +405,14 @@ fn an_epoch_that_no_birth_names_is_not_believed() {
         (EPOCH, u64::MAX / 2, Problem::BadIdentity),
     ] {
         let id = RecordId { epoch, offset: Offset(offset) };
-        let head =
-            RecordHead { id, first_held: 0, accepted_end: offset + 1, accepted_at: rig.at, account: None };
+        let head = RecordHead {
+            id,
+            first_held: 0,
+            accepted_end: offset + 1,
+            accepted_at: rig.at,
+            account: None,
+            counts: None,
+        };
         let payload = data(&rig, 2, &head, vec![sample(100, Value::Double(1.0))]);
         assert_eq!(rig.send("spBv1.0/g/DDATA/line/press", payload), []);
         assert_eq!(rig.problems(problem), if offset > 0 { 2 } else { 1 });
@@ -357,7 +487,7 @@ fn what_an_agent_no_longer_holds_is_reported() {
     agent_births(&mut rig, 3, &two_points());
     let id = RecordId { epoch: EPOCH, offset: Offset(9) };
     let account = Some(Account { count: 10, checksum: 1 });
-    let head = RecordHead { id, first_held: 4, accepted_end: 12, accepted_at: rig.at, account };
+    let head = RecordHead { id, first_held: 4, accepted_end: 12, accepted_at: rig.at, account, counts: None };
     let payload = data(&rig, 2, &head, vec![sample(100, Value::Double(1.0))]);
     let out = rig.send("spBv1.0/g/DDATA/line/press", payload.clone());
     assert!(

@@ -24,7 +24,8 @@ fn filled(folder: &std::path::Path, records: u64) -> Log {
         let batch =
             SampleBatch { id, accepted_at: Timestamp(0), is_historical: false, samples: samples.collect() };
         bytes.clear();
-        LogRecord::Received { agent: AgentId(1), batch, account: Account::default() }.encode(&mut bytes);
+        LogRecord::Received { agent: AgentId(1), batch, account: Account::default(), counts: None }
+            .encode(&mut bytes);
         log.append_group(&[&bytes]).unwrap();
     }
     log.sync().unwrap();
@@ -135,7 +136,8 @@ fn large_texts_are_bounded_whatever_the_limit() {
         let batch =
             SampleBatch { id, accepted_at: Timestamp(0), is_historical: false, samples: vec![sample] };
         let mut bytes = Vec::new();
-        LogRecord::Received { agent: AgentId(1), batch, account: Account::default() }.encode(&mut bytes);
+        LogRecord::Received { agent: AgentId(1), batch, account: Account::default(), counts: None }
+            .encode(&mut bytes);
         log.append_group(&[&bytes]).unwrap();
     }
     log.sync().unwrap();

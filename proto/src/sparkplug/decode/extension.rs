@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::wire::{Failure, Wire};
 use super::{DecodeError, shape};
-use crate::account::Account;
+use crate::account::{Account, DeviceCounts};
 use crate::generated::sparkplug as generated;
 use crate::sparkplug::{BirthHead, CommandHead, EpochAccount, RecordHead};
 use crate::varint;
@@ -31,6 +31,7 @@ pub(super) struct RawRecord {
     pub(super) quality: Vec<u32>,
     pub(super) value_micros: Vec<u32>,
     account: Option<Account>,
+    counts: Option<DeviceCounts>,
 }
 
 impl RawRecord {
@@ -55,6 +56,19 @@ impl RawRecord {
                         match key.tag() {
                             1 => account.count = inner.number(key)?,
                             2 => account.checksum = inner.fixed64(key)?,
+                            _ => inner.skip(key, depth)?,
+                        }
+                    }
+                }
+                10 => {
+                    let counts = self.counts.get_or_insert_default();
+                    let mut inner = wire.message(key)?;
+                    while let Some(key) = inner.key()? {
+                        match key.tag() {
+                            1 => counts.read = inner.number(key)?,
+                            2 => counts.dead_band = inner.number(key)?,
+                            3 => counts.quarantined = inner.number(key)?,
+                            4 => counts.made = inner.number(key)?,
                             _ => inner.skip(key, depth)?,
                         }
                     }
@@ -85,7 +99,14 @@ impl RawRecord {
             return Err("forebay_record has a quality unknown to this program");
         }
         let id = RecordId { epoch, offset: Offset(offset) };
-        Ok(RecordHead { id, first_held, accepted_end, accepted_at, account: self.account })
+        Ok(RecordHead {
+            id,
+            first_held,
+            accepted_end,
+            accepted_at,
+            account: self.account,
+            counts: self.counts,
+        })
     }
 }
 

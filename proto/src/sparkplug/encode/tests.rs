@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use sparkplug_rs::protobuf::Message as _;
 
 use super::*;
+use crate::account::DeviceCounts;
 use crate::sparkplug::{EpochAccount, PayloadView, WireValue};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_123_456);
@@ -59,15 +60,23 @@ fn samples() -> impl Strategy<Value = Vec<Sample>> {
 
 fn head() -> impl Strategy<Value = RecordHead> {
     let account = proptest::option::of((any::<u64>(), any::<u64>()));
-    (1..=i64::MAX as u64, 0..u64::MAX / 2, 1..u64::MAX / 2, any::<u64>(), any::<i64>(), account).prop_map(
-        |(epoch, offset, ahead, first, accepted_at, account)| RecordHead {
+    let numbers = (1..=i64::MAX as u64, 0..u64::MAX / 2, 1..u64::MAX / 2, any::<u64>(), any::<i64>());
+    let counts = proptest::option::of((any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()));
+    (numbers, account, counts).prop_map(|((epoch, offset, ahead, first, accepted_at), account, counts)| {
+        RecordHead {
             id: RecordId { epoch: Epoch(epoch), offset: Offset(offset) },
             first_held: first % (offset + 1),
             accepted_end: offset + ahead,
             accepted_at: Timestamp(accepted_at),
             account: account.map(|(count, checksum)| Account { count, checksum }),
-        },
-    )
+            counts: counts.map(|(read, dead_band, quarantined, made)| DeviceCounts {
+                read,
+                dead_band,
+                quarantined,
+                made,
+            }),
+        }
+    })
 }
 
 proptest! {
