@@ -289,11 +289,13 @@ impl Api {
         self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cursor_is_known(&self, name: &str, at: Position) -> bool {
-        self.known_cursors().get(name) == Some(&at)
+    /// Whether the sink's cursor is kept already: this one, or any.
+    fn knows_sink(&self, name: &str, at: Option<Position>) -> bool {
+        let known = self.known_cursors().get(name).copied();
+        known.is_some() && (at.is_none() || known == at)
     }
 
-    fn remember_cursor(&self, name: String, at: Position) {
+    fn remember_sink(&self, name: String, at: Position) {
         self.known_cursors().insert(name, at);
     }
 

@@ -131,13 +131,7 @@ impl Hub {
         committed: Option<(u64, Epoch)>,
         max_bytes: usize,
     ) -> Result<FeedPage, LogError> {
-        let view = self.store.view();
-        if let Some((at, epoch)) = committed
-            && at <= view.durable_end().0
-            && view.segments().iter().any(|segment| segment.epoch == epoch.0)
-        {
-            view.set_cursor(&format!("{}{sink}", store::SINK_CURSOR), Position(at))?;
-        }
+        self.store.keep_sink(sink, committed.map(|(at, epoch)| (Position(at), epoch)))?;
         let wanted = store::feed_page::Wanted { from: Position(from), catalogue, max_bytes };
         store::feed_page::page(&self.store, &self.catalogue, ("acme".into(), "site".into()), wanted)
     }

@@ -30,6 +30,7 @@ use proto::account::Account;
 use proto::log_record::{AgentId, RecordError};
 use proto::sparkplug::EpochAccount;
 use runtime::clock::Clock;
+use runtime::invariant::Invariant;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::catalogue::{Catalogue, CatalogueError};
@@ -320,6 +321,8 @@ struct Shared {
     fill: Mutex<(Fill, Level)>,
     durable: watch::Sender<Position>,
     checkpoints: Mutex<Generations>,
+    /// Nothing leaves in a receipt that is not on disk.
+    receipts: Invariant,
 }
 
 /// From where the log would be read after each of the two checkpoints on disk.
@@ -407,6 +410,31 @@ impl Store {
         self.shared.epoch
     }
 
+    /// Keeps where a sink stands, so that retention minds it; gives what is kept. A sink that is new here stands at the
+    /// log's beginning from its first question on: what it has not read must not make room. Blocking.
+    pub(crate) fn keep_sink(
+        &self,
+        sink: &str,
+        committed: Option<(Position, Epoch)>,
+    ) -> Result<Option<Position>, LogError> {
+        let (view, name) = (&self.shared.view, format!("{SINK_CURSOR}{sink}"));
+        let at = match committed {
+            Some((at, epoch)) => {
+                let is_ours = view.segments().iter().any(|segment| segment.epoch == epoch.0);
+                if at > view.durable_end() || !is_ours {
+                    return Ok(None);
+                }
+                at
+            }
+            None => match view.cursors()?.get(&name) {
+                Some(at) => return Ok(Some(*at)),
+                None => view.first(),
+            },
+        };
+        view.set_cursor(&name, at)?;
+        Ok(Some(at))
+    }
+
     /// The durable end, as it moves.
     #[must_use]
     pub fn durable(&self) -> watch::Receiver<Position> {
@@ -445,7 +473,12 @@ impl Store {
 
     /// What of these epochs the agent need not send again, with a number that grows whenever that changes.
     pub(crate) fn settled(&self, agent: AgentId, epochs: &BTreeSet<Epoch>) -> (u64, Vec<(Epoch, RangeSet)>) {
-        self.shared.accounts().settled(agent, epochs)
+        let accounts = self.shared.accounts();
+        let (told, durable) = (accounts.position, self.shared.view.durable_end().0);
+        self.shared
+            .receipts
+            .check(told <= durable, || format!("receipts count up to {told}, {durable} is on disk"));
+        accounts.settled(agent, epochs)
     }
 
     /// How many records below these ends are not settled.

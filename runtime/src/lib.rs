@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config_file;
 pub mod data_folder;
 pub mod enrolment;
+pub mod invariant;
 pub mod mistakes;
 pub mod mqtt_client;
 pub mod pki;

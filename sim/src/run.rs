@@ -40,6 +40,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
         let dialled = net.clone();
         let simulation = Simulation::begin(dice.next(), Box::new(move |_host, _port| dialled.dial()));
         let mut world = World::new(plan, dice, net, shadow);
+        drop(runtime::invariant::take_broken()); // of an earlier run in this thread
         let outcome = world.live(seed).await;
         drop(world);
         drop(tasks);
@@ -175,6 +176,9 @@ impl World {
 
     async fn tick(&mut self) {
         sleep(TICK).await;
+        if let Some(broken) = runtime::invariant::take_broken() {
+            self.shadow.broken(|| format!("S13: {broken}"));
+        }
         self.broker();
         self.tick_hub().await;
         for at in 0..self.agents.len() {

@@ -27,7 +27,7 @@ pub(crate) const POINTS: u32 = 3;
 /// One record per agent in this time.
 const EVERY: Duration = Duration::from_secs(1);
 /// As the real agent waits between two sessions.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// How far one agent is.
 #[derive(Debug, Default)]

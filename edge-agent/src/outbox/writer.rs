@@ -10,6 +10,7 @@ use model::{CommandId, Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, T
 use proto::account::Account;
 use proto::log_record::{DeviceEvent, LogRecord};
 use runtime::clock::Clock;
+use runtime::invariant::Invariant;
 use runtime::mistakes::{Mistake, is_made};
 use runtime::telemetry::{Counter, Gauge, Metrics};
 use tokio::sync::{mpsc, watch};
@@ -251,6 +252,8 @@ struct Waiting {
 }
 
 struct Meters {
+    /// Nothing is forgotten that the hub has not.
+    forgetting: Invariant,
     samples: Counter,
     refused: Counter,
     dropped: Counter,
@@ -264,6 +267,7 @@ impl Meters {
     fn new(metrics: &Metrics, agent: &str) -> Self {
         let label = [("agent", agent)];
         Meters {
+            forgetting: Invariant::new(metrics, "I1"),
             samples: metrics.counter(
                 "forebay_edge_accepted_samples_total",
                 "Samples accepted into the outbox.",
@@ -573,6 +577,9 @@ impl Commits {
         let lost = before.saturating_sub(epochs.backlog());
         drop(epochs);
         self.boundaries = self.boundaries.split_off(&first);
+        self.meters.forgetting.check(!settled || !keep_gone || lost == 0, || {
+            format!("{lost} records were forgotten that the hub has not reported durable")
+        });
         if lost > 0 {
             let mut dropped = self.around.shared.dropped();
             dropped.records += lost;

@@ -23,6 +23,8 @@ const ENTRY: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(crate) struct Delivery {
     on_the_way: BTreeMap<Epoch, RangeSet>,
+    /// Of those, what went as history.
+    history: BTreeMap<Epoch, RangeSet>,
     sent: VecDeque<Sent>,
     handed: BTreeMap<Epoch, RangeSet>,
     /// Whether anything was sent.
@@ -40,6 +42,7 @@ impl Delivery {
     /// A new session: what was on its way in the last one is not any more.
     pub(crate) fn begin_session(&mut self) {
         self.on_the_way.clear();
+        self.history.clear();
         self.sent.clear();
         self.has_sent = false;
     }
@@ -64,6 +67,12 @@ impl Delivery {
         self.sent.push_back(Sent { at: now, epoch, range: offset..offset + 1 });
     }
 
+    /// As [`Delivery::sent`], on the history stream.
+    pub(crate) fn sent_history(&mut self, now: Instant, epoch: Epoch, offset: u64) {
+        self.history.entry(epoch).or_default().insert_one(offset);
+        self.sent(now, epoch, offset);
+    }
+
     /// What was sent too long ago is not on its way any more.
     pub(crate) fn expire(&mut self, now: Instant, is_foreign: bool) {
         while let Some(oldest) = self.sent.front() {
@@ -71,8 +80,10 @@ impl Delivery {
                 break;
             }
             let Some(Sent { epoch, range, .. }) = self.sent.pop_front() else { break };
-            if let Some(set) = self.on_the_way.get_mut(&epoch) {
-                set.remove(range.clone());
+            for sent in [&mut self.on_the_way, &mut self.history] {
+                if let Some(set) = sent.get_mut(&epoch) {
+                    set.remove(range.clone());
+                }
             }
             if is_foreign {
                 self.handed.entry(epoch).or_default().insert(range);
@@ -124,6 +135,16 @@ impl Delivery {
             }
         }
         None
+    }
+
+    /// Records of the history stream that were sent less than [`RESEND_AFTER`] ago and that no receipt covers yet.
+    pub(crate) fn history_under_way(&self, epochs: &Epochs) -> u64 {
+        let of = |(epoch, way): (&Epoch, &RangeSet)| {
+            let state = epochs.get(*epoch)?;
+            let open = way.iter().flat_map(|range| state.receipted.missing(range));
+            Some(open.map(|range| range.end - range.start).sum::<u64>())
+        };
+        self.history.iter().filter_map(of).sum()
     }
 
     /// Whether something was sent in this session and the hub owes receipts for records held.
@@ -206,8 +227,10 @@ mod tests {
         let mut delivery = Delivery::default();
         let start = Instant::now();
         assert_eq!(delivery.wanted(&epochs, NOW, 15), Some((OLD, 0..10)));
-        (0..4).for_each(|offset| delivery.sent(start, OLD, offset));
+        delivery.sent(start, OLD, 0);
+        (1..4).for_each(|offset| delivery.sent_history(start, OLD, offset));
         assert_eq!(delivery.wanted(&epochs, NOW, 15), Some((OLD, 4..10)));
+        assert_eq!(delivery.history_under_way(&epochs), 3);
         epochs.receive(&receipt(OLD, 4..10));
         assert_eq!(delivery.wanted(&epochs, NOW, 15), Some((NOW, 0..15)));
         (15..20).for_each(|offset| delivery.sent(start, NOW, offset));
@@ -216,6 +239,7 @@ mod tests {
         assert!(delivery.is_outstanding(&epochs));
         delivery.expire(start + RESEND_AFTER, false);
         assert_eq!(delivery.wanted(&epochs, NOW, 20), Some((OLD, 0..4)), "5 s without a receipt");
+        assert_eq!(delivery.history_under_way(&epochs), 0, "nor do they fill the window");
         epochs.receive(&receipt(OLD, 0..10));
         assert_eq!(delivery.wanted(&epochs, NOW, 20), Some((NOW, 15..20)));
         epochs.receive(&receipt(NOW, 0..20));

@@ -27,8 +27,12 @@ use crate::outbox::{Durable, Epochs, Latest};
 
 /// A slice of the live stream.
 const LIVE: Portion = Portion { records: 128, values: 20_000, until: None, from: None };
-/// Records in a slice of the history stream; its values are bounded by the rate.
+/// Records in a slice of the history stream, and values, beside the bound by the rate.
 const HISTORY_RECORDS: usize = 64;
+const HISTORY_VALUES: usize = 20_000;
+/// History values that wait for a receipt: what stands before a live record in sockets and queues up to the hub's disk.
+/// Receipts come every 100 ms while there is news, so this is two million values a second at most.
+const HISTORY_UNDER_WAY: u64 = 200_000;
 /// Live that lags so long jumps to the durable end; the rest becomes history (design §4.10).
 const LAG_MAX: Duration = Duration::from_secs(2);
 /// History begins when the first receipt has said what the hub holds, at the latest after so long.
@@ -71,6 +75,8 @@ pub(crate) struct Session<'u> {
     /// The record that the history cursor reads next, if it stands somewhere useful.
     history_next: Option<(Epoch, u64)>,
     history_not_before: Instant,
+    /// Values of a record of the last slice of history, on average.
+    history_values: u64,
     tokens: Tokens,
     state_timestamp: Option<u64>,
     last_refusal: String,
@@ -125,6 +131,7 @@ impl<'u> Session<'u> {
             history,
             history_next: None,
             history_not_before: now + RECEIPT_WAIT,
+            history_values: 1,
             tokens,
             state_timestamp: None,
             last_refusal: String::new(),
@@ -375,6 +382,11 @@ impl<'u> Session<'u> {
             if read.batch.id.epoch != self.current || read.batch.id.offset.0 < self.live_at {
                 continue;
             }
+            let (offset, end) = (read.batch.id.offset.0, self.durable.borrow().offset);
+            self.uplink
+                .meters
+                .identity
+                .check(offset < end, || format!("record {offset} is sent, {end} are on disk"));
             let head = self.uplink.setup.outbox.epochs(|epochs| self.head(&read, epochs));
             let now = self.uplink.setup.clock.now();
             for batch in parts(&read.batch) {
@@ -421,15 +433,19 @@ impl<'u> Session<'u> {
         }
         let outbox = &self.uplink.setup.outbox;
         let (delivery, current, live_at) = (&self.uplink.delivery, self.current, self.live_at);
-        let wanted = outbox.epochs(|epochs| {
-            let (epoch, range) = delivery.wanted(epochs, current, live_at)?;
-            Some((epoch, range.clone(), epochs.get(epoch)?.locate(range.start)))
+        let (wanted, under_way) = outbox.epochs(|epochs| {
+            let wanted = delivery.wanted(epochs, current, live_at).and_then(|(epoch, range)| {
+                let place = epochs.get(epoch)?.locate(range.start);
+                Some((epoch, range, place))
+            });
+            (wanted, delivery.history_under_way(epochs))
         });
         let Some((epoch, range, place)) = wanted else {
             return self.end_history().await;
         };
-        let values = self.tokens.available(now);
-        if values == 0 {
+        let values = self.tokens.available(now).min(HISTORY_VALUES);
+        let is_full = under_way.saturating_mul(self.history_values) >= HISTORY_UNDER_WAY;
+        if values == 0 || (is_full && self.uplink.state.has_receipts) {
             return Ok(false);
         }
         if self.history_next != Some((epoch, range.start)) {
@@ -440,6 +456,8 @@ impl<'u> Session<'u> {
         let portion = Portion { records: HISTORY_RECORDS, values, until, from };
         let reads = self.history.read(portion).await?;
         self.history_next = None;
+        let total: usize = reads.iter().map(|read| read.batch.samples.len()).sum();
+        self.history_values = (total / reads.len().max(1)).max(1) as u64;
         for read in reads {
             let head = self.uplink.setup.outbox.epochs(|epochs| self.head(&read, epochs));
             let now = self.uplink.setup.clock.now();
@@ -449,7 +467,7 @@ impl<'u> Session<'u> {
                 }
             }
             let offset = read.batch.id.offset.0;
-            self.uplink.delivery.sent(Instant::now(), epoch, offset);
+            self.uplink.delivery.sent_history(Instant::now(), epoch, offset);
             self.tokens.take(read.batch.samples.len());
             self.uplink.meters.history_records.increment();
             self.history_next = Some((epoch, offset + 1));

@@ -19,7 +19,6 @@ use super::Api;
 use super::errors::{ApiError, ErrorBody};
 use super::json::{Parameters, within};
 use super::seats::TEXT_BYTES_MAX;
-use crate::store::SINK_CURSOR;
 use crate::store::feed_page::{self, Wanted};
 
 /// Records of a page: unless asked otherwise, and at most.
@@ -81,9 +80,7 @@ pub(crate) async fn feed(
     let committed = committed(query.committed, query.epoch.as_deref())?;
     sit_down(&api, &query)?;
     let slot = api.feed_slot()?;
-    if let Some((position, epoch)) = committed {
-        register(&api, &query.sink, position, epoch).await?;
-    }
+    register(&api, &query.sink, committed).await?;
     wait_for(&api, query.from, wait).await;
     let (store, catalogue) = (api.store().clone(), api.catalogue().clone());
     let names = (api.config().enterprise.clone(), api.config().site.clone());
@@ -132,22 +129,16 @@ fn committed(position: Option<u64>, epoch: Option<&str>) -> Result<Option<(Posit
     }
 }
 
-/// Keeps the sink's cursor, if it is one of this log; the same one twice costs nothing.
-async fn register(api: &Api, sink: &str, at: Position, epoch: Epoch) -> Result<(), ApiError> {
-    let name = format!("{SINK_CURSOR}{sink}");
-    let log = api.plant_log().clone();
-    if at > log.durable_end() || !log.segments().iter().any(|segment| segment.epoch == epoch.0) {
+/// Keeps the sink's cursor; what is known already costs nothing.
+async fn register(api: &Api, sink: &str, committed: Option<(Position, Epoch)>) -> Result<(), ApiError> {
+    if api.knows_sink(sink, committed.map(|(at, _)| at)) {
         return Ok(());
     }
-    if api.cursor_is_known(&name, at) {
-        return Ok(());
+    let (store, name) = (api.store().clone(), sink.to_owned());
+    let kept = tokio::task::spawn_blocking(move || store.keep_sink(&name, committed));
+    if let Some(at) = kept.await.map_err(|error| ApiError::Internal(error.to_string()))?? {
+        api.remember_sink(sink.to_owned(), at);
     }
-    let set = {
-        let name = name.clone();
-        tokio::task::spawn_blocking(move || log.set_cursor(&name, at))
-    };
-    set.await.map_err(|error| ApiError::Internal(error.to_string()))??;
-    api.remember_cursor(name, at);
     Ok(())
 }
 

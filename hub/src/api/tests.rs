@@ -462,6 +462,13 @@ async fn the_feed_pages_waits_and_keeps_the_cursor() {
     assert_eq!(positions, (0..next).collect::<Vec<u64>>());
     assert_eq!(values, 500);
     assert!(names.iter().any(|name| name == "hall/press/Öltemperatur"), "{names:?}");
+    // Found by the simulator: a full disk deletes what every registered reader has read; a new one has read nothing.
+    let sink = plant.json("/api/v1/reconcile").await["sinks"][0].clone();
+    assert_eq!(
+        (&sink["name"], &sink["position"]),
+        (&json!("lake"), &json!(0)),
+        "registered before its first commit"
+    );
 
     let began = std::time::Instant::now();
     let empty = plant.page(&format!("sink=lake&from={next}&catalogue={known}&wait_ms=300")).await;

@@ -7,6 +7,7 @@ use durable_log::{Log, LogError, LogView, Options, Position, Recovery, WhenDamag
 use model::{Sample, SampleBatch};
 use proto::log_record::LogRecord;
 use runtime::clock::Clock;
+use runtime::invariant::Invariant;
 use runtime::tasks::CancellationToken;
 use runtime::telemetry::Metrics;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -117,6 +118,7 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
         health: Mutex::new(StoreHealth::Ok),
         fill: Mutex::default(),
         checkpoints: Mutex::new(generations),
+        receipts: Invariant::new(&metrics, "I2"),
     });
     let writer = Writer {
         log,
