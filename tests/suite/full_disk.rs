@@ -25,14 +25,14 @@ impl SmallDisk {
         match output {
             Ok(output) if output.status.success() => Some(SmallDisk(at)),
             Ok(output) => {
-                println!(
+                eprintln!(
                     "NOT MOUNTED, the bound of the log is used instead: {}",
                     String::from_utf8_lossy(&output.stderr)
                 );
                 None
             }
             Err(error) => {
-                println!("NOT MOUNTED, the bound of the log is used instead: {error}");
+                eprintln!("NOT MOUNTED, the bound of the log is used instead: {error}");
                 None
             }
         }
