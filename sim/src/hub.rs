@@ -41,9 +41,12 @@ struct Running {
     failed: CancellationToken,
 }
 
+/// A hub that answers while it has power.
+type Answering = (Arc<Hub>, Fuse);
+
 /// The hub's API, if it is there. Clones are the same door.
 #[derive(Clone, Default)]
-pub(crate) struct Door(Arc<Mutex<Option<(Arc<Hub>, Fuse)>>>);
+pub(crate) struct Door(Arc<Mutex<Option<Answering>>>);
 
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,7 +60,7 @@ impl Door {
         door.as_ref().filter(|(_, power)| !power.is_blown()).map(|(hub, _)| Arc::clone(hub))
     }
 
-    fn set(&self, hub: Option<(Arc<Hub>, Fuse)>) {
+    fn set(&self, hub: Option<Answering>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = hub;
     }
 }
