@@ -6,7 +6,7 @@
 const SEEDS: u64 = 10_000;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap())
+    std::env::var(name).ok()?.parse().ok()
 }
 
 fn threads() -> usize {
