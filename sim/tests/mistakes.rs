@@ -11,7 +11,7 @@ const SEEDS: u64 = 1000;
 fn first(mistake: Mistake) -> Option<Outcome> {
     if let Ok(seed) = std::env::var("FOREBAY_SEED") {
         tracing_subscriber::fmt().with_env_filter("info,simulator=debug").without_time().init();
-        return Some(simulator::run_with(seed.parse().unwrap(), Some(mistake)));
+        return Some(simulator::run_with(seed.parse().unwrap_or(1), Some(mistake)));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let done = campaign(1..1 + SEEDS, threads, 1, |seed| simulator::run_with(seed, Some(mistake)), |_| {});
