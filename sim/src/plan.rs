@@ -73,6 +73,9 @@ impl Plan {
             (sometimes(3000), sometimes(600), sometimes(4000), sometimes(6));
         let (disk_full, target_fails, feed_fails) = (sometimes(150), sometimes(6), sometimes(8));
         let clock_steps = sometimes(200);
+        let restores = dice.one_in(6);
+        // A machine is restored while it is down.
+        let killed = if restores { 50 } else { killed };
         Plan {
             agents: if dice.one_in(3) { 2 } else { 1 },
             devices: if dice.one_in(2) { 2 } else { 1 },
@@ -100,7 +103,7 @@ impl Plan {
             target_fails,
             feed_fails,
             two_bridges: dice.one_in(8),
-            restores: dice.one_in(10),
+            restores,
             wipes_hub: dice.one_in(15),
             clock_steps,
             segment: [400, 1024, 8 * 1024][usize::try_from(dice.below(3)).unwrap_or(0)],

@@ -325,7 +325,7 @@ impl World {
                 return;
             }
             sleep(Duration::from_millis(1)).await;
-            if breaking && self.plan.restores && self.dice.one_in(3) {
+            if breaking && self.plan.restores && self.dice.one_in(2) {
                 if agent.restore() {
                     self.shadow.restored(at);
                 } else {

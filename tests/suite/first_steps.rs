@@ -44,6 +44,9 @@ fn the_templates_together_are_a_plant_that_runs() {
         let verified = ask(&["log", "verify", folder.path().join(log).to_str().unwrap()]);
         assert!(verified.status.success(), "{log}: {verified:?}");
     }
-    let no_log = ask(&["log", "verify", dir]);
+    let whole = ask(&["log", "verify", dir]);
+    assert!(whole.status.success(), "all logs of a folder at once: {whole:?}");
+    let empty = tempfile::tempdir().unwrap();
+    let no_log = ask(&["log", "verify", empty.path().to_str().unwrap()]);
     assert_eq!(no_log.status.code(), Some(1), "a folder without a log is not a whole log");
 }
