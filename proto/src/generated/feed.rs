@@ -30,6 +30,7 @@ pub struct FeedPage {
     /// ascending
     #[prost(message, repeated, tag = "10")]
     pub entries: ::prost::alloc::vec::Vec<LogEntry>,
+    /// positions below next that this sink refused: they are in the hub's quarantine
     #[prost(uint64, repeated, tag = "11")]
     pub set_aside: ::prost::alloc::vec::Vec<u64>,
     /// last: XXH3-64 of "forebay/feed", a zero byte and all before

@@ -273,6 +273,25 @@ pub struct RecordExtension {
     /// the epoch's running account after this record
     #[prost(message, optional, tag = "9")]
     pub account: ::core::option::Option<Account>,
+    /// what became of everything that the device read, as of this record
+    #[prost(message, optional, tag = "10")]
+    pub counts: ::core::option::Option<DeviceCounts>,
+}
+/// Of one device in one epoch, cumulative: read + made = dead_band + accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceCounts {
+    /// readings that the driver handed over
+    #[prost(uint64, optional, tag = "1")]
+    pub read: ::core::option::Option<u64>,
+    /// of them, left out by the dead band
+    #[prost(uint64, optional, tag = "2")]
+    pub dead_band: ::core::option::Option<u64>,
+    /// pieces of input that the driver could not read
+    #[prost(uint64, optional, tag = "3")]
+    pub quarantined: ::core::option::Option<u64>,
+    /// samples that the agent made: Stale marks
+    #[prost(uint64, optional, tag = "4")]
+    pub made: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BirthExtension {
