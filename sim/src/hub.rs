@@ -21,6 +21,10 @@ use crate::plan::Plan;
 use crate::stubborn::disk;
 use crate::table::{Table, TableSink};
 
+/// Bytes of the plant log before retention deletes what nobody has read: more than a run writes.
+const LOG_BYTES: u64 = 512 * 1024;
+/// A page takes so long on its way.
+const LATENCY: Duration = Duration::from_millis(1);
 /// Messages that may wait for the host.
 const INBOX_MESSAGES: usize = 64;
 
@@ -92,7 +96,7 @@ impl HubMachine {
         })
     }
 
-    pub(crate) fn start(&mut self, plan: &Plan, net: &Net) -> Result<(), String> {
+    pub(crate) fn start(&mut self, net: &Net) -> Result<(), String> {
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
         let (inbox, messages) = hub::broker::inbox(INBOX_MESSAGES);
@@ -101,7 +105,7 @@ impl HubMachine {
         let [catalogue, copy, ledger, plant, quarantine, checkpoint, book] = self.disks.each_ref().map(disk);
         let parts = Parts {
             hub_id: "hub".into(),
-            log_bytes: plan.segment * 8,
+            log_bytes: LOG_BYTES,
             disks: Disks { catalogue, copy, ledger, plant, quarantine, checkpoint, book },
             broker: Arc::new(HubSide::new(net, &self.power, self.sessions)),
             inbox: messages,
@@ -196,6 +200,7 @@ impl Pages for ThroughDoor {
             let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
             (dice.one_in(self.fails), dice.one_in(self.fails), dice.between(1, 4000))
         };
+        sleep(LATENCY).await;
         if before {
             return Err(away());
         }

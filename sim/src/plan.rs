@@ -70,7 +70,7 @@ impl Plan {
         let (link_cut, half_open, broker_restart) = (sometimes(80), sometimes(250), sometimes(250));
         let (delayed, delivered_twice, message_lost) = (sometimes(10), sometimes(40), sometimes(60));
         let (write_error, sync_error, read_error, short) =
-            (sometimes(3000), sometimes(600), sometimes(4000), sometimes(6));
+            (sometimes(3000), sometimes(100), sometimes(4000), sometimes(6));
         let (disk_full, target_fails, feed_fails) = (sometimes(150), sometimes(6), sometimes(8));
         let clock_steps = sometimes(200);
         let restores = dice.one_in(6);

@@ -302,7 +302,7 @@ impl World {
                 self.hub.0.power.blow_after(self.dice.below(200));
             }
         }
-        if let Err(why) = self.hub.0.start(&self.plan, &self.net) {
+        if let Err(why) = self.hub.0.start(&self.net) {
             tracing::info!(why, "the hub does not start");
             if !self.breaking {
                 self.shadow.broken(|| format!("S9: the hub does not start any more: {why}"));

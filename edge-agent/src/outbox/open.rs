@@ -94,7 +94,7 @@ pub fn open_with(
     };
     let view = log.view();
     let (items, intake) = mpsc::channel(ITEMS_MAX);
-    let (durable_end, durable) = watch::channel(Durable { position: recovery.end, offset: 0 });
+    let (durable_end, durable) = watch::channel(Durable { position: recovery.end, offset: next });
     let shared = Arc::new(Shared {
         epochs: Mutex::new(scan.epochs),
         dropped: Mutex::default(),
