@@ -66,11 +66,11 @@ impl Plan {
             0 => 0,
             _ => (rate / 2 + dice.below(rate.max(1))).max(1),
         };
-        let (power_cut, killed, stopped) = (sometimes(120), sometimes(120), sometimes(400));
+        let (power_cut, killed, stopped) = (sometimes(90), sometimes(120), sometimes(400));
         let (link_cut, half_open, broker_restart) = (sometimes(80), sometimes(250), sometimes(250));
         let (delayed, delivered_twice, message_lost) = (sometimes(10), sometimes(40), sometimes(60));
         let (write_error, sync_error, read_error, short) =
-            (sometimes(3000), sometimes(100), sometimes(4000), sometimes(6));
+            (sometimes(3000), sometimes(40), sometimes(4000), sometimes(6));
         let (disk_full, target_fails, feed_fails) = (sometimes(150), sometimes(6), sometimes(8));
         let clock_steps = sometimes(200);
         let restores = dice.one_in(6);
@@ -79,7 +79,7 @@ impl Plan {
         Plan {
             agents: if dice.one_in(3) { 2 } else { 1 },
             devices: if dice.one_in(2) { 2 } else { 1 },
-            read_every: [60, 200, 600, 1500][usize::try_from(dice.below(4)).unwrap_or(0)],
+            read_every: [120, 200, 600, 1500][usize::try_from(dice.below(4)).unwrap_or(0)],
             samples: dice.between(1, 8),
             chaos: dice.millis(5_000, 40_000),
             outside_broker: dice.one_in(3),
