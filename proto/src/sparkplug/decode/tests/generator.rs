@@ -169,11 +169,18 @@ fn epoch() -> BoxedStrategy<Option<u64>> {
     prop_oneof![8 => (1..=i64::MAX as u64).prop_map(Some), 1 => Just(Some(0)), 1 => Just(None)].boxed()
 }
 
+fn counts() -> BoxedStrategy<DeviceCounts> {
+    let one = || of(any::<u64>());
+    (one(), one(), one(), one())
+        .prop_map(|(read, dead_band, quarantined, made)| DeviceCounts { read, dead_band, quarantined, made })
+        .boxed()
+}
+
 fn record() -> BoxedStrategy<RecordExtension> {
     let ids = (epoch(), of(0..1000u64), of(0..10u64), of(0..10u64), of(any::<i64>()), of(account()));
     let columns = (vec(0..1002u32, 0..4), vec(0..0x0404_0000u32, 0..4), vec(0..1002u32, 0..4));
-    (ids, columns)
-        .prop_map(|(ids, columns)| {
+    (ids, columns, of(counts()))
+        .prop_map(|(ids, columns, counts)| {
             let (epoch, offset, held, ahead, accepted_at, account) = ids;
             let (time_micros, quality, value_micros) = columns;
             RecordExtension {
@@ -186,6 +193,7 @@ fn record() -> BoxedStrategy<RecordExtension> {
                 quality,
                 value_micros,
                 account,
+                counts,
             }
         })
         .boxed()
