@@ -131,7 +131,12 @@ impl World {
         }
         if let Some(missing) = self.shadow.missing() {
             let why = self.bridges.iter().find_map(|(bridge, _)| bridge.stopped());
-            return Some(format!("S6: accepted and not in the table: {missing} ({why:?})"));
+            let waiting: Vec<u64> = self.agents.iter().map(|(agent, _)| agent.backlog()).collect();
+            let hub = self.hub.0.complaints();
+            return Some(format!(
+                "S6: accepted and not in the table: {missing} (bridge: {why:?}, records without receipt: {waiting:?}, hub: \
+                 {hub:?})"
+            ));
         }
         if let Some(complaint) = self.hub.0.complaints().first() {
             return Some(format!("S7: the hub's own accounts: {complaint}"));
