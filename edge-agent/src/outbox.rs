@@ -16,6 +16,7 @@
 //! - Samples leave room for those small records: the last two segments' worth of the bound is not theirs.
 
 mod epochs;
+mod held;
 mod open;
 mod present;
 mod split;

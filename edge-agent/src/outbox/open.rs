@@ -13,7 +13,8 @@ use runtime::mistakes::{Mistake, is_made};
 use runtime::telemetry::Metrics;
 use tokio::sync::{mpsc, watch};
 
-use super::writer::{Held, Writer};
+use super::held::Held;
+use super::writer::Writer;
 use super::{Durable, Epochs, ITEMS_MAX, Outbox, OutboxError, OutboxOptions, Present, RecordPlace, Shared};
 use crate::catalogue::Points;
 
@@ -275,4 +276,4 @@ pub(super) fn first_record(
 }
 
 /// Sources by name, in order.
-pub(super) type Positions = BTreeMap<String, super::writer::HeldPosition>;
+pub(super) type Positions = BTreeMap<String, super::held::HeldPosition>;
