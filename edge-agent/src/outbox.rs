@@ -235,6 +235,7 @@ impl Outbox {
     }
 
     /// Towards a foreign host: everything below was handed over, as far as anybody can know. Kept until the bound.
+    /// `Position(0)` once the host turns out to send receipts: then only they make room.
     pub async fn handed(&self, everything_below: Position) -> Result<(), OutboxError> {
         self.items.send(Item::Handed { everything_below }).await.map_err(|_| OutboxError::Closed)
     }

@@ -51,6 +51,45 @@ fn receipts_work_through_mosquitto_that_is_killed() {
     plant.settle_some(300);
 }
 
+/// A broker takes what nobody listens to. Without `primary_host` an agent that never had a receipt believes that a
+/// foreign host reads it; the first receipt says otherwise, and what was "handed over" until then is sent again.
+#[test]
+fn a_hub_that_comes_after_its_agents_gets_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let _broker = mosquitto(address, folder.path());
+    let plant = Plant::with_outside_broker(&["a"], address);
+    plant.write("sim.csv", "name,address,type,path\nparts,counter(step=1),u32,line/parts\n");
+    plant.agent(
+        "a",
+        "[[edge.devices]]\nname = \"sim\"\ndriver = \"simulated\"\npoll = \"50ms\"\npoints = \"sim.csv\"\n",
+    );
+    let config = std::fs::read_to_string(plant.dir().join("a.toml")).unwrap();
+    plant.write("a.toml", &config.replace("[edge.commands]", "primary_host = false\n[edge.commands]"));
+    let mut agent = plant.start("a");
+    agent.wait_for_line("sends no receipts", Duration::from_secs(30)); // no receipt for 15 s: taken for a foreign host
+    std::thread::sleep(Duration::from_secs(3)); // it writes down how far it came
+    agent.terminate();
+    agent.wait(Duration::from_secs(20));
+    let _agent = plant.start("a");
+    std::thread::sleep(Duration::from_secs(8));
+    let _hub = plant.start_hub();
+    let _bridge = plant.start("bridge");
+    let from_the_beginning = || {
+        let (code, report) = plant.reconcile();
+        assert_eq!(code, 0, "{report:#}");
+        let lines = report["lines"].as_array()?;
+        let has_its_beginning = |line: &serde_json::Value| {
+            let under_way = line["in_flight_agent_to_hub"].as_array();
+            line["in_table"].as_u64() > Some(200)
+                && under_way.is_some_and(|ranges| ranges.iter().all(|range| range[0].as_u64() > Some(100)))
+        };
+        (lines.len() == 2 && lines.iter().all(has_its_beginning)).then_some(())
+    };
+    eventually(Duration::from_secs(60), "what was handed over before the hub came", from_the_beginning);
+    plant.settle_some(400);
+}
+
 /// A mosquitto as docs/remote-agents.md configures it, with whatever certificates lie in the folder.
 fn secured_mosquitto(loopback: SocketAddr, remote: SocketAddr, folder: &Path) -> Running {
     let file = |name: &str| folder.join(name).display().to_string();

@@ -260,7 +260,7 @@ impl Committer for Commits {
             },
             Item::CommandSeen { id, expires_at, done } => return self.command(log, id, expires_at, done),
             Item::Trim => self.trim_due = true,
-            Item::Handed { everything_below } => self.handed = self.handed.max(everything_below),
+            Item::Handed { everything_below } => self.handed = everything_below,
             Item::Close => {}
         }
         0

@@ -52,6 +52,11 @@ impl Delivery {
         self.handed.entry(epoch).or_default().insert(range);
     }
 
+    /// Only receipts count from now on.
+    pub(crate) fn forget_handed(&mut self) {
+        self.handed.clear();
+    }
+
     /// A record was given to the socket.
     pub(crate) fn sent(&mut self, now: Instant, epoch: Epoch, offset: u64) {
         self.has_sent = true;

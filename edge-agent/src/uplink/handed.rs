@@ -1,7 +1,9 @@
 //! What a foreign host was given: it sends no receipts, so the agent writes down itself how far it came.
 //!
 //! A named cursor of the outbox, every few seconds and no more often: after a crash the last seconds are given again.
+//! It holds until the first receipt: a hub that was away since the agent's first start looks like a foreign host.
 
+use durable_log::Position;
 use model::Epoch;
 
 use super::cursor::{Cursor, Portion};
@@ -28,6 +30,18 @@ impl Uplink {
             Ok(Err(error)) => Err(OutboxError::from(error).into()),
             _ => Ok(()),
         }
+    }
+
+    /// The first receipt ever: from now on only receipts count. What was handed over before may have met a broker
+    /// behind which nobody listened.
+    pub(super) async fn forget_handed(&mut self) -> Result<(), OutboxError> {
+        self.delivery.forget_handed();
+        self.setup.outbox.handed(Position(0)).await?;
+        let view = self.setup.outbox.view().clone();
+        if let Ok(Err(error)) = runtime::world::blocking(move || view.remove_cursor(HANDED_CURSOR)).await {
+            tracing::warn!(node = %self.setup.node, %error, "an old cursor stays; nobody reads it");
+        }
+        Ok(())
     }
 
     /// What an earlier run gave a foreign host.

@@ -126,6 +126,7 @@ impl Session<'_> {
             session.promise = Promise::Receipts;
         });
         if !self.uplink.state.has_receipts {
+            self.uplink.forget_handed().await?;
             self.uplink.state.has_receipts = true;
             self.uplink.store_state().await;
         }
