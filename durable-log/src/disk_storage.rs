@@ -114,6 +114,14 @@ impl Storage for DiskStorage {
         Ok(to)
     }
 
+    fn kept_aside(&self) -> io::Result<Vec<PathBuf>> {
+        match fs::read_dir(self.dir.join(SIDE_FOLDER)) {
+            Ok(kept) => kept.map(|entry| Ok(entry?.path())).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         File::open(&self.dir)?.sync_all()
     }

@@ -225,9 +225,28 @@ impl Log {
     }
 
     /// Appends holes up to a position that is known to have been used: the end of the log was lost, and no position
-    /// may name two records. Durable when this returns.
+    /// may name two records. Durable when this returns. The holes belong to the epoch whose end was lost, so that a
+    /// reader that had come so far in it finds the place where it stood.
     pub fn skip_to(&mut self, to: Position) -> Result<(), LogError> {
         self.shared.latch.check()?;
+        if self.end >= to {
+            return Ok(());
+        }
+        self.sync()?;
+        let last = self.shared.held().last().map(|last| {
+            let header = &last.segment.header;
+            if last.end == header.first { header.previous_epoch } else { header.epoch }
+        });
+        let own = self.epoch;
+        self.epoch = last.filter(|last| *last != 0).unwrap_or(own);
+        let filled = self.fill_to(to);
+        self.epoch = own;
+        filled?;
+        self.begin_segment()
+    }
+
+    fn fill_to(&mut self, to: Position) -> Result<(), LogError> {
+        self.begin_segment()?;
         while self.end < to {
             self.make_room(frame_bytes(0))?;
             let segment_bytes = self.options.segment_bytes_effective();

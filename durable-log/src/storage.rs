@@ -44,6 +44,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
         self.sync_dir()?;
         Ok(self.path(&aside))
     }
+    /// Paths of the copies that [`Storage::set_aside`] has made.
+    fn kept_aside(&self) -> io::Result<Vec<PathBuf>> {
+        let kept = self.list()?.into_iter().filter(|entry| entry.name.starts_with("damaged-"));
+        Ok(kept.map(|entry| self.path(&entry.name)).collect())
+    }
     /// Makes creations, renames and removals durable.
     fn sync_dir(&self) -> io::Result<()>;
     /// Bytes of the whole disk, where that can be known.

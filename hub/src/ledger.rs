@@ -132,6 +132,25 @@ impl Ledger {
         }
     }
 
+    /// Enters damaged files that were kept by an opening which ended before it could say so.
+    pub(crate) fn kept_aside(&self, log: &str, storage: &dyn Storage, at: &str) {
+        let kept = match storage.kept_aside() {
+            Ok(kept) if kept.is_empty() => return,
+            Ok(kept) => kept,
+            Err(error) => return tracing::warn!(%error, log, "the folder of damaged files cannot be read"),
+        };
+        let known: Vec<LedgerEntry> =
+            self.newest(usize::MAX).into_iter().filter(|entry| entry.kind == LedgerKind::Damaged).collect();
+        for path in kept.iter().map(|path| path.display().to_string()) {
+            if !known.iter().any(|entry| entry.reason.contains(&path)) {
+                let reason = format!(
+                    "{log}: repaired, but the hub ended before it was entered here; the damaged file is kept as {path}"
+                );
+                self.enter_damage(reason, None, at);
+            }
+        }
+    }
+
     fn enter_damage(&self, reason: String, range: Option<std::ops::Range<Position>>, at: &str) {
         tracing::error!(reason, "damage");
         let entry = LedgerEntry {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::broker::{Broker, BrokerEvent, InboxReceiver};
 use crate::catalogue::Catalogue;
 use crate::host;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerKind};
 use crate::live::Live;
 use crate::store::{self, AgentAccount, Opened, Retention, Setup, Store, StoreError, StoreHealth};
 use crate::{StartError, plant};
@@ -107,6 +107,9 @@ fn open(parts: &Parts, tasks: &Tasks) -> Result<(Opened, Catalogue, Ledger), Sto
     let catalogue = Catalogue::open(disks.catalogue, disks.copy, store::random_epoch()?.0)?;
     let ledger = Ledger::open(disks.ledger, store::random_epoch()?.0)
         .map_err(|source| StoreError::Log { log: "ledger", source })?;
+    let now = parts.clock.now().to_string();
+    ledger.damaged("ledger", ledger.recovery(), &now);
+    ledger.damaged("point catalogue", catalogue.recovery(), &now);
     let setup = Setup {
         hub_id: parts.hub_id.clone(),
         retention: Retention { age: std::time::Duration::from_secs(7 * 86_400), bytes: parts.log_bytes },
@@ -158,9 +161,9 @@ impl Hub {
         self.store.durable().borrow().0
     }
 
-    /// The newest entries of the ledger as text.
+    /// Whether the ledger tells of bytes that are not what was written.
     #[must_use]
-    pub fn ledger(&self) -> Vec<String> {
-        self.ledger.newest(20).into_iter().map(|entry| format!("{entry:?}")).collect()
+    pub fn has_damage(&self) -> bool {
+        self.ledger.newest(usize::MAX).iter().any(|entry| entry.kind == LedgerKind::Damaged)
     }
 }

@@ -459,8 +459,27 @@ impl Store {
                 None => view.first(),
             },
         };
+        if committed.is_some() && view.cursors()?.get(&name).is_none_or(|kept| *kept < at) {
+            // Without it a later damage may double rows; without the cursor a full disk would get no room now.
+            if let Err(error) = self.write_counted() {
+                tracing::warn!(%error, "the accounts that a sink has read cannot be written");
+            }
+        }
         view.set_cursor(&name, at)?;
         Ok(Some(at))
+    }
+
+    /// Writes what is counted, for [`recovery`] to know what sinks hold. Blocking.
+    fn write_counted(&self) -> io::Result<()> {
+        let accounts = self.shared.accounts().clone();
+        let position = accounts.position;
+        let _one_writer = self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(log_epoch) = position.checked_sub(1).and_then(|at| self.shared.view.epoch_of(Position(at)))
+        else {
+            return Ok(()); // nothing, or it cannot be bound to the log
+        };
+        let counted = Checkpoint { log_epoch, accounts, ..Checkpoint::default() };
+        checkpoint::write_counted(&*self.shared.checkpoint_storage, &counted)
     }
 
     /// The durable end, as it moves.

@@ -152,6 +152,16 @@ impl HubMachine {
         self.restore_power();
     }
 
+    /// One bit of one file flips while the machine stands still.
+    pub(crate) fn flip(&mut self, dice: &mut Dice) {
+        flip_one(&self.disks, dice);
+    }
+
+    /// Whether it has said that something on its disks is not what was written.
+    pub(crate) fn tells_damage(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.hub.has_damage())
+    }
+
     pub(crate) async fn stop(&mut self, plan: &Plan, net: &Net) {
         self.door.set(None);
         if let Some(running) = self.running.take() {
@@ -178,6 +188,32 @@ impl HubMachine {
             }
         }
         complaints
+    }
+}
+
+/// One bit of one file of these disks.
+pub(crate) fn flip_one(disks: &[FaultyStorage], dice: &mut Dice) {
+    let files: Vec<(&FaultyStorage, String, usize)> = disks
+        .iter()
+        .flat_map(|disk| disk.names().into_iter().map(move |name| (disk, name)))
+        .map(|(disk, name)| (disk, disk.bytes_of(&name).map_or(0, |bytes| bytes.len()), name))
+        .map(|(disk, bytes, name)| (disk, name, bytes))
+        .collect();
+    // A byte of all bytes, so that large files are hit more often.
+    let mut at = dice.below(files.iter().map(|(.., bytes)| *bytes as u64).sum());
+    for (disk, name, bytes) in files {
+        match at.checked_sub(bytes as u64) {
+            Some(behind) => at = behind,
+            None => {
+                let mut content = disk.bytes_of(&name).unwrap_or_default();
+                if let Some(byte) = content.get_mut(usize::try_from(at).unwrap_or(0)) {
+                    *byte ^= 1 << dice.below(8);
+                }
+                tracing::debug!(name, at, bytes, "a bit flips");
+                disk.replace(&name, content);
+                return;
+            }
+        }
     }
 }
 
@@ -260,6 +296,11 @@ impl Bridge {
 
     pub(crate) const fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// Trouble that lasts, as it says.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        self.running.as_ref().and_then(|(_, status)| status.borrow().alarm.clone())
     }
 
     /// Why it stopped and waits for a person.

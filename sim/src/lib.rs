@@ -9,6 +9,7 @@ mod agent;
 mod campaign;
 mod dice;
 mod hub;
+mod long;
 mod network;
 mod plan;
 mod run;
@@ -40,6 +41,18 @@ pub struct Outcome {
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
     run::run(seed)
+}
+
+/// The uplink of all agents is cut for so long, and nothing else breaks.
+#[must_use]
+pub fn without_uplink(seed: u64, lasts: Duration) -> Outcome {
+    long::without_uplink(seed, lasts)
+}
+
+/// The lake takes nothing for so long, and nothing else breaks.
+#[must_use]
+pub fn without_lake(seed: u64, lasts: Duration) -> Outcome {
+    long::without_lake(seed, lasts)
 }
 
 /// Runs one seed while a mistake is made on purpose.

@@ -109,4 +109,40 @@ impl Plan {
             segment: [400, 1024, 8 * 1024][usize::try_from(dice.below(3)).unwrap_or(0)],
         }
     }
+
+    /// Nothing breaks by itself: two agents read each of two devices every 10 s on average, for so long.
+    pub(crate) const fn calm(lasts: Duration) -> Self {
+        Plan {
+            agents: 2,
+            devices: 2,
+            read_every: 20_000,
+            samples: 8,
+            chaos: lasts,
+            outside_broker: true,
+            primary_host: true,
+            history_rate: 20_000,
+            power_cut: 0,
+            killed: 0,
+            stopped: 0,
+            link_cut: 0,
+            half_open: 0,
+            broker_restart: 0,
+            away: 300,
+            delayed: 0,
+            delivered_twice: 0,
+            message_lost: 0,
+            write_error: 0,
+            sync_error: 0,
+            read_error: 0,
+            short: 0,
+            disk_full: 0,
+            target_fails: 0,
+            feed_fails: 0,
+            two_bridges: false,
+            restores: false,
+            wipes_hub: false,
+            clock_steps: 0,
+            segment: 256 * 1024,
+        }
+    }
 }

@@ -25,10 +25,30 @@ const TODAY: i64 = 1_795_600_000_000_000;
 /// When nothing breaks any more, everything is in the table within this.
 const SETTLE_WITHIN: Duration = Duration::from_secs(240);
 
+/// One run in so many has disks on which bits flip.
+const FLIPS_IN: u64 = 8;
+/// At most so many of them: a second one may hit what tells of the first.
+const FLIPS_MAX: u64 = 1;
+
 /// Runs a seed.
 pub(crate) fn run(seed: u64) -> Outcome {
     let mut dice = Dice::new(seed);
     let plan = Plan::of(&mut dice);
+    let mut flips = Dice::new(!seed);
+    let flips = flips.one_in(FLIPS_IN).then_some(flips);
+    in_world(seed, plan, dice, async |world| {
+        world.flips = flips;
+        world.live(seed).await
+    })
+}
+
+/// Builds a plant on a virtual clock, and lets `story` happen in it.
+pub(crate) fn in_world(
+    seed: u64,
+    plan: Plan,
+    mut dice: Dice,
+    story: impl AsyncFnOnce(&mut World) -> Outcome,
+) -> Outcome {
     let built = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     #[expect(clippy::expect_used, reason = "a runtime without I/O needs nothing that could be refused")]
     let runtime = built.expect("a runtime");
@@ -41,7 +61,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
         let simulation = Simulation::begin(dice.next(), Box::new(move |_host, _port| dialled.dial()));
         let mut world = World::new(plan, dice, net, shadow);
         drop(runtime::invariant::take_broken()); // of an earlier run in this thread
-        let outcome = world.live(seed).await;
+        let outcome = story(&mut world).await;
         drop(world);
         drop(tasks);
         drop(simulation);
@@ -49,23 +69,28 @@ pub(crate) fn run(seed: u64) -> Outcome {
     })
 }
 
-struct World {
+/// A plant.
+pub(crate) struct World {
     plan: Plan,
     dice: Dice,
-    net: Net,
-    shadow: Shadow,
-    table: Table,
+    pub(crate) net: Net,
+    pub(crate) shadow: Shadow,
+    pub(crate) table: Table,
     agents: Vec<(Agent, Instant)>,
-    hub: (HubMachine, Instant),
-    bridges: Vec<(Bridge, Instant)>,
+    pub(crate) hub: (HubMachine, Instant),
+    pub(crate) bridges: Vec<(Bridge, Instant)>,
     broker_back: Option<Instant>,
     until: Instant,
-    breaking: bool,
+    pub(crate) breaking: bool,
     deaths: u64,
     /// The hub's log was replaced: its bridge must notice, and may wait for a person.
     wiped: bool,
     /// Whether the table held rows of it.
     table_held: bool,
+    /// Which bits flip on disks that stand still; in most runs none.
+    flips: Option<Dice>,
+    /// How many flipped so far.
+    flipped: u64,
 }
 
 impl World {
@@ -96,6 +121,8 @@ impl World {
             deaths: 0,
             wiped: false,
             table_held: false,
+            flips: None,
+            flipped: 0,
         }
     }
 
@@ -105,6 +132,11 @@ impl World {
             self.tick().await;
         }
         self.heal().await;
+        self.settle(seed, begun).await
+    }
+
+    /// Ticks until everything is in the table, and judges.
+    pub(crate) async fn settle(&mut self, seed: u64, begun: Instant) -> Outcome {
         let settle = Instant::now() + SETTLE_WITHIN;
         let mut settled = false;
         while !settled && Instant::now() < settle && self.shadow.what_broke().is_none() {
@@ -130,6 +162,9 @@ impl World {
                 .then(|| "S12: the hub's log was replaced, rows are missing, and nobody says so".to_owned());
         }
         if let Some(missing) = self.shadow.missing() {
+            if self.flipped > 0 && self.hub.0.tells_damage() {
+                return None; // it is named in the ledger
+            }
             let why = self.bridges.iter().find_map(|(bridge, _)| bridge.stopped());
             let waiting: Vec<u64> = self.agents.iter().map(|(agent, _)| agent.backlog()).collect();
             let hub = self.hub.0.complaints();
@@ -138,7 +173,7 @@ impl World {
                  {hub:?})"
             ));
         }
-        if let Some(complaint) = self.hub.0.complaints().first() {
+        if let Some(complaint) = self.hub.0.complaints().first().filter(|_| self.flipped == 0) {
             return Some(format!("S7: the hub's own accounts: {complaint}"));
         }
         (!settled).then(|| "S8: everything is there, and it does not come to rest".to_owned())
@@ -147,7 +182,7 @@ impl World {
     fn is_settled(&self) -> bool {
         self.agents.iter().all(|(agent, _)| agent.is_running() && agent.backlog() == 0)
             && self.hub.0.is_running()
-            && (self.wiped || self.shadow.is_complete())
+            && (self.wiped || self.shadow.is_complete() || self.flipped > 0 && self.hub.0.tells_damage())
     }
 
     /// Nothing breaks from here on.
@@ -179,7 +214,7 @@ impl World {
         sleep(Duration::from_millis(1)).await;
     }
 
-    async fn tick(&mut self) {
+    pub(crate) async fn tick(&mut self) {
         sleep(TICK).await;
         if let Some(broken) = runtime::invariant::take_broken() {
             self.shadow.broken(|| format!("S13: {broken}"));
@@ -261,6 +296,12 @@ impl World {
                     self.wiped = true;
                     self.table_held = self.table.holds_rows();
                     self.hub.0.wipe(&mut self.dice);
+                }
+                if let Some(dice) = self.flips.as_mut().filter(|_| self.breaking && self.flipped < FLIPS_MAX)
+                    && dice.one_in(3)
+                {
+                    self.flipped += 1;
+                    self.hub.0.flip(dice);
                 }
                 self.start_hub().await;
             }

@@ -21,6 +21,8 @@ struct State {
     rows: BTreeMap<(u32, i64, i64, u32), (usize, u64)>,
     /// Newest number of each device that came live.
     live: BTreeMap<usize, u64>,
+    /// The same of history, where nothing is sent twice and order must hold there too.
+    history: Option<BTreeMap<usize, u64>>,
     arrivals: BTreeMap<(u32, i64), (i64, i64)>,
     broken: Option<String>,
     /// A backup was restored: sources may give again what was read since.
@@ -56,6 +58,11 @@ impl Shadow {
 
     pub(crate) fn what_broke(&self) -> Option<String> {
         self.state().broken.clone()
+    }
+
+    /// From now on order is demanded in the history stream too.
+    pub(crate) fn watch_history(&self) {
+        self.state().history = Some(BTreeMap::new());
     }
 
     /// A new device; returns its number.
@@ -150,6 +157,13 @@ impl Shadow {
                     && state.live.insert(at, number).is_some_and(|old| old >= number)
                 {
                     Some(format!("S4: live goes back at {number} of device {at}: {row:?}"))
+                } else if row.is_historical
+                    && state
+                        .history
+                        .as_mut()
+                        .is_some_and(|history| history.insert(at, number).is_some_and(|old| old >= number))
+                {
+                    Some(format!("S4: history goes back at {number} of device {at}: {row:?}"))
                 } else {
                     state.arrival(agent, row).filter(|_| false)
                 }

@@ -27,15 +27,35 @@ struct Content {
     fails: u64,
     newest: Option<u64>,
     by_epoch: BTreeMap<u64, u64>,
+    /// Calls that failed.
+    failed: u64,
 }
 
 impl Table {
     pub(crate) fn new(shadow: Shadow, dice: Dice, fails: u64) -> Self {
-        Table(Arc::new(Mutex::new(Content { shadow, dice, fails, newest: None, by_epoch: BTreeMap::new() })))
+        Table(Arc::new(Mutex::new(Content {
+            shadow,
+            dice,
+            fails,
+            newest: None,
+            by_epoch: BTreeMap::new(),
+            failed: 0,
+        })))
     }
 
     pub(crate) fn heal(&self) {
         self.content().fails = 0;
+    }
+
+    /// From now on every call fails; what failed until now is not counted.
+    pub(crate) fn refuse(&self) {
+        let mut content = self.content();
+        (content.fails, content.failed) = (1, 0);
+    }
+
+    /// Calls that failed since.
+    pub(crate) fn refused(&self) -> u64 {
+        self.content().failed
     }
 
     pub(crate) fn holds_rows(&self) -> bool {
@@ -67,7 +87,9 @@ fn unavailable(doing: &str) -> SinkError {
 
 impl Content {
     fn fails(&mut self) -> bool {
-        self.dice.one_in(self.fails)
+        let fails = self.dice.one_in(self.fails);
+        self.failed += u64::from(fails);
+        fails
     }
 
     fn held(&self, log: &PlantLog) -> Option<Cursor> {

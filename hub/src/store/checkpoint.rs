@@ -5,6 +5,10 @@
 //! and the accounts are counted from the log again. Two generations are kept; retention keeps the log from the older
 //! one's position on, so one bad file costs time, not truth.
 //!
+//! Beside them is a picture of the accounts alone, `counted`, made anew before the hub keeps that a sink stands further
+//! on: whatever a sink holds is in it. If the log is then found damaged where a sink has read already, it says whose
+//! records those were; agents that still hold them would otherwise be asked again, and the table would count them twice.
+//!
 //! ```text
 //! magic "FBHUBCKP" | version u16 = 3 | reserved u16 | body length u64 | CRC32C of all before and the body u32 | body
 //! body   = log epoch u64 | position u64 | values position u64 | agents u32 { agent } | chunks u32 { chunk }
@@ -43,6 +47,8 @@ const CHUNK: usize = 1024;
 const NEWEST: &str = "checkpoint";
 const PREVIOUS: &str = "checkpoint.previous";
 const UNFINISHED: &str = "checkpoint.new";
+const COUNTED: &str = "counted";
+const COUNTED_UNFINISHED: &str = "counted.new";
 
 const FOREIGN: u8 = 1;
 const REPORTED: u8 = 2;
@@ -89,6 +95,22 @@ impl Checkpoint {
 
 /// Writes a checkpoint and makes it durable; the one before stays as the previous generation.
 pub(super) fn write(storage: &dyn Storage, checkpoint: &Checkpoint) -> io::Result<()> {
+    write_file(storage, UNFINISHED, checkpoint)?;
+    if storage.list()?.iter().any(|entry| entry.name == NEWEST) {
+        storage.rename(NEWEST, PREVIOUS)?;
+    }
+    storage.rename(UNFINISHED, NEWEST)?;
+    storage.sync_dir()
+}
+
+/// Writes the picture of the accounts alone and makes it durable.
+pub(super) fn write_counted(storage: &dyn Storage, counted: &Checkpoint) -> io::Result<()> {
+    write_file(storage, COUNTED_UNFINISHED, counted)?;
+    storage.rename(COUNTED_UNFINISHED, COUNTED)?;
+    storage.sync_dir()
+}
+
+fn write_file(storage: &dyn Storage, name: &str, checkpoint: &Checkpoint) -> io::Result<()> {
     let mut bytes = vec![0; HEAD_BYTES];
     encode(checkpoint, &mut bytes);
     let body = bytes.get(HEAD_BYTES..).unwrap_or_default();
@@ -102,7 +124,7 @@ pub(super) fn write(storage: &dyn Storage, checkpoint: &Checkpoint) -> io::Resul
     head.extend_from_slice(&crc.to_le_bytes());
     bytes.splice(..HEAD_BYTES, head);
 
-    let file = storage.create(UNFINISHED)?;
+    let file = storage.create(name)?;
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match file.write_at(rest, written as u64)? {
@@ -110,12 +132,22 @@ pub(super) fn write(storage: &dyn Storage, checkpoint: &Checkpoint) -> io::Resul
             more => written += more,
         }
     }
-    file.sync()?;
-    if storage.list()?.iter().any(|entry| entry.name == NEWEST) {
-        storage.rename(NEWEST, PREVIOUS)?;
+    file.sync()
+}
+
+/// The picture of the accounts alone, if there is one that can be read. Checkpoints tell of a later version.
+pub(super) fn read_counted(storage: &dyn Storage) -> Result<Option<Checkpoint>, CheckpointError> {
+    let Some(entry) = storage.list()?.into_iter().find(|entry| entry.name == COUNTED) else {
+        return Ok(None);
+    };
+    match read_one(storage, COUNTED, entry.bytes) {
+        Ok(counted) => Ok(Some(counted)),
+        Err(newer @ CheckpointError::Newer(_)) => Err(newer),
+        Err(error) => {
+            tracing::error!(file = %storage.path(COUNTED).display(), %error, "left out");
+            Ok(None)
+        }
     }
-    storage.rename(UNFINISHED, NEWEST)?;
-    storage.sync_dir()
 }
 
 /// Every readable checkpoint, newest first. One that a later version wrote is an error; damaged ones are left out.

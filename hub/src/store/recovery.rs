@@ -1,6 +1,7 @@
 //! Opening: the newest checkpoint that fits the log, then the log's tail, record by record.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use durable_log::{Log, LogError, LogView, Options, Position, Recovery, WhenDamaged};
@@ -70,15 +71,22 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
     let (mut log, mut recovery) =
         Log::open_on(Arc::clone(&disks.plant), options, epoch.0).map_err(plant_error)?;
     tracing::info!(log = "plant log", %recovery, "opened");
+    // At once: what follows may fail, and the next opening finds nothing damaged any more.
+    let now = clock.now().to_string();
+    ledger.damaged("plant log", &recovery, &now);
+    ledger.kept_aside("plant log", &*disks.plant, &now);
     let (quarantine, quarantine_recovery) =
         Quarantine::open(Arc::clone(&disks.quarantine), random_epoch()?.0)
             .map_err(|source| StoreError::Log { log: "quarantine", source })?;
 
     let view = log.view();
     let found = checkpoint::read(&*disks.checkpoint)?;
-    skip_used(&mut log, &found, &ledger, &clock)?;
+    let counted = checkpoint::read_counted(&*disks.checkpoint)?;
+    let gone = skip_used(&mut log, found.iter().chain(&counted), &ledger, &clock)?;
+    let counted = counted.filter(|counted| counted.fits(&view));
+    let exported = exported(&view).map_err(plant_error)?;
     let fitting: Vec<Checkpoint> = found.into_iter().filter(|found| found.fits(&view)).collect();
-    let book = Book::open(disks.book, random_epoch()?.0, &view, clock.now())
+    let (book, book_recovery) = Book::open(disks.book, random_epoch()?.0, &view, clock.now())
         .map_err(|source| StoreError::Log { log: "quarantine's book", source })?;
     let positions: Vec<u64> =
         fitting.iter().map(|found| found.accounts.position.min(found.values_position)).collect();
@@ -86,21 +94,23 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
         rebuilt(&ledger, &view, &clock);
     }
     let (accounts, last_values) = loop {
-        let start = before_damage(&fitting, &recovery).cloned().unwrap_or_default();
+        let damaged = damaged(&recovery, gone.as_ref());
+        let start = start(&fitting, counted.as_ref(), damaged, exported);
         match replay(&view, start, &catalogue) {
             Err(StoreError::Log { source: source @ LogError::Damaged { .. }, .. }) => {
                 let healed = log.heal().map_err(plant_error)?;
                 if healed.is_empty() {
                     return Err(plant_error(source));
                 }
-                recovery.repaired.extend(healed);
+                let healed = Recovery { repaired: healed, ..view.state() };
+                ledger.damaged("plant log", &healed, &now);
+                recovery.repaired.extend(healed.repaired);
             }
             replayed => break replayed?,
         }
     };
-    let now = clock.now().to_string();
-    ledger.damaged("plant log", &recovery, &now);
     ledger.damaged("quarantine", &quarantine_recovery, &now);
+    ledger.damaged("quarantine's book", &book_recovery, &now);
 
     let (queue, intake) = mpsc::channel(QUEUE_ITEMS_MAX);
     let (readers, groups) = mpsc::channel(READER_GROUPS_MAX);
@@ -144,29 +154,65 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
     Ok(Opened { store, writer, groups, last_values })
 }
 
-/// The checkpoint to start from: the newest that has counted nothing of what was found damaged just now, so that no
-/// receipt names what is not on disk any more, and an agent that still holds it sends it again. If every checkpoint
-/// has counted it, the newest: it was received, and agents have let go of it.
-fn before_damage<'c>(fitting: &'c [Checkpoint], recovery: &Recovery) -> Option<&'c Checkpoint> {
-    let damaged = recovery.repaired.iter().flat_map(|repaired| &repaired.lost).map(|lost| lost.start.0).min();
-    let is_before = |found: &&Checkpoint| damaged.is_none_or(|damaged| found.accounts.position <= damaged);
-    fitting.iter().find(is_before).or(fitting.first())
+/// What the checkpoints are to be judged by: everything from the first position found damaged just now to the last.
+fn damaged(recovery: &Recovery, gone: Option<&Range<u64>>) -> Option<Range<u64>> {
+    let repaired = recovery.repaired.iter().flat_map(|repaired| &repaired.lost);
+    let lost = repaired.map(|lost| lost.start.0..lost.end.0).chain(gone.cloned());
+    lost.reduce(|all, lost| all.start.min(lost.start)..all.end.max(lost.end))
+}
+
+/// Where the sinks stand: the furthest of them.
+fn exported(view: &LogView) -> Result<u64, LogError> {
+    Ok(view.cursors()?.into_values().map(|at| at.0).max().unwrap_or(0))
+}
+
+/// What to start from. Without damage the newest checkpoint; with it
+///
+/// - what no sink has read is to be sent again by the agents that still hold it, so no receipt may name it: the newest
+///   checkpoint that has counted nothing of it. If each has, the newest: it was received, and agents have let go of it.
+/// - what a sink has read must not come again, or that sink would hold it twice: the oldest picture of the accounts that
+///   has counted it. What of the damage that picture has counted and no sink has read is lost; the ledger names it.
+fn start(
+    fitting: &[Checkpoint],
+    counted: Option<&Checkpoint>,
+    damaged: Option<Range<u64>>,
+    exported: u64,
+) -> Checkpoint {
+    let Some(damaged) = damaged else { return fitting.first().cloned().unwrap_or_default() };
+    let before = fitting.iter().find(|found| found.accounts.position <= damaged.start);
+    let values = before.or(fitting.first()).cloned().unwrap_or_default();
+    if exported <= damaged.start {
+        return values;
+    }
+    let read = damaged.end.min(exported);
+    let pictures = fitting.iter().chain(counted).filter(|found| found.accounts.position >= read);
+    match pictures.min_by_key(|found| found.accounts.position) {
+        Some(picture) => {
+            Checkpoint { log_epoch: picture.log_epoch, accounts: picture.accounts.clone(), ..values }
+        }
+        None => values,
+    }
 }
 
 /// A log that ends before a position that is known to have been used has lost its end. That position is not used
-/// again: a sink that has read so far would take new records for old ones.
-fn skip_used(log: &mut Log, found: &[Checkpoint], ledger: &Ledger, clock: &Clock) -> Result<(), StoreError> {
+/// again: a sink that has read so far would take new records for old ones. Gives what was filled with holes.
+fn skip_used<'c>(
+    log: &mut Log,
+    found: impl Iterator<Item = &'c Checkpoint>,
+    ledger: &Ledger,
+    clock: &Clock,
+) -> Result<Option<Range<u64>>, StoreError> {
     let plant_error = |source| StoreError::Log { log: "plant log", source };
     let end = log.view().durable_end();
     let sinks = log.view().cursors().map_err(plant_error)?.into_values().map(|at| at.0).max();
-    let counted = found.iter().map(|found| found.accounts.position).max();
-    let Some(used) = sinks.max(counted).filter(|used| end.0 > 0 && *used > end.0) else { return Ok(()) };
+    let counted = found.map(|found| found.accounts.position).max();
+    let Some(used) = sinks.max(counted).filter(|used| end.0 > 0 && *used > end.0) else { return Ok(None) };
     if used - end.0 > SKIPPED_MAX {
-        return Ok(()); // another log: the sinks will say that it is not theirs
+        return Ok(None); // another log: the sinks will say that it is not theirs
     }
     log.skip_to(Position(used)).map_err(plant_error)?;
     let reason = "the end of the plant log is missing, although a checkpoint or a sink had read it; agents that still \
-                  hold these records send them again";
+                  hold what no sink had read send it again";
     let entry = LedgerEntry {
         at: clock.now().to_string(),
         kind: LedgerKind::Damaged,
@@ -179,7 +225,7 @@ fn skip_used(log: &mut Log, found: &[Checkpoint], ledger: &Ledger, clock: &Clock
     if let Err(error) = ledger.record(entry) {
         tracing::error!(%error, "ledger");
     }
-    Ok(())
+    Ok(Some(end.0..used))
 }
 
 fn rebuilt(ledger: &Ledger, view: &LogView, clock: &Clock) {

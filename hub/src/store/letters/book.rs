@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use durable_log::{Log, LogError, LogView, Options, Position, Storage, WhenFull};
+use durable_log::{Log, LogError, LogView, Options, Position, Recovery, Storage, WhenDamaged, WhenFull};
 use model::Timestamp;
 use proto::log_record::LogRecord;
 
@@ -77,19 +77,27 @@ impl Book {
         epoch: u64,
         plant: &LogView,
         now: Timestamp,
-    ) -> Result<Self, LogError> {
+    ) -> Result<(Self, Recovery), LogError> {
         let options = Options {
             bytes_max: BYTES_MAX,
             segment_bytes: BYTES_MAX / 16,
             record_bytes_max: 2 * Options::default().record_bytes_max,
             when_full: WhenFull::StopAccepting,
+            when_damaged: WhenDamaged::SetAside,
             ..Options::default()
         };
-        let (log, recovery) = Log::open_on(storage, options, epoch)?;
+        let (mut log, mut recovery) = Log::open_on(storage, options, epoch)?;
         if recovery.cut.is_some() {
             tracing::warn!(log = "quarantine book", %recovery, "recovered");
         }
-        let state = read_all(&log.view())?;
+        let state = loop {
+            match read_all(&log.view()) {
+                Err(LogError::Damaged { .. }) if log.view().is_damaged() => {
+                    recovery.repaired.extend(log.heal()?);
+                }
+                read => break read?,
+            }
+        };
         let mut book = Book { log, state: Arc::new(Mutex::new(state)) };
         let open = std::mem::take(&mut book.state().trying);
         for (id, trying) in open {
@@ -99,7 +107,7 @@ impl Book {
                 book.end(id, Ended { fate: Fate::Retried, at: now, by, reason: String::new() })?;
             }
         }
-        Ok(book)
+        Ok((book, recovery))
     }
 
     pub(in super::super) fn state(&self) -> MutexGuard<'_, BookState> {
@@ -251,7 +259,8 @@ pub(in super::super) fn read_all(view: &LogView) -> Result<BookState, LogError> 
     let mut state = BookState::default();
     let mut reader = view.reader(view.first());
     while let Some((at, bytes)) = reader.next()? {
-        if take(&mut state, at.0, bytes).is_none() {
+        // Holes are what damage left; the ledger names them.
+        if !bytes.is_empty() && take(&mut state, at.0, bytes).is_none() {
             tracing::error!(
                 position = at.0,
                 "an entry of the quarantine's book cannot be read: a later version's?"
@@ -349,7 +358,7 @@ mod tests {
     fn a_book_says_the_same_after_it_is_opened_again_and_damaged_entries_are_none() {
         let disk = FaultyStorage::new(7);
         let (plant, _) = Log::open_on(Arc::new(FaultyStorage::new(8)), Options::default(), 5).unwrap();
-        let open = |epoch| Book::open(Arc::new(disk.clone()), epoch, &plant.view(), Timestamp(1)).unwrap();
+        let open = |epoch| Book::open(Arc::new(disk.clone()), epoch, &plant.view(), Timestamp(1)).unwrap().0;
         let refusal = |position| Refusal { sink: "lake".into(), epoch: 5, position, reason: "ß".into() };
         let mut book = open(9);
         let first = book.refuse(Timestamp(3), refusal(40), b"abc").unwrap();
