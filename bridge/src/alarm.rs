@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::room::Room;
 use crate::status::{Reporter, SinkStatus, State};
 
 /// How fast a pump tries again, and when it cries out.
@@ -36,12 +37,17 @@ impl Default for Pace {
 const LOOKS: u32 = 10;
 
 /// Watches one sink for ever.
-pub(crate) async fn watch(reporter: Arc<Reporter>, pace: Pace, max_wait: Duration) {
+pub(crate) async fn watch(reporter: Arc<Reporter>, pace: Pace, max_wait: Duration, mut room: Option<Room>) {
     let mut watch = Watch { since: None, commits: 0 };
     loop {
         let status = reporter.now();
         let alarm = watch.look(&status, Instant::now(), pace, max_wait);
         reporter.alarm(alarm);
+        if let Some(room) = &mut room
+            && let Some((used, warning)) = room.look().await
+        {
+            reporter.room(used, room.line(), warning);
+        }
         tokio::time::sleep(pace.alarm_after / LOOKS).await;
     }
 }

@@ -14,6 +14,7 @@ pub mod faulty_store;
 pub mod feed;
 pub mod parquet_file;
 mod pump;
+mod room;
 pub mod scan;
 #[cfg(feature = "test-util")]
 pub mod sink_conformance;
@@ -110,7 +111,8 @@ pub fn pump(
 ) -> (watch::Receiver<SinkStatus>, impl Future<Output = Result<(), Infallible>> + Send + use<>) {
     let reporter = Arc::new(Reporter::new(&sink.name, sink.kind, metrics));
     let status = reporter.subscribe();
-    let watch = alarm::watch(Arc::clone(&reporter), sink.pace, sink.max_wait);
+    let room = sink.sink.local_path().map(|folder| room::Room::new(folder.to_owned()));
+    let watch = alarm::watch(Arc::clone(&reporter), sink.pace, sink.max_wait, room);
     let pump = Pump { source, sink, clock, reporter, shutdown, apart_below: 0 }.run();
     let both = async move {
         tokio::select! {

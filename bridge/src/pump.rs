@@ -199,7 +199,7 @@ impl Pump {
         };
         loop {
             let committed = session.committed;
-            session.feed.tell_alarm(self.reporter.now().alarm);
+            session.feed.tell_alarm(self.reporter.now().trouble());
             let page = tokio::select! {
                 biased;
                 page = session.next_page(self.sink.max_wait) => page?,
@@ -245,7 +245,7 @@ impl Pump {
     async fn begin(&mut self) -> Result<Session, PumpError> {
         let mut feed = Feed::connect(&self.source, &self.sink.name)?;
         feed.name_holder(holder(self.sink.sink.local_path()));
-        feed.tell_alarm(self.reporter.now().alarm);
+        feed.tell_alarm(self.reporter.now().trouble());
         let probe = feed.page(Request { from: u64::MAX, committed: None, wait: Duration::ZERO }).await?;
         let log = plant_log(&probe)?;
         let committed = self.sink.sink.open(&self.sink.name, &log).await?;

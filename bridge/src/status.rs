@@ -49,6 +49,8 @@ pub struct SinkStatus {
     pub last_error: Option<String>,
     /// Trouble that lasts: what it is. See `alarm.rs`.
     pub alarm: Option<String>,
+    /// The disk of its folder fills up: how far. See `room.rs`.
+    pub warning: Option<String>,
     /// What went wrong since the last commit, if anything: logged once.
     interrupted_by: Option<String>,
 }
@@ -57,6 +59,11 @@ impl SinkStatus {
     /// What went wrong since the last commit.
     pub(crate) fn interruption(&self) -> Option<&str> {
         self.interrupted_by.as_deref()
+    }
+
+    /// What the hub is told: the alarm, or else the warning.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.alarm.clone().or_else(|| self.warning.clone())
     }
 
     /// Whether everything that the hub had when last asked is in the target.
@@ -81,6 +88,7 @@ pub(crate) struct Reporter {
     committed: Gauge,
     stopped: Gauge,
     alarm: Gauge,
+    disk: Gauge,
 }
 
 impl Reporter {
@@ -99,6 +107,7 @@ impl Reporter {
             last_commit: None,
             last_error: None,
             alarm: None,
+            warning: None,
             interrupted_by: None,
         };
         Reporter {
@@ -133,6 +142,11 @@ impl Reporter {
                 "1 if nothing has been committed for a while although something waits.",
                 &labels,
             ),
+            disk: metrics.gauge(
+                "forebay_bridge_target_disk_used_percent",
+                "Of the disk of the table's folder; 0 where the table is elsewhere.",
+                &labels,
+            ),
             stopped: metrics.gauge("forebay_bridge_stopped", "1 if the sink waits for a person.", &labels),
         }
     }
@@ -161,6 +175,25 @@ impl Reporter {
         }
         self.alarm.set(i64::from(alarm.is_some()));
         self.status.send_modify(|status| status.alarm = alarm);
+    }
+
+    /// How full the disk of its folder is; said when a line is passed or left.
+    pub(crate) fn room(&self, used_percent: u8, line: u8, warning: Option<String>) {
+        self.disk.set(i64::from(used_percent));
+        let (name, before) = {
+            let status = self.status.borrow();
+            (status.name.clone(), status.warning.clone())
+        };
+        if before == warning {
+            return;
+        }
+        let is_new_line = |text: &String| !before.as_ref().is_some_and(|before| same_words(before, text));
+        match &warning {
+            Some(warning) if is_new_line(warning) => tracing::warn!(sink = %name, line, %warning, "table"),
+            None => tracing::info!(sink = %name, used_percent, "there is room on the table's disk again"),
+            Some(_) => {}
+        }
+        self.status.send_modify(|status| status.warning = warning);
     }
 
     pub(crate) fn state(&self, state: State) {
@@ -222,4 +255,10 @@ impl Reporter {
             status.last_commit = Some(now);
         });
     }
+}
+
+/// Whether two warnings differ in figures only.
+fn same_words(one: &str, other: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    words(one) == words(other)
 }

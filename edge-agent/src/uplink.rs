@@ -41,6 +41,12 @@ use delivery::Delivery;
 use session::{Ended, Session};
 use session_file::SessionState;
 
+/// Whether the session file in an agent's folder is one; `None` if there is none. Blocking.
+#[must_use]
+pub fn verify_session_file(folder: &std::path::Path) -> Option<Result<(), String>> {
+    session_file::verify(folder)
+}
+
 /// The first wait after a failure, and the longest; half of it is jitter, so that a plant does not knock at once. The
 /// longest bounds how soon a plant is whole again after its hub is: 1 000 agents within 10 s.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));

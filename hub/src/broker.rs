@@ -22,6 +22,8 @@ mod session;
 mod subscriptions;
 mod topic_filter;
 
+pub(crate) use journal::verify;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -22,6 +22,7 @@ pub mod live;
 mod plant;
 pub mod simulated;
 pub mod store;
+pub mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

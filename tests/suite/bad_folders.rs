@@ -147,6 +147,36 @@ fn a_relative_folder_is_that_beside_the_file_and_is_told() {
 }
 
 #[test]
+fn verify_reads_what_stands_beside_the_logs() {
+    let plant = Plant::new(&["a"]);
+    plant.write("sim.csv", POINTS);
+    plant.agent("a", DEVICE);
+    {
+        let mut hub = plant.start_hub();
+        let _bridge = plant.start("bridge");
+        let _agent = plant.start("a");
+        plant.settle_some(60);
+        hub.terminate();
+        hub.wait(Duration::from_secs(20));
+    }
+    let (code, text) = run(&plant, &["log", "verify", "hub"]);
+    assert!(code == 0 && text.contains("whole: hub/checkpoint/checkpoint"), "{text}");
+    let (code, text) = run(&plant, &["log", "verify", "a"]);
+    assert!(code == 0 && text.contains("whole: a/session"), "{text}");
+    for file in ["hub/checkpoint/checkpoint", "hub/checkpoint/counted", "hub/mqtt/snapshot", "a/session"] {
+        let path = plant.dir().join(file);
+        let whole = std::fs::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        bytes[whole.len() / 2] ^= 0x80;
+        std::fs::write(&path, bytes).unwrap();
+        let folder = file.split('/').next().unwrap();
+        let (code, text) = run(&plant, &["log", "verify", folder]);
+        assert!(code == 1 && text.contains(&format!("DAMAGED  {file}: ")), "{text}");
+        std::fs::write(&path, whole).unwrap();
+    }
+}
+
+#[test]
 fn a_damaged_folder_is_repaired_offline_after_asking_and_by_the_hub_itself() {
     let plant = plant_with_data();
     let segment = newest_segment(&plant.dir().join("hub/plant-log"));

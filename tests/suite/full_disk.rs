@@ -1,4 +1,4 @@
-//! A really full disk under the hub and under an agent: the state is said before and while it is full, nothing that was
+//! A really full disk under the hub, an agent, and the lake: the state is said before and while it is full, nothing that was
 //! acknowledged is missing, live values go on, and everything is taken up again by itself.
 
 use std::path::{Path, PathBuf};
@@ -178,6 +178,46 @@ fn a_full_disk_under_an_agent() {
         room.elapsed().as_millis()
     );
     plant.settle_some(before + 100);
+}
+
+#[test]
+fn a_full_disk_under_the_lake() {
+    let plant = plant();
+    let Some(disk) = SmallDisk::mount(plant.dir().join("lake"), 32) else {
+        println!("a lake that takes nothing is simulated: cargo test -p bridge --test suite lake");
+        return;
+    };
+    let _hub = plant.start_hub();
+    let mut bridge = plant.start("bridge");
+    let _agent = plant.start("a");
+    plant.settle_some(60);
+    let told = |words: &str| {
+        let sinks = plant.try_get("/api/v1/reconcile")?["sinks"].clone();
+        sinks[0]["alarm"].as_str().filter(|alarm| alarm.contains(words)).map(str::to_owned)
+    };
+    disk.fill_to("ballast-80", 5 * MIB);
+    bridge.wait_for_line("fills up", Duration::from_secs(15));
+    eventually(Duration::from_secs(20), "a warning", || told("fills up"));
+    disk.fill_to("ballast-90", 2 * MIB);
+    bridge.wait_for_line("nearly full", Duration::from_secs(15));
+    disk.fill_to("ballast-100", 0);
+    let full = Instant::now();
+    eventually(Duration::from_secs(45), "an alarm", || told("No space left on device"));
+    println!("alarm {:.1} s after the lake's disk was full", full.elapsed().as_secs_f64());
+    let seen = live(&plant);
+    eventually(Duration::from_secs(10), "live values go on", || (live(&plant) > seen + 20).then_some(()));
+    bridge.kill(); // and comes up on the full disk
+    let _bridge = plant.start("bridge");
+    std::thread::sleep(Duration::from_secs(4));
+    let (_, report) = plant.reconcile();
+    let before = forebay_tests::plant::in_table(&report);
+    ["ballast-80", "ballast-90", "ballast-100"].iter().for_each(|name| disk.remove(name));
+    let room = Instant::now();
+    eventually(Duration::from_secs(20), "rows again", || {
+        (forebay_tests::plant::in_table(&plant.reconcile().1) > before).then_some(())
+    });
+    println!("rows again {:.1} s after there was room", room.elapsed().as_secs_f64());
+    plant.settle_some(before + 200); // every step of it checks that nothing is missing or double
 }
 
 /// Without a file system of its own: the outbox's bound, with large values.

@@ -97,7 +97,30 @@ fn verify_all(dir: &Path, as_json: bool) -> Result<bool, LogError> {
         }
         all_whole &= verify(log, as_json)?;
     }
+    let folders = folders(dir).unwrap_or_default();
+    for folder in std::iter::once(dir.to_owned()).chain(folders) {
+        all_whole &= verify_beside(&folder, as_json);
+    }
     Ok(all_whole)
+}
+
+/// What is no log but belongs to one: checkpoints, the broker's snapshots, an agent's session file.
+fn verify_beside(folder: &Path, as_json: bool) -> bool {
+    let mut files = hub::verify::files(folder);
+    if let Some(found) = edge_agent::uplink::verify_session_file(folder) {
+        files.push(hub::verify::Checked { path: folder.join("session"), damage: found.err() });
+    }
+    for hub::verify::Checked { path, damage } in &files {
+        match damage {
+            _ if as_json => say!("{}", json!({"path": path, "whole": damage.is_none(), "damage": damage})),
+            None => say!("whole: {}", path.display()),
+            Some(why) => say!(
+                "DAMAGED  {}: {why}. It is a short cut: the next start does without it or takes its copy",
+                path.display()
+            ),
+        }
+    }
+    files.iter().all(|file| file.damage.is_none())
 }
 
 fn verify(dir: &Path, as_json: bool) -> Result<bool, LogError> {

@@ -53,6 +53,22 @@ pub(crate) fn load(folder: &dyn Storage) -> SessionState {
     read().ok().and_then(|text| SessionState::parse(&text)).unwrap_or_default()
 }
 
+/// Whether the file in the agent's folder is one; `None` if there is none.
+pub(crate) fn verify(folder: &std::path::Path) -> Option<Result<(), String>> {
+    match std::fs::read(folder.join(NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(Err(error.to_string())),
+        Ok(bytes) => {
+            let known = String::from_utf8(bytes).ok().and_then(|text| SessionState::parse(&text));
+            Some(
+                known
+                    .map(|_state| ())
+                    .ok_or_else(|| "it is no session file; the next session begins at bdSeq 0".into()),
+            )
+        }
+    }
+}
+
 /// Replaces the file; it is on disk afterwards.
 pub(crate) fn store(folder: &dyn Storage, state: SessionState) -> io::Result<()> {
     let file = folder.create(UNFINISHED)?;

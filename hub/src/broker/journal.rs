@@ -26,6 +26,8 @@ mod shared;
 mod snapshot;
 mod writer;
 
+pub(crate) use snapshot::verify;
+
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

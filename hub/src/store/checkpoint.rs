@@ -170,6 +170,16 @@ pub(super) fn read(storage: &dyn Storage) -> Result<Vec<Checkpoint>, CheckpointE
     Ok(found)
 }
 
+/// Whether a file of that name is a whole checkpoint or picture; `None` if the name is neither's. Blocking.
+pub(crate) fn verify(storage: &dyn Storage, name: &str) -> Option<Result<(), String>> {
+    let is_ours = [NEWEST, PREVIOUS, COUNTED].contains(&name);
+    let bytes = || storage.list().ok()?.into_iter().find(|entry| entry.name == name).map(|entry| entry.bytes);
+    is_ours.then(|| {
+        let read = read_one(storage, name, bytes().unwrap_or(0));
+        read.map(|_checkpoint| ()).map_err(|error| error.to_string())
+    })
+}
+
 fn read_one(storage: &dyn Storage, name: &str, bytes: u64) -> Result<Checkpoint, CheckpointError> {
     if bytes > BYTES_MAX {
         return Err(CheckpointError::Damaged("it is too large"));

@@ -213,6 +213,14 @@ pub(super) fn read(storage: &dyn Storage, into: &mut Replaying) -> Result<Option
     read_file(storage, FILE, into)
 }
 
+/// Whether a file of that name is a whole snapshot; `None` if the name is no snapshot's. Blocking.
+pub(crate) fn verify(storage: &dyn Storage, name: &str) -> Option<Result<(), String>> {
+    [FILE, COPY].contains(&name).then(|| {
+        let read = read_file(storage, name, &mut Replaying::default());
+        read.map(|_stand| ()).map_err(|error| error.to_string())
+    })
+}
+
 fn read_file(
     storage: &dyn Storage,
     name: &str,
