@@ -87,6 +87,7 @@ impl Records {
             }],
             agent_time: self.now,
             version: "bench".into(),
+            outbox_used: None,
         };
         let (mut nbirth, mut dbirth) = (Vec::new(), Vec::new());
         encode::birth(0, self.now, &node, Some(&head), &mut nbirth);

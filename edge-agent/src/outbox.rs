@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use durable_log::{LogError, LogView, Position};
+use durable_log::{Level, LogError, LogView, Position};
 use model::{CommandId, Epoch, Sample, Timestamp};
 use proto::account::DeviceCounts;
 use proto::log_record::{DeviceEvent, RecordError};
@@ -178,6 +178,7 @@ pub(crate) struct Shared {
     /// When the durable end passed an offset, for the last [`MARKS_MAX`] tenths of a second.
     marks: Mutex<VecDeque<(Instant, u64)>>,
     is_full: std::sync::atomic::AtomicBool,
+    fill: Mutex<(u8, Level)>,
 }
 
 impl Shared {
@@ -238,6 +239,12 @@ impl Outbox {
     /// `Position(0)` once the host turns out to send receipts: then only they make room.
     pub async fn handed(&self, everything_below: Position) -> Result<(), OutboxError> {
         self.items.send(Item::Handed { everything_below }).await.map_err(|_| OutboxError::Closed)
+    }
+
+    /// Percent of its bound or its disk that is used, as last looked, and what that means.
+    #[must_use]
+    pub fn fill(&self) -> (u8, Level) {
+        *self.shared.fill.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the writer when everything before is on disk.

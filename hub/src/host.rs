@@ -70,6 +70,8 @@ pub struct AgentStatus {
     pub backlog: Option<u64>,
     /// Version of its program, as its birth says.
     pub version: String,
+    /// Percent of its outbox that is used, as of its last birth; `None` for foreign nodes.
+    pub outbox_used: Option<u8>,
     /// Births so far.
     pub births: u64,
     /// Rebirths asked of it so far.

@@ -125,7 +125,8 @@ impl Agent {
         ];
         let before = Account::default();
         let epoch = EpochAccount { epoch: EPOCH, first_held: 0, end: self.end, before, total: self.account };
-        let head = BirthHead { epochs: vec![epoch], agent_time: now, version: "test".into() };
+        let head =
+            BirthHead { epochs: vec![epoch], agent_time: now, version: "test".into(), outbox_used: None };
         self.seq = 0;
         let mut payload = Vec::new();
         encode::birth(0, now, &node, Some(&head), &mut payload);

@@ -52,6 +52,8 @@ pub struct BirthHead {
     pub agent_time: Timestamp,
     /// Version of the agent's program.
     pub version: String,
+    /// Percent of the outbox that is used, of its bound or its disk, whichever is nearer.
+    pub outbox_used: Option<u8>,
 }
 
 /// Identity and expiry of a command (design §6).

@@ -78,7 +78,8 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         counts: None,
     };
     let epoch = EpochAccount { epoch: EPOCH, first_held: 40, end: 42, before: account(), total: account() };
-    let birth = BirthHead { epochs: vec![epoch], agent_time: TIME, version: "0.1.0".into() };
+    let birth =
+        BirthHead { epochs: vec![epoch], agent_time: TIME, version: "0.1.0".into(), outbox_used: None };
     let id = CommandId([7; 16]);
     let command = CommandHead {
         id,

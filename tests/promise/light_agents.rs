@@ -338,7 +338,8 @@ impl Agent {
         let total = self.records.last().map(|(_, account)| *account).unwrap_or_default();
         let end = self.records.len() as u64;
         let epoch = EpochAccount { epoch: self.epoch, first_held: 0, end, before: Account::default(), total };
-        let head = BirthHead { epochs: vec![epoch], agent_time: now, version: "light".into() };
+        let head =
+            BirthHead { epochs: vec![epoch], agent_time: now, version: "light".into(), outbox_used: None };
         let (mut nbirth, mut dbirth) = (Vec::new(), Vec::new());
         encode::birth(0, now, &node, Some(&head), &mut nbirth);
         let metrics: Vec<BirthMetric<'_>> = self

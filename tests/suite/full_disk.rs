@@ -158,6 +158,10 @@ fn a_full_disk_under_an_agent() {
     agent.wait_for_line("the outbox fills up", Duration::from_secs(10));
     disk.fill_to("ballast-90", (16 + 9) * MIB);
     agent.wait_for_line("the outbox is nearly full", Duration::from_secs(10));
+    eventually(Duration::from_secs(10), "the hub's API tells of it", || {
+        let agents = plant.try_get("/api/v1/agents")?;
+        agents["agents"][0]["outbox_used"].as_u64().filter(|used| *used >= 90)
+    });
     hub.kill(); // what is read now has to wait
     disk.fill_to("ballast-100", 15 * MIB);
     agent.wait_for_line("full", Duration::from_secs(20));

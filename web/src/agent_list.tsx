@@ -37,6 +37,7 @@ export function AgentList({ agents, error }: { agents: Agent[] | undefined; erro
             </div>
             <div className="figures">
               <Figure name="Backlog" text={agent.backlog === null ? "not known" : `${countText(agent.backlog)} records`} warn={(agent.backlog ?? 0) > 1000} />
+              {agent.outbox_used !== null && <Figure name="Outbox" text={`${agent.outbox_used} % used`} warn={agent.outbox_used >= 80} />}
               <Figure name="Last receipt" text={agent.foreign ? "none" : since(now, agent.last_receipt)} warn={!agent.foreign && agent.online && old(now, agent.last_receipt, 15_000)} />
               <Figure name="Last message" text={since(now, agent.last_message)} />
               <Figure name="Version" text={agent.version || "not known"} />

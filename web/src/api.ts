@@ -49,6 +49,8 @@ export interface Agent {
   last_receipt: string | null;
   backlog: number | null;
   version: string;
+  /** Percent of its outbox that is used, as of its last birth; null for foreign nodes. */
+  outbox_used: number | null;
   births: number;
   rebirths: number;
   gaps: number;

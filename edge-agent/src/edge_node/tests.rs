@@ -197,7 +197,7 @@ proptest! {
 fn births_say_what_is_known_and_deaths_pair_with_them() {
     let points = points();
     let mut edge = EdgeNode::new(node(), points.clone(), 255);
-    let head = BirthHead { epochs: vec![], agent_time: NOW, version: "1".into() };
+    let head = BirthHead { epochs: vec![], agent_time: NOW, version: "1".into(), outbox_used: None };
     let latest = |id: PointId| {
         let value = Some(value_of(&points, id));
         (id == PointId(3)).then_some(Latest { time: Timestamp(NOW.0 - 5_000), value, quality: Quality::GOOD })

@@ -101,6 +101,7 @@ pub fn open_with(
         dropped: Mutex::default(),
         marks: Mutex::default(),
         is_full: std::sync::atomic::AtomicBool::new(false),
+        fill: Mutex::default(),
     });
     let present = Present::new(points.clone());
     let positions =

@@ -1,8 +1,8 @@
 //! The writer thread: appends groups, syncs, then tells; trims by receipts; keeps the bound.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use durable_log::{Budget, Committer, Level, Log, LogError, Position, SegmentInfo};
@@ -607,6 +607,7 @@ impl Commits {
             self.meters.fill.set(i64::from(fill.percent()));
             let (before, level) = (self.level, fill.level(self.level));
             self.level = level;
+            *self.around.shared.fill.lock().unwrap_or_else(PoisonError::into_inner) = (fill.percent(), level);
             match level {
                 _ if level == before => {}
                 Level::NearlyFull => {

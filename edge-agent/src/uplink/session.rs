@@ -8,6 +8,7 @@ mod inbound;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use durable_log::Level;
 use futures_util::FutureExt as _;
 use model::{Epoch, Offset, PointId, RangeSet, RecordId, Sample, SampleBatch};
 use proto::receipt::Receipt;
@@ -88,6 +89,8 @@ pub(crate) struct Session<'u> {
     last_receipt: Option<Instant>,
     born_at: Option<Instant>,
     rebirth_asked: bool,
+    /// How full the outbox was by the last birth.
+    told_level: Level,
     looked_at: Instant,
     handed_at: Instant,
     draining_since: Option<Instant>,
@@ -142,6 +145,7 @@ impl<'u> Session<'u> {
             last_receipt: None,
             born_at: None,
             rebirth_asked: false,
+            told_level: Level::default(),
             looked_at: now,
             handed_at: now,
             draining_since: None,
@@ -261,7 +265,14 @@ impl<'u> Session<'u> {
         if epochs.len() > BIRTH_EPOCHS_MAX {
             epochs.drain(BIRTH_EPOCHS_MAX - 1..epochs.len() - 1); // their turn comes when the oldest are settled
         }
-        let head = BirthHead { epochs, agent_time: now, version: env!("CARGO_PKG_VERSION").to_owned() };
+        let (used, level) = setup.outbox.fill();
+        self.told_level = level;
+        let head = BirthHead {
+            epochs,
+            agent_time: now,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            outbox_used: Some(used),
+        };
         let present = setup.outbox.present().clone();
         let latest = |id: PointId| present.look().latest(id).cloned();
         let birth = self.node.birth(now, &head, &latest, with_retired);
@@ -288,6 +299,8 @@ impl<'u> Session<'u> {
         self.looked_at = now;
         let is_foreign = !self.uplink.state.has_receipts;
         self.uplink.delivery.expire(now, is_foreign);
+        // A birth tells how full the outbox is; a line that is passed or left is told at once.
+        self.rebirth_asked |= self.born_at.is_some() && self.uplink.setup.outbox.fill().1 != self.told_level;
         if self.rebirth_asked && self.born_at.is_none_or(|born| now >= born + REBIRTH_SPACING) {
             self.rebirth_asked = false;
             self.give_birth().await?;

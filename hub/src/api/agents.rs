@@ -61,6 +61,9 @@ struct AgentView {
     backlog: Option<u64>,
     /// Version of its program.
     version: String,
+    /// Percent of its outbox that is used, of its bound or its disk, as of its last birth; it is born anew when 80 or
+    /// 90 % are passed. Null for foreign nodes.
+    outbox_used: Option<u8>,
     /// Births so far.
     births: u64,
     /// Rebirths asked of it so far.
@@ -104,6 +107,7 @@ fn agent(status: AgentStatus) -> AgentView {
         last_receipt: text(status.last_receipt),
         backlog: status.backlog,
         version: status.version,
+        outbox_used: status.outbox_used,
         births: status.births,
         rebirths: status.rebirths,
         gaps: status.gaps,

@@ -133,7 +133,12 @@ impl Plant {
         };
         let none = Account::default();
         let reported = EpochAccount { epoch: EPOCH, first_held: 0, end: 0, before: none, total: none };
-        let head = BirthHead { epochs: vec![reported], agent_time: now, version: "9.9".into() };
+        let head = BirthHead {
+            epochs: vec![reported],
+            agent_time: now,
+            version: "9.9".into(),
+            outbox_used: Some(91),
+        };
         let (bd_seq, rebirth) = (Value::Int64(0), Value::Boolean(false));
         let node = [
             metric("bdSeq", None, DataType::Int64, Some(&bd_seq), None),

@@ -190,6 +190,7 @@ impl EdgeNodes {
                 backlog(agent, node.epochs.iter().map(|(epoch, span)| (*epoch, span.end)).collect())
             }),
             version: node.version.clone(),
+            outbox_used: node.outbox_used,
             births: node.births,
             rebirths: node.rebirth.sent,
             gaps: node.gaps,

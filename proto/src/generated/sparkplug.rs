@@ -304,6 +304,9 @@ pub struct BirthExtension {
     /// of the agent's program
     #[prost(string, optional, tag = "3")]
     pub version: ::core::option::Option<::prost::alloc::string::String>,
+    /// percent of its log's bound or disk, whichever is nearer
+    #[prost(uint32, optional, tag = "4")]
+    pub outbox_used: ::core::option::Option<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EpochAccount {

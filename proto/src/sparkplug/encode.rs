@@ -269,6 +269,9 @@ fn birth_extension(head: &BirthHead, out: &mut Vec<u8>) {
     }
     signed(2, head.agent_time.0, out);
     text(3, &head.version, out);
+    if let Some(percent) = head.outbox_used {
+        number(4, u64::from(percent), out);
+    }
 }
 
 fn account(account: &Account, out: &mut Vec<u8>) {

@@ -37,6 +37,8 @@ pub(super) struct Node {
     pub(super) last_message: Option<Timestamp>,
     pub(super) heard: Duration,
     pub(super) version: String,
+    /// Percent of its outbox that is used, by its last birth.
+    pub(super) outbox_used: Option<u8>,
     pub(super) births: u64,
     pub(super) gaps: u64,
     /// At its last message.
@@ -92,6 +94,7 @@ impl Node {
         self.epochs = spans
             .map(|account| (account.epoch, Span { first_held: account.first_held, end: account.end }))
             .collect();
+        self.outbox_used = head.and_then(|head| head.outbox_used);
         self.version = head.map(|head| head.version.chars().take(100).collect()).unwrap_or_default();
     }
 

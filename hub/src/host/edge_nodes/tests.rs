@@ -85,7 +85,7 @@ fn definition(path: &str, device: Option<&str>, metric: &str, data_type: DataTyp
 fn head(first_held: u64, end: u64) -> BirthHead {
     let total = Account { count: end, checksum: end };
     let epoch = EpochAccount { epoch: EPOCH, first_held, end, before: Account::default(), total };
-    BirthHead { epochs: vec![epoch], agent_time: Timestamp(0), version: "1.2.3".into() }
+    BirthHead { epochs: vec![epoch], agent_time: Timestamp(0), version: "1.2.3".into(), outbox_used: Some(7) }
 }
 
 /// Births of an agent of ours with one device and these points; alias of the n-th is 100 + n.
@@ -204,7 +204,7 @@ fn an_agents_births_make_points_and_receivers_and_no_rows() {
     let status = rig.status();
     assert_eq!((status.online, status.foreign, status.backlog), (true, false, Some(5)));
     assert_eq!(status.devices, [DeviceStatus { name: "press".into(), online: true }]);
-    assert_eq!(status.version, "1.2.3");
+    assert_eq!((status.version.as_str(), status.outbox_used), ("1.2.3", Some(7)));
 }
 
 #[test]

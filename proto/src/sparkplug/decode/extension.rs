@@ -168,7 +168,8 @@ impl RawBirth {
         });
         let epochs = epochs.collect::<Result<Vec<_>, _>>()?;
         let agent_time = Timestamp(self.birth.agent_time.ok_or("forebay_birth has no time")?);
-        Ok(BirthHead { epochs, agent_time, version: self.birth.version.unwrap_or_default() })
+        let outbox_used = self.birth.outbox_used.map(|percent| u8::try_from(percent.min(100)).unwrap_or(100));
+        Ok(BirthHead { epochs, agent_time, version: self.birth.version.unwrap_or_default(), outbox_used })
     }
 }
 

@@ -128,7 +128,7 @@ static EPOCH_ACCOUNT: Shape = Shape {
 
 /// `BirthExtension`.
 pub(super) static BIRTH: Shape =
-    Shape { is_level: false, fields: &[(1, Message(&EPOCH_ACCOUNT)), (2, Number), (3, Text)] };
+    Shape { is_level: false, fields: &[(1, Message(&EPOCH_ACCOUNT)), (2, Number), (3, Text), (4, Number)] };
 
 /// `CommandExtension`.
 pub(super) static COMMAND: Shape =

@@ -192,7 +192,8 @@ fn a_birth_says_what_a_point_is() {
     let account = |count| Account { count, checksum: count << 40 };
     let epoch =
         EpochAccount { epoch: Epoch(7), first_held: 3, end: 9, before: account(5), total: account(u64::MAX) };
-    let head = BirthHead { epochs: vec![epoch; 3], agent_time: NOW, version: "0.1.0".into() };
+    let head =
+        BirthHead { epochs: vec![epoch; 3], agent_time: NOW, version: "0.1.0".into(), outbox_used: Some(83) };
     let mut bytes = Vec::new();
     birth(0, NOW, &[plain, known, stale], Some(&head), &mut bytes);
     let view = PayloadView::decode(&bytes).unwrap();
