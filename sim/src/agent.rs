@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::dice::Dice;
+use crate::hub::flip_one;
 use crate::network::{HOST_ID, Net};
 use crate::plan::Plan;
 use crate::shadow::Shadow;
@@ -38,6 +39,8 @@ pub(crate) struct Agent {
     segment: u64,
     /// The disks as they were some time ago.
     backup: Option<[FaultyStorage; 4]>,
+    /// An opening has said that something on its disks is not what was written.
+    pub(crate) tells_damage: bool,
 }
 
 /// A device that the agent reads.
@@ -88,6 +91,7 @@ impl Agent {
             running: None,
             segment: plan.segment,
             backup: None,
+            tells_damage: false,
         }
     }
 
@@ -103,6 +107,11 @@ impl Agent {
         self.disks = backup;
         self.restore_power();
         true
+    }
+
+    /// One bit of one file flips while the machine stands still.
+    pub(crate) fn flip(&mut self, dice: &mut Dice) {
+        flip_one(&self.disks, dice);
     }
 
     /// MQTT client id.
@@ -153,6 +162,7 @@ impl Agent {
             },
         )
         .map_err(|error| text(&error))?;
+        self.tells_damage |= !opened.recovery.repaired.is_empty() || opened.recovery.cut.is_some();
         tracing::debug!(agent = self.number, recovery = %opened.recovery, positions = ?opened.positions, "opened");
         self.spawn(folder, catalogue, opened, &metrics, (plan, dice, shadow, until));
         Ok(())

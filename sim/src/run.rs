@@ -162,8 +162,8 @@ impl World {
                 .then(|| "S12: the hub's log was replaced, rows are missing, and nobody says so".to_owned());
         }
         if let Some(missing) = self.shadow.missing() {
-            if self.flipped > 0 && self.hub.0.tells_damage() {
-                return None; // it is named in the ledger
+            if self.tells_damage() {
+                return None;
             }
             let why = self.bridges.iter().find_map(|(bridge, _)| bridge.stopped());
             let waiting: Vec<u64> = self.agents.iter().map(|(agent, _)| agent.backlog()).collect();
@@ -179,10 +179,16 @@ impl World {
         (!settled).then(|| "S8: everything is there, and it does not come to rest".to_owned())
     }
 
+    /// A bit flipped, and somebody has said so: the hub in its ledger or in what it calls lost, an agent at its opening.
+    fn tells_damage(&self) -> bool {
+        let agents = || self.agents.iter().any(|(agent, _)| agent.tells_damage);
+        self.flipped > 0 && (self.hub.0.tells_damage() || agents() || !self.hub.0.complaints().is_empty())
+    }
+
     fn is_settled(&self) -> bool {
         self.agents.iter().all(|(agent, _)| agent.is_running() && agent.backlog() == 0)
             && self.hub.0.is_running()
-            && (self.wiped || self.shadow.is_complete() || self.flipped > 0 && self.hub.0.tells_damage())
+            && (self.wiped || self.shadow.is_complete() || self.tells_damage())
     }
 
     /// Nothing breaks from here on.
@@ -377,6 +383,14 @@ impl World {
                 } else {
                     agent.back_up();
                 }
+            }
+            if let Some(dice) = self.flips.as_mut().filter(|_| breaking && self.flipped < FLIPS_MAX)
+                && dice.one_in(3)
+            {
+                self.flipped += 1;
+                agent.flip(dice);
+                // The position of a source may be in what is damaged: then it is read again from the one before.
+                self.shadow.restored(at);
             }
             if breaking {
                 agent.set_faults(faults);
