@@ -8,7 +8,9 @@ use model::{Quality, Reason, Timestamp, Value};
 use runtime::clock::Clock;
 use runtime::config_file::{Problem, Problems, Section};
 
+use crate::pace::Pace;
 use crate::points::PointConfig;
+use crate::shared::Shared;
 
 mod csv_folder;
 mod modbus;
@@ -41,6 +43,10 @@ pub struct DeviceSetup {
     pub state_dir: std::path::PathBuf,
     /// The clock.
     pub clock: Clock,
+    /// How fast it may be asked; a driver that takes turns says so in [`Driver::manners`].
+    pub pace: Pace,
+    /// What devices of one agent share, such as the one connection to a gateway.
+    pub shared: Shared,
 }
 
 impl DeviceSetup {
@@ -84,6 +90,42 @@ pub struct Readings {
 
 /// Most readings that one call of `read` may add.
 pub const READINGS_MAX: usize = 20_000;
+
+/// Poll groups of a device by their numbers; group 0 is the device's own `poll`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups(u32);
+
+/// Most groups of a device.
+pub const GROUPS_MAX: u8 = 16;
+const _: () = assert!(GROUPS_MAX as u32 <= u32::BITS);
+
+impl Groups {
+    /// None of them.
+    pub const NONE: Groups = Groups(0);
+    /// All of them.
+    pub const ALL: Groups = Groups(u32::MAX);
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(self, group: u8) -> Groups {
+        Groups(self.0 | 1 << (group % GROUPS_MAX))
+    }
+
+    /// Whether the group is one of them.
+    #[must_use]
+    pub const fn contains(self, group: u8) -> bool {
+        self.0 >> (group % GROUPS_MAX) & 1 == 1
+    }
+}
+
+/// Which keys that are common to all drivers this one can follow; without, they are refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manners {
+    /// Reads single groups: `groups`, and the point list's column `group`.
+    pub groups: bool,
+    /// Takes a turn of [`DeviceSetup::pace`] before each request: `requests_per_second`.
+    pub paced: bool,
+}
 
 /// When to read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +211,15 @@ impl DriverError {
 pub trait Driver: Send {
     /// Connects. `resume` is the newest position that is on disk, `None` at the very first start.
     async fn open(&mut self, resume: Option<&[u8]>) -> Result<(), DriverError>;
+
+    /// Which common keys this driver follows.
+    fn manners(&self) -> Manners {
+        Manners::default()
+    }
+
+    /// The next round of reads, up to its [`NextRead::OnSchedule`], is for the points of these groups. Without a
+    /// word about it all are read. A driver without groups need not listen.
+    fn select(&mut self, _due: Groups) {}
 
     /// Reads what is due. One point's trouble is that point's quality, not an error.
     async fn read(&mut self, into: &mut Readings) -> Result<NextRead, DriverError>;
