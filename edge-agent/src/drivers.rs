@@ -17,7 +17,7 @@ mod modbus;
 mod simulated;
 
 /// Every driver: register here.
-pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::KIND, simulated::KIND];
+pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::SERIAL, modbus::TCP, simulated::KIND];
 
 /// A driver's entry in the table.
 pub struct DriverKind {
