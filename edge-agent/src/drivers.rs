@@ -14,10 +14,11 @@ use crate::shared::Shared;
 
 mod csv_folder;
 mod modbus;
+mod s7;
 mod simulated;
 
 /// Every driver: register here.
-pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::SERIAL, modbus::TCP, simulated::KIND];
+pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::SERIAL, modbus::TCP, s7::KIND, simulated::KIND];
 
 /// A driver's entry in the table.
 pub struct DriverKind {
@@ -239,9 +240,42 @@ pub trait Driver: Send {
     async fn close(&mut self);
 }
 
+/// `host`, `host:port`, `[v6]:port`; not looked up here.
+fn parse_target(text: &str, port_default: u16) -> Result<String, String> {
+    let rule = || {
+        format!("must be \"host:port\", such as \"10.0.3.11:{port_default}\" or \"[fe80::1]:{port_default}\"")
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        Some(_) if text.ends_with(']') => (text, None),
+        Some(_) => return Err(rule()),
+        None => (text, None),
+    };
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        return Err(rule());
+    }
+    match port.map(str::parse::<u16>) {
+        None => Ok(format!("{host}:{port_default}")),
+        Some(Ok(number)) if number > 0 => Ok(text.to_owned()),
+        Some(_) => Err(rule()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_have_a_host_and_a_port() {
+        let parse = |text| parse_target(text, 502);
+        assert_eq!(parse("plc").unwrap(), "plc:502");
+        assert_eq!(parse("10.0.3.11:1502").unwrap(), "10.0.3.11:1502");
+        assert_eq!(parse("[::1]").unwrap(), "[::1]:502");
+        assert_eq!(parse("[::1]:5020").unwrap(), "[::1]:5020");
+        for wrong in ["", ":502", "plc:", "plc:0", "::1", "a b:502", "plc:70000"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn names_are_unique() {

@@ -12,7 +12,7 @@ use super::line::{Line, LineSettings, Target, Unit};
 use super::read_plan::Limits;
 use super::serial::{Parity, SerialSettings};
 use super::{Modbus, PointPlace};
-use crate::drivers::{DeviceSetup, Driver};
+use crate::drivers::{DeviceSetup, Driver, parse_target};
 
 const PORT_DEFAULT: u16 = 502;
 /// A PLC answers within its cycle, some tens of milliseconds; a gateway to a serial line may take most of a second.
@@ -35,7 +35,7 @@ pub(super) fn validate_tcp(
     if !section.has("address") {
         problems.push(section.problem("address", "is missing; write the device's \"host:port\""));
     }
-    let target = section.checked("address", problems, parse_target);
+    let target = section.checked("address", problems, |text| parse_target(text, PORT_DEFAULT));
     let framing = named(section, "framing", &Framing::ALL, problems).unwrap_or(Framing::Tcp);
     let connections = small(section, "connections", problems, 1..=8, 1);
     let pause = pause(section, problems).unwrap_or_default();
@@ -192,23 +192,4 @@ fn small(
     default: u16,
 ) -> u16 {
     section.integer(key, problems, range).and_then(|found| u16::try_from(found.value).ok()).unwrap_or(default)
-}
-
-/// `host`, `host:port`, `[v6]:port`; not looked up here.
-pub(super) fn parse_target(text: &str) -> Result<String, String> {
-    const RULE: &str = "must be \"host:port\", such as \"10.0.3.11:502\" or \"[fe80::1]:502\"";
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
-        Some(_) if text.ends_with(']') => return Ok(format!("{text}:{PORT_DEFAULT}")),
-        Some(_) => return Err(RULE.to_owned()),
-        None => {
-            return if text.is_empty() { Err(RULE.to_owned()) } else { Ok(format!("{text}:{PORT_DEFAULT}")) };
-        }
-    };
-    match port.parse::<u16>() {
-        Ok(number) if number > 0 && !host.is_empty() && !host.contains(char::is_whitespace) => {
-            Ok(text.to_owned())
-        }
-        _ => Err(RULE.to_owned()),
-    }
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use super::address::{Addressing, Dialect};
 use super::frame::Framing;
 use super::line::{Line, LineSettings, Target};
-use super::settings::parse_target;
 use super::*;
 use crate::driver_conformance as conformance;
 use crate::driver_conformance::{point, validated};
@@ -296,15 +295,4 @@ fn every_mistake_is_named() {
     ];
     assert_eq!(lines, expected);
     assert!(validated(&TCP, "", &setup(Vec::new(), Clock::machine())).is_err());
-}
-
-#[test]
-fn targets_have_a_host_and_a_port() {
-    assert_eq!(parse_target("plc").unwrap(), "plc:502");
-    assert_eq!(parse_target("10.0.3.11:1502").unwrap(), "10.0.3.11:1502");
-    assert_eq!(parse_target("[::1]").unwrap(), "[::1]:502");
-    assert_eq!(parse_target("[::1]:5020").unwrap(), "[::1]:5020");
-    for wrong in ["", ":502", "plc:", "plc:0", "::1", "a b:502", "plc:70000"] {
-        assert!(parse_target(wrong).is_err(), "{wrong}");
-    }
 }
