@@ -13,7 +13,7 @@ use crate::points::PointConfig;
 use crate::shared::Shared;
 
 mod csv_folder;
-mod modbus;
+pub(crate) mod modbus;
 mod s7;
 mod simulated;
 

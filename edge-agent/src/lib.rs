@@ -19,6 +19,7 @@ pub mod normalise;
 pub mod outbox;
 pub mod pace;
 pub mod points;
+pub mod probe;
 pub mod profiles;
 pub mod quarantine;
 pub mod shared;

@@ -31,6 +31,7 @@ mod form;
 mod frame;
 mod line;
 mod pdu;
+pub(crate) mod probe;
 mod read_plan;
 mod serial;
 mod settings;
