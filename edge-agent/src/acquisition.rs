@@ -40,6 +40,7 @@ use schedule::Schedule;
 
 pub(crate) use keeper::{Attended, Keeper};
 
+mod gauges;
 mod keeper;
 mod schedule;
 

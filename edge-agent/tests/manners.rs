@@ -41,15 +41,15 @@ type Arrivals = Arc<Mutex<Vec<Instant>>>;
 
 /// A device on a thread of its own; its port.
 fn device(conduct: Conduct, arrivals: Arrivals, over: Arc<AtomicBool>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("it works on loopback");
+    let port = listener.local_addr().expect("it works on loopback").port();
+    listener.set_nonblocking(true).expect("it works on loopback");
     thread::spawn(move || {
         while !over.load(Ordering::Relaxed) {
             match listener.accept() {
                 Ok((stream, _)) => {
-                    stream.set_nonblocking(false).unwrap();
-                    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                    stream.set_nonblocking(false).expect("it works on loopback");
+                    stream.set_read_timeout(Some(Duration::from_millis(200))).expect("it works on loopback");
                     drop(serve(stream, conduct, &arrivals, &over)); // however it ended, the next one comes
                 }
                 Err(_) => thread::sleep(Duration::from_millis(5)),
@@ -83,7 +83,7 @@ fn serve(
         let head = [request[0], request[1], 0, 0];
         match conduct {
             Conduct::Answers => {
-                arrivals.lock().unwrap().push(Instant::now());
+                arrivals.lock().expect("nobody panicked").push(Instant::now());
                 let bytes = request[11] * 2;
                 let mut answer = head.to_vec();
                 answer.extend([0, bytes + 3, request[6], request[7], bytes]);
@@ -126,19 +126,19 @@ async fn run(conduct: Conduct) -> Run {
     let mut ports: Vec<u16> =
         healthy.iter().map(|arrivals| device(Conduct::Answers, arrivals.clone(), over.clone())).collect();
     ports.push(device(conduct, Arrivals::default(), over.clone()));
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it works on loopback");
     let tasks = Tasks::new(CancellationToken::new());
     let handle = agent(dir.path(), &ports, tasks.clone()).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (from, before) = (Instant::now(), resident_kb());
     tokio::time::sleep(MEASURED).await;
     let grown_kb = resident_kb() - before;
-    let last = handle.status().devices.pop().unwrap();
+    let last = handle.status().devices.pop().expect("it works on loopback");
     tasks.drain().await;
     over.store(true, Ordering::Relaxed);
     let mut jitter = Vec::new();
     for arrivals in &healthy {
-        let arrivals = arrivals.lock().unwrap();
+        let arrivals = arrivals.lock().expect("nobody panicked");
         let late: Vec<Instant> = arrivals.iter().copied().filter(|at| *at >= from).collect();
         jitter.extend(late.windows(2).map(|pair| (pair[1] - pair[0]).abs_diff(POLL)));
     }
@@ -152,7 +152,7 @@ async fn agent(dir: &std::path::Path, ports: &[u16], tasks: Tasks) -> Handle {
     for register in 0..REGISTERS {
         list.push_str(&format!("r{register},hr:{register},uint16\n"));
     }
-    std::fs::write(dir.join("points.csv"), list).unwrap();
+    std::fs::write(dir.join("points.csv"), list).expect("it works on loopback");
     let mut text = String::from(
         "[edge]\ngroup = \"g\"\nnode = \"n\"\ndata_dir = \"data\"\nhub = \"mqtt://127.0.0.1:1\"\n",
     );
@@ -167,16 +167,18 @@ async fn agent(dir: &std::path::Path, ports: &[u16], tasks: Tasks) -> Handle {
     let mut problems = Problems::default();
     let mut root = file.parse(&mut problems);
     let plant = PlantNames { enterprise: "acme".into(), site: "antwerp".into() };
-    let section = root.section("edge", &mut problems).unwrap();
+    let section = root.section("edge", &mut problems).expect("it works on loopback");
     let config = edge_agent::config::validate(section, &plant, &mut problems);
     let config = config.unwrap_or_else(|| panic!("{:?}", problems.list));
-    edge_agent::start(config, Clock::machine(), Metrics::default(), tasks).await.unwrap()
+    edge_agent::start(config, Clock::machine(), Metrics::default(), tasks)
+        .await
+        .expect("it works on loopback")
 }
 
 fn resident_kb() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let status = std::fs::read_to_string("/proc/self/status").expect("it works on loopback");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it works on loopback");
+    line.split_whitespace().nth(1).expect("it works on loopback").parse().expect("it works on loopback")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

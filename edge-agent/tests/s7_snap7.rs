@@ -87,7 +87,7 @@ fn value(text: &str, data_type: DataType) -> Value {
 async fn read_all(driver: &mut dyn Driver) -> Readings {
     let mut all = Readings::default();
     loop {
-        if driver.read(&mut all).await.unwrap() == NextRead::OnSchedule {
+        if driver.read(&mut all).await.expect("read") == NextRead::OnSchedule {
             return all;
         }
     }

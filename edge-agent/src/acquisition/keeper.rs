@@ -13,11 +13,13 @@ use runtime::telemetry::{Counter, Metrics};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Surroundings;
+use super::gauges::Gauges;
 use crate::config::DeviceConfig;
 use crate::drivers::{Driver, DriverError, Readings};
 use crate::health::{DeviceState, Looks, PointLook};
 use crate::normalise::{ClockRules, DeadBand, Normalised, PointRules};
 use crate::outbox::{NewGroup, OutboxError};
+use crate::pace::Pace;
 
 /// A full outbox is asked again so often.
 const FULL_WAIT: Duration = Duration::from_millis(500);
@@ -43,6 +45,8 @@ pub(crate) struct Keeper {
     pub(super) meters: Meters,
     /// The last reading of each point, for consoles.
     looks: Looks,
+    pace: Pace,
+    gauges: Gauges,
 }
 
 pub(super) struct Meters {
@@ -90,6 +94,7 @@ impl Keeper {
         around: Surroundings,
     ) -> (Box<dyn Driver>, Keeper) {
         let looks = around.health.looks(around.device);
+        let gauges = Gauges::new(&around.metrics, &around.agent, &config.name);
         let keeper = Keeper {
             rules: config.points.iter().map(PointRules::new).collect(),
             bands: vec![DeadBand::default(); config.points.len()],
@@ -106,6 +111,8 @@ impl Keeper {
             clocks: config.clocks,
             is_off_clock: false,
             looks,
+            pace: config.pace,
+            gauges,
         };
         (config.driver, keeper)
     }
@@ -179,6 +186,7 @@ impl Keeper {
             samples.push(Sample { point: *id, time, value, quality });
         }
         self.looks.took(looks);
+        self.gauges.tell(&self.looks, &self.pace, false);
         self.meters.filtered.add(filtered);
         self.meters.off_clock.add(off_clock);
         self.clock_is_off(off_clock > 0);
@@ -253,6 +261,7 @@ impl Keeper {
             band.replace(made);
         }
         self.looks.became(self.fault, now);
+        self.gauges.tell(&self.looks, &self.pace, true);
         self.is_down = true;
         self.meters.downs.increment();
         let (device, reason) = (self.name.clone(), self.fault);

@@ -330,6 +330,8 @@ async fn a_console_sees_raw_values_and_how_points_are() {
     until("down", || plant.state() == DeviceState::Down).await;
     let qualities = plant.health.devices()[0].qualities;
     assert_eq!((qualities.good, qualities.stale), (0, 2), "{qualities:?}");
+    let told = plant.metrics.render();
+    assert!(told.contains("forebay_edge_points{agent=\"g/n\",device=\"d\",quality=\"stale\"} 2"), "{told}");
     assert!(plant.health.looks(0).point(0).unwrap().result.value.is_some(), "the last value is kept");
     plant.stop().await;
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use edge_agent::driver_conformance::{self as conformance, Candidate, point};
 use edge_agent::drivers::{Driver, DriverError, Readings};
+use edge_agent::probe::{Probe, read};
 use edge_agent::shared::Shared;
 use model::{DataType, Value};
 use runtime::clock::Clock;
@@ -58,7 +59,7 @@ fn listed(server: &Server, list: &str) -> Vec<(String, DataType, Option<Value>)>
 
 async fn check(driver: &mut dyn Driver, listed: &[(String, DataType, Option<Value>)], line: &str) {
     let mut readings = Readings::default();
-    driver.read(&mut readings).await.unwrap();
+    driver.read(&mut readings).await.expect("read");
     assert_eq!(readings.list.len(), listed.len(), "{line}");
     for reading in readings.list {
         let (address, _, expected) = &listed[reading.point];
@@ -193,6 +194,35 @@ async fn a_dead_unit_does_not_starve_its_neighbours() {
         }
         one.close().await;
         two.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_probe_reads_around_holes_on_every_framing() {
+    let server = Server::of("modbus_lines.py");
+    for framing in ["tcp", "rtu", "ascii"] {
+        let probe = |from: u16, count: u16, unit: u8| Probe {
+            address: format!("127.0.0.1:{}", server.hello[framing]),
+            framing: framing.to_owned(),
+            unit,
+            table: "hr".to_owned(),
+            from,
+            count,
+            timeout: Duration::from_millis(500),
+        };
+        let (cells, stopped) = read(&probe(200, 150, 3)).await.unwrap();
+        assert_eq!((cells.len(), stopped), (150, None), "{framing}");
+        for (address, value) in &cells {
+            match address {
+                ..220 => assert_eq!(value, &Ok(300 + address - 200), "{framing} {address}"),
+                _ => assert!(
+                    value.as_ref().is_err_and(|why| why.contains("illegal data address")),
+                    "{value:?}"
+                ),
+            }
+        }
+        let (cells, stopped) = read(&probe(0, 10, 99)).await.unwrap();
+        assert!(cells.is_empty() && stopped.unwrap().contains("no answer"), "{framing}");
     }
 }
 

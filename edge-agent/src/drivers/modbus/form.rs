@@ -256,7 +256,7 @@ fn from_bcd(byte: u8) -> Option<u8> {
 }
 
 const fn to_bcd(number: u8) -> u8 {
-    number / 10 << 4 | number % 10
+    ((number / 10) << 4) | (number % 10)
 }
 
 fn time(layout: TimeLayout, zone: Tz, cells: &[u16], order: Order) -> Option<Timestamp> {

@@ -296,3 +296,49 @@ fn every_mistake_is_named() {
     assert_eq!(lines, expected);
     assert!(validated(&TCP, "", &setup(Vec::new(), Clock::machine())).is_err());
 }
+
+#[tokio::test]
+async fn a_round_reads_the_groups_that_are_due() {
+    let (address, task) = device(with_a_hole).await;
+    let mut points: Vec<PointConfig> =
+        (0..4).map(|register| point(&format!("hr:{register}"), DataType::UInt16)).collect();
+    (points[1].group, points[3].group) = (1, 2);
+    let text = format!("address = \"{address}\"\ntimeout = \"200ms\"");
+    let mut driver = validated(&TCP, &text, &setup(points, Clock::machine())).unwrap();
+    assert!(driver.manners().groups && driver.manners().paced);
+    driver.open(None).await.unwrap();
+    for (due, expected) in [
+        (Groups::NONE.with(1), vec![1]),
+        (Groups::NONE.with(0), vec![0, 2]),
+        (Groups::NONE.with(0).with(2), vec![0, 2, 3]),
+        (Groups::ALL, vec![0, 1, 2, 3]),
+    ] {
+        driver.select(due);
+        let mut readings = Readings::default();
+        assert_eq!(driver.read(&mut readings).await.unwrap(), NextRead::OnSchedule);
+        let mut read: Vec<usize> = readings.list.iter().map(|reading| reading.point).collect();
+        read.sort_unstable();
+        assert_eq!(read, expected);
+    }
+    task.abort();
+}
+
+/// A budget of 20 requests per second: four at once, then one every 50 ms.
+#[tokio::test]
+async fn requests_keep_to_their_budget() {
+    let (address, task) = device(with_a_hole).await;
+    let mut setup = setup(vec![point("hr:0", DataType::UInt16)], Clock::machine());
+    setup.pace = Pace::new(Some(20.0));
+    let text = format!("address = \"{address}\"\ntimeout = \"200ms\"");
+    let mut driver = validated(&TCP, &text, &setup).unwrap();
+    driver.open(None).await.unwrap();
+    let begun = std::time::Instant::now();
+    for _ in 0..14 {
+        driver.read(&mut Readings::default()).await.unwrap();
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(490), "{:?}", begun.elapsed());
+    let figures = setup.pace.figures();
+    assert_eq!((figures.requests, figures.failed), (14, 0));
+    assert!(figures.p50.unwrap() < Duration::from_millis(100), "waiting is no latency: {figures:?}");
+    task.abort();
+}

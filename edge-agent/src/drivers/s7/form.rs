@@ -263,7 +263,7 @@ fn date_and_time(bytes: &[u8]) -> Option<NaiveDateTime> {
 
 fn clock_bytes(form: Form, local: NaiveDateTime) -> Option<Vec<u8>> {
     let byte = |number: u32| u8::try_from(number).ok();
-    let bcd = |number: u32| byte(number / 10 << 4 | number % 10);
+    let bcd = |number: u32| byte((number / 10) << 4 | (number % 10));
     let weekday = local.weekday().num_days_from_sunday() + 1;
     Some(match form {
         Form::Dtl => {
@@ -288,7 +288,7 @@ fn clock_bytes(form: Form, local: NaiveDateTime) -> Option<Vec<u8>> {
                 millis / 10,
             ];
             let mut bytes = parts.into_iter().map(bcd).collect::<Option<Vec<u8>>>()?;
-            bytes.push(byte(millis % 10 << 4 | weekday)?);
+            bytes.push(byte((millis % 10) << 4 | weekday)?);
             bytes
         }
         _ => {
@@ -304,7 +304,7 @@ fn s5_bytes(milliseconds: f64) -> Option<[u8; 2]> {
         let count = milliseconds / base;
         if (0.0..=999.0).contains(&count) && count.fract() == 0.0 {
             let Some(Value::UInt16(count)) = Value::from_f64(count, DataType::UInt16) else { return None };
-            let digits = count / 100 << 8 | count / 10 % 10 << 4 | count % 10;
+            let digits = (count / 100) << 8 | (count / 10 % 10) << 4 | (count % 10);
             return Some((code << 12 | digits).to_be_bytes());
         }
     }

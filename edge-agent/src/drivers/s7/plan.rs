@@ -33,7 +33,7 @@ pub(super) struct Piece {
 
 /// The longest data of one item.
 pub(super) fn piece_bytes_max(pdu: u16) -> usize {
-    usize::from(pdu).saturating_sub(READ_ANSWERED + ITEM_ANSWERED)
+    usize::from(pdu).saturating_sub(READ_ANSWERED + ITEM_ANSWERED) & !1
 }
 
 /// The blocks for these points: number, poll group and span of each.
@@ -114,7 +114,8 @@ pub(super) fn next_request(queue: &mut VecDeque<Arc<Block>>, done: &mut u32, pdu
         // A block that fits a request of its own is not torn apart.
         let is_whole = left.count <= fits;
         let is_long = block.span.bytes() > piece_bytes_max(u16::try_from(pdu).unwrap_or(u16::MAX));
-        if fits == 0 || (!is_whole && !(is_long && pieces.is_empty())) {
+        let may_tear = is_long && pieces.is_empty();
+        if fits == 0 || !(is_whole || may_tear) {
             break;
         }
         let span = Span { count: left.count.min(fits), ..left };
