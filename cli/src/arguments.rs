@@ -39,6 +39,8 @@ pub enum Command {
     Run(Run),
     /// Check configuration files and their point lists; print every mistake.
     Check(Check),
+    /// Look into a device without a configuration; show the register maps that forebay brings.
+    Probe(Probe),
     /// Prove that every accepted sample is in the table exactly once, or say which are not.
     Reconcile(Reconcile),
     /// Write a set-point, or show the latest commands.
@@ -141,6 +143,54 @@ pub struct Check {
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// One JSON object per mistake.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `forebay probe`
+#[derive(Args, Clone, Debug)]
+pub struct Probe {
+    /// What to look at.
+    #[command(subcommand)]
+    pub what: ProbeWhat,
+}
+
+/// What `forebay probe` looks at.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ProbeWhat {
+    /// Read a range of registers or bits and show it in every plausible type and order, side by side.
+    Modbus(ProbeModbus),
+    /// Print a register map that forebay brings, as a point list to change and use; without a name, list them.
+    Profile {
+        /// Its name.
+        name: Option<String>,
+    },
+}
+
+/// `forebay probe modbus`
+#[derive(Args, Clone, Debug)]
+pub struct ProbeModbus {
+    /// Host, or host:port; port 502 if left out.
+    pub host: String,
+    /// Unit (slave) number.
+    #[arg(long, default_value_t = 1)]
+    pub unit: u8,
+    /// hr: holding registers, ir: input registers, co: coils, di: discrete inputs.
+    #[arg(long, default_value = "hr", value_parser = ["hr", "ir", "co", "di"])]
+    pub table: String,
+    /// First address, counted from 0 as in the protocol (40001 of a manual is 0).
+    #[arg(long, default_value_t = 0)]
+    pub from: u16,
+    /// How many.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+    pub count: u16,
+    /// How the gateway frames it: tcp, or rtu or ascii over TCP.
+    #[arg(long, default_value = "tcp", value_parser = ["tcp", "rtu", "ascii"])]
+    pub framing: String,
+    /// Per request.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// One JSON object per address.
     #[arg(long)]
     pub json: bool,
 }

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod init;
 pub mod join;
 pub mod log;
+pub mod probe;
 pub mod quarantine;
 pub mod reconcile;
 pub mod run;

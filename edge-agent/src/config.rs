@@ -10,15 +10,18 @@ use std::time::Duration;
 use model::NodeId;
 use model::address::check_sparkplug_id;
 use model::limits::{AGENT_POINTS_MAX, MQTT_PACKET_BYTES_MAX};
-use runtime::clock::Clock;
 use runtime::config_file::{Located, PlantNames, Problem, Problems, Section};
 use runtime::enrolment::EnrolUrl;
 use runtime::mqtt_client::{TlsOptions, parse_url};
 
-use crate::drivers::{DeviceSetup, Driver, KINDS};
+use crate::drivers::Driver;
 use crate::normalise::ClockRules;
 use crate::outbox::{OutboxOptions, WhenFull};
-use crate::points::{PointConfig, parse_list};
+use crate::pace::Pace;
+use crate::points::PointConfig;
+use crate::shared::Shared;
+
+mod device;
 
 /// The host application that the agent works for; hubs have the same default.
 const HOST_ID: &str = "forebay";
@@ -28,12 +31,6 @@ const OUTBOX_MAX: u64 = 2_000_000_000;
 const OUTBOX_MIN: u64 = 16 * 1024 * 1024;
 /// Values per second of the history stream: an hour's outage of 10 000 points at 1 s is over in three minutes.
 const HISTORY_RATE: u64 = 200_000;
-/// A device is read so often unless it says otherwise.
-const POLL: Duration = Duration::from_secs(1);
-/// The shortest time after which a silent device is Stale, unless it says otherwise ...
-const STALE_AFTER_MIN: Duration = Duration::from_secs(5);
-/// ... and how many polls it may miss if they are longer.
-const STALE_AFTER_POLLS: u32 = 3;
 /// Clocks of devices, agent and hub may be so far apart before values say so: what NTP keeps by far, and a wrong zone does
 /// not.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
@@ -92,14 +89,28 @@ pub struct DeviceConfig {
     pub points: Vec<PointConfig>,
     /// The driver, not yet opened.
     pub driver: Box<dyn Driver>,
-    /// How often it is read.
+    /// How often it is read: its group 0.
     pub poll: Duration,
+    /// Its other poll groups, from 1, with their poll times.
+    pub groups: Vec<Duration>,
+    /// How fast it may be asked.
+    pub pace: Pace,
     /// After so long without an answer its points are Stale.
     pub stale_after: Duration,
     /// Whether answers without any data count as silence too: where `stale_after` was written by hand.
     pub stale_without_data: bool,
     /// How far its clock may be off.
     pub clocks: ClockRules,
+}
+
+impl DeviceConfig {
+    /// The groups that have points, with their poll times.
+    #[must_use]
+    pub fn polls(&self) -> Vec<(u8, Duration)> {
+        let has_points = |group: u8| self.points.iter().any(|point| point.group == group);
+        let polls = std::iter::once(self.poll).chain(self.groups.iter().copied());
+        (0_u8..).zip(polls).filter(|(group, _)| has_points(*group)).collect()
+    }
 }
 
 /// Reads the section and the point lists; pushes every mistake.
@@ -129,10 +140,10 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
     if sections.is_empty() {
         problems.push(section.problem("devices", "there is no [[edge.devices]]; an agent needs one"));
     }
-    let mut devices = Vec::new();
+    let (mut devices, shared) = (Vec::new(), Shared::default());
     let mut names = HashMap::new();
     for section in sections {
-        devices.extend(device(section, &state_dir, &mut names, skew_max, problems));
+        devices.extend(device::read(section, &state_dir, &shared, &mut names, skew_max, problems));
     }
     let file = section.file().to_owned();
     section.finish(problems);
@@ -242,89 +253,6 @@ fn outbox(section: &mut Section<'_>, problems: &mut Problems) -> OutboxOptions {
         agent: String::new(), // known when the node is
         bytes_max: size.map_or(OUTBOX_MAX, |size| size.value),
         when_full: policy.map_or(WhenFull::StopAccepting, |policy| policy.value),
-    }
-}
-
-fn device(
-    mut section: Section<'_>,
-    state_dir: &Path,
-    names: &mut HashMap<String, usize>,
-    skew_max_micros: i64,
-    problems: &mut Problems,
-) -> Option<DeviceConfig> {
-    let line = section.line();
-    let name = section.required_text("name", problems).and_then(|name| {
-        let rule = match check_sparkplug_id(&name.value) {
-            Err(error) => error.to_string(),
-            Ok(()) => match names.insert(name.value.clone(), line) {
-                Some(first) => format!("is already the name of the device in line {first}"),
-                None => return Some(name.value),
-            },
-        };
-        problems.push(name.problem(rule));
-        None
-    });
-    let poll = section
-        .duration("poll", problems, Duration::from_millis(10)..=Duration::from_secs(86_400))
-        .map_or(POLL, |poll| poll.value);
-    let written =
-        section.duration("stale_after", problems, Duration::from_secs(1)..=Duration::from_secs(7 * 86_400));
-    if let Some(written) = written.as_ref().filter(|written| written.value < poll) {
-        problems.push(written.problem(format!("must not be shorter than poll, which is {poll:?}")));
-    }
-    let behind = section.duration("clock_behind_max", problems, CLOCK_RANGE);
-    let points = points(&mut section, name.as_deref().unwrap_or("device"), problems);
-    let kind = section.required_text("driver", problems).and_then(|driver| {
-        let found = KINDS.iter().find(|kind| kind.name == driver.value);
-        if found.is_none() {
-            let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
-            problems.push(driver.problem(format!("there is no such driver; known: {}", known.join(", "))));
-        }
-        found
-    })?; // without a driver nobody knows which keys are right
-    let (file, points) = points.unwrap_or_default();
-    let setup = DeviceSetup {
-        name: name.clone().unwrap_or_default(),
-        points,
-        points_file: file,
-        state_dir: state_dir.join(name.as_deref().unwrap_or("device")),
-        clock: Clock::machine(),
-    };
-    let driver = (kind.validate)(&mut section, &setup, problems);
-    section.finish(problems);
-    Some(DeviceConfig {
-        name: name?,
-        kind: kind.name,
-        points: setup.points,
-        driver: driver?,
-        poll,
-        stale_after: written
-            .as_ref()
-            .map_or((poll * STALE_AFTER_POLLS).max(STALE_AFTER_MIN), |found| found.value),
-        stale_without_data: written.is_some(),
-        clocks: ClockRules { skew_max_micros, behind_max_micros: behind.map(|max| micros(max.value)) },
-    })
-}
-
-fn points(
-    section: &mut Section<'_>,
-    device: &str,
-    problems: &mut Problems,
-) -> Option<(PathBuf, Vec<PointConfig>)> {
-    if !section.has("points") {
-        problems.push(section.problem("points", "is missing; write the name of a CSV file"));
-        return None;
-    }
-    let path = section.path("points", problems)?;
-    match std::fs::read(&path.value) {
-        Ok(bytes) => {
-            let points = parse_list(&path.value, &bytes, device, problems);
-            Some((path.value, points))
-        }
-        Err(error) => {
-            problems.push(path.problem(format!("cannot be read: {error}")));
-            None
-        }
     }
 }
 
@@ -475,5 +403,63 @@ mod tests {
         );
         let (_, problems) = check(&text, &[("x.csv", list), ("y.csv", list)]);
         assert_eq!(problems, ["plant.toml:2: y: path = hall/a: is already a path of device x"]);
+    }
+
+    const EDGE: &str = "[edge]\ngroup = \"g\"\nnode = \"n\"\ndata_dir = \"d\"\nhub = \"mqtt://h\"\n";
+
+    #[test]
+    fn one_list_serves_many_devices_and_has_poll_groups() {
+        let list = "name,address,type,unit,path,group\n\
+                    speed,\"sine(mean={n*10+5})\",f64,{rpm}/min,hall-{hall}/press-{n}/speed,fast\n\
+                    wear,sine(),f64,,hall-{hall}/press-{n}/wear,\n";
+        let device = |n: u32| {
+            format!(
+                "[[edge.devices]]\nname = \"press-{n}\"\ndriver = \"simulated\"\npoints = \"press.csv\"\n\
+                 parameters = {{ n = {n}, hall = \"A\" }}\npoll = \"20s\"\ngroups = {{ fast = \"100ms\", never = \"1s\" }}\n"
+            )
+        };
+        let text = format!("{EDGE}{}{}", device(1), device(2));
+        let (config, problems) = check(&text, &[("press.csv", list)]);
+        assert_eq!(problems, Vec::<String>::new());
+        let config = config.unwrap();
+        let press = &config.devices[1];
+        assert_eq!(press.points[0].definition.path.as_str(), "hall-A/press-2/speed");
+        assert_eq!(
+            (press.points[0].address.as_str(), press.points[0].definition.unit.as_str()),
+            ("sine(mean=25)", "{rpm}/min")
+        );
+        assert_eq!((press.points[0].group, press.points[1].group), (1, 0));
+        let polls = [(0, Duration::from_secs(20)), (1, Duration::from_millis(100))];
+        assert_eq!(press.polls(), polls, "a group without points is not polled");
+        assert_eq!(press.stale_after, Duration::from_secs(5), "by the fastest group");
+    }
+
+    #[test]
+    fn mistakes_in_templates_and_groups_are_named() {
+        let (_, problems) = check(
+            &format!(
+                "{EDGE}[[edge.devices]]\nname = \"d\"\ndriver = \"simulated\"\npoints = \"d.csv\"\n\
+                 parameters = {{ n = true, m = 1 }}\ngroups = {{ fast = \"1ms\" }}\nrequests_per_second = 5\n\
+                 [[edge.devices]]\nname = \"e\"\ndriver = \"simulated\"\npoints = \"e.csv\"\nprofile = \"sdm\"\n"
+            ),
+            &[("d.csv", "name,address,type,group\na{k},sine(),f64,slow\n"), ("e.csv", LIST)],
+        );
+        let found = problems.join("\n");
+        for expected in [
+            "edge.devices[1].parameters.n = true: must be a text in quotes or a number",
+            "edge.devices[1].groups = { fast = \"1ms\" }: fast must be from 10ms",
+            "d.csv:2: name = a{k}: {k} is no parameter of the device; known: m",
+            "d.csv:2: group = slow: is no group of the device; known: none",
+            "edge.devices[2].profile = \"sdm\": there is no such profile; known: ",
+        ] {
+            assert!(found.contains(expected), "{expected}\nnot in\n{found}");
+        }
+        let (_, problems) = check(
+            &format!(
+                "{EDGE}[[edge.devices]]\nname = \"d\"\ndriver = \"simulated\"\npoints = \"d.csv\"\nrequests_per_second = 5\n"
+            ),
+            &[("d.csv", LIST)],
+        );
+        assert!(problems[0].contains("has no meaning for the driver simulated"), "{problems:?}");
     }
 }

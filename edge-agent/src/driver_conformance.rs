@@ -13,7 +13,9 @@ use runtime::config_file::{ConfigFile, Problems};
 use crate::drivers::{
     DeviceSetup, Driver, DriverError, DriverKind, KINDS, NextRead, READINGS_MAX, Reading, Readings,
 };
+use crate::pace::Pace;
 use crate::points::PointConfig;
+use crate::shared::Shared;
 
 /// A device as a configuration would describe it.
 #[derive(Clone, Debug)]
@@ -75,6 +77,7 @@ pub fn point(address: &str, raw_type: DataType) -> PointConfig {
         raw_type,
         scale: None,
         offset: None,
+        group: 0,
         line: 2,
     }
 }
@@ -82,7 +85,15 @@ pub fn point(address: &str, raw_type: DataType) -> PointConfig {
 /// A device with these points, whose driver may keep files in `state_dir`.
 #[must_use]
 pub fn setup(points: Vec<PointConfig>, clock: Clock, state_dir: PathBuf) -> DeviceSetup {
-    DeviceSetup { name: "test".into(), points, points_file: "test.csv".into(), state_dir, clock }
+    DeviceSetup {
+        name: "test".into(),
+        points,
+        points_file: "test.csv".into(),
+        state_dir,
+        clock,
+        pace: Pace::default(),
+        shared: Shared::default(),
+    }
 }
 
 /// The driver that these keys configure.

@@ -8,14 +8,17 @@ use model::{Quality, Reason, Timestamp, Value};
 use runtime::clock::Clock;
 use runtime::config_file::{Problem, Problems, Section};
 
+use crate::pace::Pace;
 use crate::points::PointConfig;
+use crate::shared::Shared;
 
 mod csv_folder;
-mod modbus;
+pub(crate) mod modbus;
+mod s7;
 mod simulated;
 
 /// Every driver: register here.
-pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::KIND, simulated::KIND];
+pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::SERIAL, modbus::TCP, s7::KIND, simulated::KIND];
 
 /// A driver's entry in the table.
 pub struct DriverKind {
@@ -41,6 +44,10 @@ pub struct DeviceSetup {
     pub state_dir: std::path::PathBuf,
     /// The clock.
     pub clock: Clock,
+    /// How fast it may be asked; a driver that takes turns says so in [`Driver::manners`].
+    pub pace: Pace,
+    /// What devices of one agent share, such as the one connection to a gateway.
+    pub shared: Shared,
 }
 
 impl DeviceSetup {
@@ -84,6 +91,42 @@ pub struct Readings {
 
 /// Most readings that one call of `read` may add.
 pub const READINGS_MAX: usize = 20_000;
+
+/// Poll groups of a device by their numbers; group 0 is the device's own `poll`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups(u32);
+
+/// Most groups of a device.
+pub const GROUPS_MAX: u8 = 16;
+const _: () = assert!(GROUPS_MAX as u32 <= u32::BITS);
+
+impl Groups {
+    /// None of them.
+    pub const NONE: Groups = Groups(0);
+    /// All of them.
+    pub const ALL: Groups = Groups(u32::MAX);
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(self, group: u8) -> Groups {
+        Groups(self.0 | 1 << (group % GROUPS_MAX))
+    }
+
+    /// Whether the group is one of them.
+    #[must_use]
+    pub const fn contains(self, group: u8) -> bool {
+        self.0 >> (group % GROUPS_MAX) & 1 == 1
+    }
+}
+
+/// Which keys that are common to all drivers this one can follow; without, they are refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manners {
+    /// Reads single groups: `groups`, and the point list's column `group`.
+    pub groups: bool,
+    /// Takes a turn of [`DeviceSetup::pace`] before each request: `requests_per_second`.
+    pub paced: bool,
+}
 
 /// When to read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +213,15 @@ pub trait Driver: Send {
     /// Connects. `resume` is the newest position that is on disk, `None` at the very first start.
     async fn open(&mut self, resume: Option<&[u8]>) -> Result<(), DriverError>;
 
+    /// Which common keys this driver follows.
+    fn manners(&self) -> Manners {
+        Manners::default()
+    }
+
+    /// The next round of reads, up to its [`NextRead::OnSchedule`], is for the points of these groups. Without a
+    /// word about it all are read. A driver without groups need not listen.
+    fn select(&mut self, _due: Groups) {}
+
     /// Reads what is due. One point's trouble is that point's quality, not an error.
     async fn read(&mut self, into: &mut Readings) -> Result<NextRead, DriverError>;
 
@@ -188,9 +240,42 @@ pub trait Driver: Send {
     async fn close(&mut self);
 }
 
+/// `host`, `host:port`, `[v6]:port`; not looked up here.
+fn parse_target(text: &str, port_default: u16) -> Result<String, String> {
+    let rule = || {
+        format!("must be \"host:port\", such as \"10.0.3.11:{port_default}\" or \"[fe80::1]:{port_default}\"")
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        Some(_) if text.ends_with(']') => (text, None),
+        Some(_) => return Err(rule()),
+        None => (text, None),
+    };
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        return Err(rule());
+    }
+    match port.map(str::parse::<u16>) {
+        None => Ok(format!("{host}:{port_default}")),
+        Some(Ok(number)) if number > 0 => Ok(text.to_owned()),
+        Some(_) => Err(rule()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_have_a_host_and_a_port() {
+        let parse = |text| parse_target(text, 502);
+        assert_eq!(parse("plc").unwrap(), "plc:502");
+        assert_eq!(parse("10.0.3.11:1502").unwrap(), "10.0.3.11:1502");
+        assert_eq!(parse("[::1]").unwrap(), "[::1]:502");
+        assert_eq!(parse("[::1]:5020").unwrap(), "[::1]:5020");
+        for wrong in ["", ":502", "plc:", "plc:0", "::1", "a b:502", "plc:70000"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn names_are_unique() {

@@ -17,8 +17,12 @@ pub mod edge_node;
 pub mod health;
 pub mod normalise;
 pub mod outbox;
+pub mod pace;
 pub mod points;
+pub mod probe;
+pub mod profiles;
 pub mod quarantine;
+pub mod shared;
 pub mod uplink;
 
 use std::collections::HashMap;
@@ -37,7 +41,7 @@ use catalogue::{Catalogue, CatalogueError, Points};
 use certificate::CertificateCare;
 use commands::{ClockSkew, CommandMeters, DEVICE_WRITES_MAX, Executor, Target, WAITING_MAX};
 use config::{Config, DeviceConfig};
-use health::{DeviceState, DeviceStatus, Health, SessionStatus};
+use health::{DeviceStatus, Health, PointLook, SessionStatus};
 use normalise::PointRules;
 use outbox::{Dropped, Epochs, Opened, Outbox, OutboxError};
 use uplink::{Uplink, UplinkSetup};
@@ -97,6 +101,13 @@ impl Handle {
     #[must_use]
     pub fn node(&self) -> &NodeId {
         &self.node
+    }
+
+    /// The last reading of a point of a device, both by their numbers in [`Status::devices`] and the point list: raw value
+    /// and result.
+    #[must_use]
+    pub fn look(&self, device: usize, point: usize) -> Option<PointLook> {
+        self.health.looks(device).point(point)
     }
 
     /// How it is.
@@ -197,16 +208,8 @@ fn spawn(
             writable(&device, &ids)
                 .map(|(id, index, rules)| (id, Target { writes: writes.clone(), index, rules })),
         );
-        let number = handle.health.add_device(DeviceStatus {
-            name: device.name.clone(),
-            driver: device.kind,
-            points: device.points.len(),
-            state: DeviceState::Connecting,
-            since: clock.now(),
-            is_off_clock: false,
-            last_read: None,
-            error: None,
-        });
+        let (points, pace) = (device.points.len(), device.pace.clone());
+        let number = handle.health.add_device(&device.name, device.kind, points, pace, clock.now());
         let around = Surroundings {
             outbox: outbox.clone(),
             clock: clock.clone(),

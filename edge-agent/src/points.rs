@@ -5,11 +5,15 @@
 //! there:
 //!
 //! ```text
-//! name,address,type,scale,offset,unit,deadband,min,max,writable,path,description
+//! name,address,type,scale,offset,unit,deadband,min,max,writable,path,description,group
 //! ```
+//!
+//! `group` names one of the device's poll groups. A list may be a template for many devices: `{n}` in a cell is what the
+//! device's `parameters` say of `n`, `{n+4}`, `{n*100}` and `{n*100+4}` are calculated ([`parameters`]).
 //!
 //! Every mistake becomes a [`Problem`] with its line; a list with mistakes gives the points that have none.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -17,6 +21,8 @@ use csv::StringRecord;
 use model::limits::PATH_BYTES_MAX;
 use model::{DataType, PointDefinition, PointPath};
 use runtime::config_file::{Problem, Problems};
+
+mod parameters;
 
 /// One point of a device, as its list gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,11 +38,24 @@ pub struct PointConfig {
     pub scale: Option<f64>,
     /// Added afterwards.
     pub offset: Option<f64>,
+    /// Poll group of its device; 0 is the device's own `poll`.
+    pub group: u8,
     /// Line in the point list, from 1, for messages.
     pub line: usize,
 }
 
-const COLUMNS: [&str; 12] = [
+/// What a device says about its list.
+#[derive(Clone, Copy, Debug)]
+pub struct Template<'a> {
+    /// Its name.
+    pub device: &'a str,
+    /// Its poll groups, from 1.
+    pub groups: &'a [&'a str],
+    /// What stands for names in braces.
+    pub parameters: &'a [(String, String)],
+}
+
+const COLUMNS: [&str; 13] = [
     "name",
     "address",
     "type",
@@ -49,6 +68,7 @@ const COLUMNS: [&str; 12] = [
     "writable",
     "path",
     "description",
+    "group",
 ];
 
 /// Columns that must be there.
@@ -60,8 +80,19 @@ const UNIT_BYTES_MAX: usize = 64;
 /// Room for a sentence in an operator's language.
 const DESCRIPTION_BYTES_MAX: usize = 1024;
 
-/// Reads the list of `device` from bytes; `file` is for messages.
+/// Reads the list of `device`, which has neither groups nor parameters, from bytes; `file` is for messages.
 pub fn parse_list(file: &Path, bytes: &[u8], device: &str, problems: &mut Problems) -> Vec<PointConfig> {
+    Template { device, groups: &[], parameters: &[] }.parse(file, bytes, problems)
+}
+
+impl Template<'_> {
+    /// Reads a list from bytes; `file` is for messages.
+    pub fn parse(&self, file: &Path, bytes: &[u8], problems: &mut Problems) -> Vec<PointConfig> {
+        parse(self, file, bytes, problems)
+    }
+}
+
+fn parse(template: &Template<'_>, file: &Path, bytes: &[u8], problems: &mut Problems) -> Vec<PointConfig> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
@@ -70,7 +101,7 @@ pub fn parse_list(file: &Path, bytes: &[u8], device: &str, problems: &mut Proble
         .delimiter(delimiter(bytes))
         .trim(csv::Trim::All)
         .from_reader(bytes);
-    let mut list = List { file, device, problems, names: HashMap::new(), paths: HashMap::new() };
+    let mut list = List { file, template, problems, names: HashMap::new(), paths: HashMap::new() };
     let mut columns: Option<Vec<Option<usize>>> = None;
     let mut points = Vec::new();
     let mut record = StringRecord::new();
@@ -91,7 +122,10 @@ pub fn parse_list(file: &Path, bytes: &[u8], device: &str, problems: &mut Proble
         let line = record.position().map_or(0, |at| line_number(at.line()));
         match &columns {
             None => columns = Some(list.header(&record, line)),
-            Some(columns) => points.extend(list.row(&record, columns, line)),
+            Some(columns) => {
+                let record = list.fill_in(&record, columns, line);
+                points.extend(list.row(&record, columns, line));
+            }
         }
     }
     if columns.is_none() {
@@ -114,7 +148,7 @@ fn delimiter(bytes: &[u8]) -> u8 {
 
 struct List<'a> {
     file: &'a Path,
-    device: &'a str,
+    template: &'a Template<'a>,
     problems: &'a mut Problems,
     /// Line of each name and path, to report duplicates.
     names: HashMap<String, usize>,
@@ -173,6 +207,32 @@ impl List<'_> {
         places
     }
 
+    /// The line with its parameters filled in. Braces in units and descriptions that name none are left as they are: UCUM has
+    /// braces of its own.
+    fn fill_in<'r>(
+        &mut self,
+        record: &'r StringRecord,
+        columns: &[Option<usize>],
+        line: usize,
+    ) -> Cow<'r, StringRecord> {
+        if self.template.parameters.is_empty() || !record.iter().any(|cell| cell.contains('{')) {
+            return Cow::Borrowed(record);
+        }
+        let mut filled = StringRecord::new();
+        for (at, cell) in record.iter().enumerate() {
+            let column = columns.iter().position(|place| *place == Some(at)).and_then(|nth| COLUMNS.get(nth));
+            let is_free_text = matches!(column, Some(&"unit" | &"description"));
+            match parameters::fill_in(cell, self.template.parameters, is_free_text) {
+                Ok(text) => filled.push_field(&text),
+                Err(rule) => {
+                    self.problem(line, column.unwrap_or(&"line"), cell, rule);
+                    filled.push_field(cell);
+                }
+            }
+        }
+        Cow::Owned(filled)
+    }
+
     /// One line; every mistake in it is reported.
     fn row(&mut self, record: &StringRecord, columns: &[Option<usize>], line: usize) -> Option<PointConfig> {
         let row = Row { record, columns, line };
@@ -208,6 +268,7 @@ impl List<'_> {
             self.problem(line, "min", row.cell("min"), format!("must not be above max, which is {max}"));
         }
         let writable = self.writable(&row);
+        let group = self.group(&row);
         let description = self.description(&row);
         if self.problems.list.len() > before {
             return None;
@@ -217,7 +278,7 @@ impl List<'_> {
         let data_type = if scaled && raw_type != DataType::Float { DataType::Double } else { raw_type };
         let definition = PointDefinition {
             path: path?,
-            device: Some(self.device.to_owned()),
+            device: Some(self.template.device.to_owned()),
             metric: name,
             data_type,
             unit,
@@ -233,6 +294,7 @@ impl List<'_> {
             raw_type,
             scale,
             offset,
+            group,
             line,
         })
     }
@@ -249,7 +311,7 @@ impl List<'_> {
 
     fn path(&mut self, row: &Row<'_>, name: &str) -> Option<PointPath> {
         let text = match row.cell("path") {
-            "" => format!("{}/{name}", self.device),
+            "" => format!("{}/{name}", self.template.device),
             text => text.to_owned(),
         };
         match PointPath::new(&text) {
@@ -339,6 +401,24 @@ impl List<'_> {
         }
     }
 
+    fn group(&mut self, row: &Row<'_>) -> u8 {
+        let text = row.cell("group");
+        if text.is_empty() {
+            return 0;
+        }
+        let known = self.template.groups;
+        match known.iter().position(|name| *name == text).and_then(|nth| u8::try_from(nth + 1).ok()) {
+            Some(group) => group,
+            None => {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let rule =
+                    format!("is no group of the device; known: {known} (groups = {{ fast = \"100ms\" }})");
+                self.problem(row.line, "group", text, rule);
+                0
+            }
+        }
+    }
+
     fn description(&mut self, row: &Row<'_>) -> String {
         let text = row.cell("description");
         if text.len() > DESCRIPTION_BYTES_MAX || text.contains('\0') {
@@ -378,88 +458,4 @@ pub fn parse_type(text: &str) -> Option<DataType> {
 const _: () = assert!(UNIT_BYTES_MAX < PATH_BYTES_MAX);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> (Vec<PointConfig>, Vec<String>) {
-        let mut problems = Problems::default();
-        let points = parse_list(Path::new("p.csv"), text.as_bytes(), "press-1", &mut problems);
-        (points, problems.list.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn a_list_gives_points_with_their_defaults() {
-        let (points, problems) = parse(
-            "\u{feff}# a remark\nName,Address,Type,Scale,Offset,Unit,Dead band,Min,Max,Writable,Path,Description\n\
-             Öl/temp,40001,i16,0.1,-40,Cel,0.5,-40,150,,hall/oil,\"Oil, hot\"\n\
-             run,1,BOOL,,,,0,,,true,,\n\
-             flow,40010,Float,2,,m3/h,,,,,,\n",
-        );
-        assert_eq!(problems, Vec::<String>::new());
-        let [temperature, run, flow] = &points[..] else { panic!("{points:?}") };
-        assert_eq!(temperature.definition.path.as_str(), "hall/oil");
-        assert_eq!(temperature.definition.metric, "Öl/temp");
-        assert_eq!(
-            (temperature.raw_type, temperature.definition.data_type),
-            (DataType::Int16, DataType::Double)
-        );
-        assert_eq!((temperature.scale, temperature.offset), (Some(0.1), Some(-40.0)));
-        assert_eq!(temperature.definition.dead_band, Some(0.5));
-        assert_eq!(temperature.definition.description, "Oil, hot");
-        assert_eq!(run.definition.path.as_str(), "press-1/run");
-        assert!(run.definition.writable && !temperature.definition.writable);
-        assert_eq!(run.definition.dead_band, Some(0.0));
-        assert_eq!((flow.raw_type, flow.definition.data_type), (DataType::Float, DataType::Float));
-        assert_eq!(flow.line, 5);
-        let (points, problems) = parse("type;name;address\nu8;a;1\n");
-        assert_eq!((points.len(), problems.len()), (1, 0));
-    }
-
-    #[test]
-    fn every_mistake_is_reported_with_its_line() {
-        let (points, problems) = parse(
-            "name,address,type,scale,offset,unit,deadband,min,max,writable,path,colour\n\
-             a,1,int12,,,,,,,,,\n\
-             b,2,i16,0,,,-1,5,3,perhaps,,\n\
-             b,3,f32,\"0,5\",inf,°C,,,,,,\n\
-             c,4,string,2,,m h,1,,,,press-1/b,\n\
-             ,5,bool,,,,,,,,,\n\
-             d,6,bool,,,[degF,,,,,,\n\
-             good,7,u64,,,,,,,,,\n",
-        );
-        assert_eq!(
-            problems,
-            [
-                "p.csv:1: header = colour: unknown column; known: name, address, type, scale, offset, unit, deadband, min, max, writable, path, description",
-                "p.csv:2: type = int12: must be one of bool, i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, string, bytes, datetime",
-                "p.csv:3: scale = 0: must not be 0",
-                "p.csv:3: deadband = -1: must not be negative",
-                "p.csv:3: min = 5: must not be above max, which is 3",
-                "p.csv:3: writable = perhaps: must be true or false",
-                "p.csv:4: name = b: is already the name of line 3",
-                "p.csv:4: path = press-1/b: is already the path of line 3",
-                "p.csv:4: scale = 0,5: must be a number with a decimal point, such as 0.1",
-                "p.csv:4: offset = inf: must be a number with a decimal point, such as 0.1",
-                "p.csv:4: unit = °C: is not UCUM; write Cel",
-                "p.csv:5: path = press-1/b: is already the path of line 4",
-                "p.csv:5: scale = 2: the point's type is no number",
-                "p.csv:5: unit = m h: must be UCUM text: ASCII without spaces, such as Cel, bar, m3/h, %",
-                "p.csv:5: deadband = 1: the point's type is no number",
-                "p.csv:6: name: must not be empty",
-                "p.csv:7: unit = [degF: has an open or closing bracket too many",
-            ]
-        );
-        assert_eq!(points.len(), 1);
-    }
-
-    #[test]
-    fn bytes_that_are_no_list_are_reported() {
-        let mut problems = Problems::default();
-        let file = Path::new("p.csv");
-        assert!(parse_list(file, b"name,address,type\na,\xff,i16\n", "d", &mut problems).is_empty());
-        assert!(problems.list[0].rule.contains("UTF-8"), "{:?}", problems.list);
-        for text in ["", "name,address,type\n", "nonsense"] {
-            assert!(!parse(text).1.is_empty(), "{text:?}");
-        }
-    }
-}
+mod tests;

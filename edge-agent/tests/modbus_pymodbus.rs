@@ -1,81 +1,15 @@
 //! The Modbus driver against pymodbus: every type in every order, exceptions, writes, loss of the server.
 
-use std::io::{BufRead, BufReader, Lines};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-
-use edge_agent::driver_conformance::{self as conformance, Candidate, point};
+use edge_agent::driver_conformance as conformance;
 use edge_agent::drivers::{DriverError, Readings};
 use model::{DataType, Value};
-use runtime::clock::Clock;
-use serde_json::Value as Json;
 
-/// The server of `tests/peers/modbus_server.py`; killed when dropped.
-struct Server {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-    hello: Json,
-}
+#[path = "modbus_pymodbus/lines.rs"]
+mod lines;
+#[path = "modbus_pymodbus/peer.rs"]
+mod peer;
 
-impl Server {
-    fn start() -> Server {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent");
-        let venv = std::env::var_os("FOREBAY_VENV").map_or_else(|| root.join(".venv"), PathBuf::from);
-        let python = venv.join("bin/python");
-        assert!(python.exists(), "{} is missing: run `make peers`, or set FOREBAY_VENV", python.display());
-        let mut child = Command::new(python)
-            .arg(root.join("tests/peers/modbus_server.py"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its stdout")).lines();
-        let hello = next_json(&mut lines);
-        Server { child, lines, hello }
-    }
-
-    fn next_write(&mut self) -> Json {
-        next_json(&mut self.lines)
-    }
-
-    fn candidate(&self, points: Vec<(String, DataType)>, keys: &str) -> Candidate {
-        let points = points.iter().map(|(address, data_type)| point(address, *data_type)).collect();
-        Candidate {
-            driver: "modbus-tcp",
-            text: format!("address = \"127.0.0.1:{}\"\n{keys}", self.hello["port"]),
-            setup: conformance::setup(points, Clock::machine(), std::env::temp_dir().join("not-written")),
-        }
-    }
-
-    /// The server's points of one list with the values that it holds, or takes, as text.
-    fn listed(&self, list: &str) -> Vec<(String, DataType, String)> {
-        let text = |entry: &Json, key: &str| entry[key].as_str().expect("a text").to_owned();
-        let data_type = |entry: &Json| DataType::from_name(&text(entry, "type")).expect("a type");
-        let entries = self.hello[list].as_array().expect("a list");
-        entries.iter().map(|e| (text(e, "address"), data_type(e), text(e, "value"))).collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().expect("it was running");
-        self.child.wait().expect("it ended");
-    }
-}
-
-fn next_json(lines: &mut Lines<BufReader<ChildStdout>>) -> Json {
-    let line = lines.next().expect("the server has ended").expect("a line");
-    serde_json::from_str(&line).expect("JSON")
-}
-
-fn value(text: &str, data_type: DataType) -> Value {
-    match data_type {
-        DataType::UInt64 => Value::UInt64(text.parse().expect("a number")),
-        DataType::Int64 => Value::Int64(text.parse().expect("a number")),
-        DataType::Boolean => Value::Boolean(text.parse().expect("true or false")),
-        _ => Value::from_f64(text.parse().expect("a number"), data_type).expect("of the type"),
-    }
-}
+use peer::{Server, value};
 
 #[tokio::test]
 async fn every_type_in_every_order_is_read() {

@@ -312,6 +312,15 @@ impl<'f> Section<'f> {
         })
     }
 
+    /// A text in quotes or a number, as text.
+    pub fn word(&mut self, key: &str, problems: &mut Problems) -> Option<Located<String>> {
+        self.typed(key, problems, "a text in quotes or a number", |v| match v {
+            DeValue::Integer(number) => Some(number.as_str().to_owned()),
+            DeValue::Float(number) => Some(number.as_str().to_owned()),
+            other => other.as_str().map(str::to_owned),
+        })
+    }
+
     /// `true` or `false`.
     pub fn boolean(&mut self, key: &str, problems: &mut Problems) -> Option<Located<bool>> {
         self.typed(key, problems, "true or false", DeValue::as_bool)

@@ -4,18 +4,21 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use model::{Timestamp, limits::VALUE_BYTES_MAX};
-use proto::log_record::LogRecord;
+use model::{Quality, QualityClass, Reason, Sample, Timestamp, Value, limits::VALUE_BYTES_MAX};
+use proto::log_record::{DeviceEvent, LogRecord};
 use proto::receipt::Receipt;
 use runtime::config_file::Problems;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::*;
 use crate::catalogue::{Catalogue, DeviceIndex};
 use crate::device_write::WriteOutcome;
 use crate::drivers::Reading;
-use crate::health::DeviceStatus;
+use crate::health::DeviceState;
+use crate::normalise::ClockRules;
 use crate::outbox::{Epochs, Opened, OutboxOptions, WhenFull, open};
+use crate::pace::Pace;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -138,16 +141,7 @@ impl Plant {
         let Opened { outbox, writer, positions, .. } =
             open(&dir.join("outbox"), &options, &catalogue.points, &clock, &metrics).unwrap();
         let thread = Some(std::thread::spawn(|| writer.run()));
-        health.add_device(DeviceStatus {
-            name: "d".into(),
-            driver: "scripted",
-            points: 2,
-            state: DeviceState::Connecting,
-            since: Timestamp(0),
-            is_off_clock: false,
-            last_read: None,
-            error: None,
-        });
+        health.add_device("d", "scripted", 2, Pace::default(), Timestamp(0));
         let (writes, writes_taken) = mpsc::channel(4);
         let shutdown = CancellationToken::new();
         let config = DeviceConfig {
@@ -156,6 +150,8 @@ impl Plant {
             points,
             driver: Box::new(device),
             poll: Duration::from_millis(20),
+            groups: Vec::new(),
+            pace: Pace::default(),
             stale_after,
             stale_without_data: false,
             clocks: ClockRules { skew_max_micros: 60_000_000, behind_max_micros: None },
@@ -299,6 +295,47 @@ async fn errors_close_wait_and_open_again() {
     plant.stop().await;
 }
 
+/// What became of the back-off: a device that is away for long is read again within the time promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_comes_back_is_read_within_two_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Scripted::default();
+    let plant = Plant::start(dir.path(), device.clone(), 64 * MIB, Duration::from_secs(1));
+    until("up", || plant.state() == DeviceState::Up).await;
+    device.set(|script| script.read_error = Some(|| DriverError::NotConnected("cable".into())));
+    sleep(Duration::from_secs(6)).await;
+    let opened = device.get(|script| script.opened_with.len());
+    assert!((7..16).contains(&opened), "{opened} tries in 6 s");
+    let (reads, begun) = (device.get(|script| script.value), Instant::now());
+    device.set(|script| script.read_error = None);
+    until("read again", || device.get(|script| script.value) > reads).await;
+    assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+    until("at full speed", || device.get(|script| script.value) > reads + 20).await;
+    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_sees_raw_values_and_how_points_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Scripted::default();
+    let plant = Plant::start(dir.path(), device.clone(), 64 * MIB, Duration::from_millis(300));
+    until("up", || plant.state() == DeviceState::Up).await;
+    let qualities = plant.health.devices()[0].qualities;
+    assert_eq!((qualities.good, qualities.unread), (1, 1), "{qualities:?}");
+    let look = plant.health.looks(0).point(0).unwrap();
+    assert_eq!(look.raw, look.result.value);
+    assert_eq!(plant.health.looks(0).point(1), None);
+    device.set(|script| script.hang_read = true);
+    until("down", || plant.state() == DeviceState::Down).await;
+    let qualities = plant.health.devices()[0].qualities;
+    assert_eq!((qualities.good, qualities.stale), (0, 2), "{qualities:?}");
+    let told = plant.metrics.render();
+    assert!(told.contains("forebay_edge_points{agent=\"g/n\",device=\"d\",quality=\"stale\"} 2"), "{told}");
+    assert!(plant.health.looks(0).point(0).unwrap().result.value.is_some(), "the last value is kept");
+    plant.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_outbox_stops_reading_and_loses_nothing_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -348,12 +385,4 @@ async fn writes_are_read_back_and_never_late() {
     );
     until("a new connection", || device.get(|script| script.opened_with.len() == 2)).await;
     plant.stop().await;
-}
-
-#[test]
-fn missed_polls_are_counted() {
-    let poll = Duration::from_millis(100);
-    assert_eq!(missed(Duration::ZERO, poll), 0);
-    assert_eq!(missed(poll, poll), 0);
-    assert_eq!(missed(poll * 4, poll), 3);
 }

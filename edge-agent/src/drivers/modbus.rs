@@ -1,8 +1,8 @@
-//! `modbus-tcp`: the four tables of a Modbus device over TCP, read in few requests.
+//! `modbus-tcp` and `modbus-serial`: the four tables of a Modbus device, read in few requests.
 //!
-//! Keys of the device: `address` ("host:port", port 502 if left out), `unit` (1), `timeout` ("1s") per request,
-//! `max_registers` (125) and `max_bits` (2000) per request, `max_gap` (8): registers that may be read in vain to save a
-//! request. A point's address is explained in [`address`].
+//! [`settings`] reads the keys, [`address`] a point's address; [`form`] makes values of registers. [`line`] is the connection,
+//! which all units behind one address share; [`frame`] and [`pdu`] are the protocol (TCP, RTU, ASCII). [`read_plan`] says
+//! which registers are read together, [`sunspec`] where a device's models are.
 //!
 //! - An exception answer is the quality of its points, never an error of the device. A merged request that gets one is
 //!   halved until only the points remain that cause it; the finer plan is kept and the coarse one tried again after
@@ -10,6 +10,7 @@
 //! - Silence, a broken connection or an answer that is not the one asked for end the connection.
 //! - Bits and bytes of a register are written by mask (function 22). A device without it refuses: reading, changing
 //!   and writing back could undo what the PLC does in between.
+//! - A round that takes longer than [`ROUND_PART`] (a budget, a slow line) hands over what it has.
 //!
 //! There is no position: a register has no history.
 
@@ -17,147 +18,157 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use model::{Quality, QualityClass, Reason, Value};
-use runtime::config_file::{Problems, Section};
 use tokio::time::Instant;
-use tokio_modbus::ExceptionCode;
 
-use super::{DeviceSetup, Driver, DriverError, DriverKind, NextRead, READINGS_MAX, Reading, Readings};
-use address::{Address, Written};
+use super::{Driver, DriverError, DriverKind, Groups, Manners, NextRead, READINGS_MAX, Reading, Readings};
+use address::{Address, Decoded};
+use line::Unit;
+use pdu::{Answer, Exception, Request};
 use read_plan::{Block, Limits};
-use transport::{Answer, Connection};
 
 mod address;
+mod form;
+mod frame;
+mod line;
+mod pdu;
+pub(crate) mod probe;
 mod read_plan;
-mod transport;
+mod serial;
+mod settings;
+mod sunspec;
 
-/// The entry in the table of drivers.
-pub(super) const KIND: DriverKind = DriverKind {
+/// The entries in the table of drivers.
+pub(super) const TCP: DriverKind = DriverKind {
     name: "modbus-tcp",
-    summary: "Modbus TCP: coils, discrete inputs, input and holding registers",
-    validate,
+    summary: "Modbus over TCP (also RTU and ASCII over TCP): coils, discrete inputs, input and holding registers",
+    validate: settings::validate_tcp,
+};
+pub(super) const SERIAL: DriverKind = DriverKind {
+    name: "modbus-serial",
+    summary: "Modbus RTU and ASCII on a serial line",
+    validate: settings::validate_serial,
 };
 
-const PORT_DEFAULT: u16 = 502;
-/// A PLC answers within its cycle, some tens of milliseconds; a gateway to a serial line may take most of a second.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
-/// The protocol's own limits (function 3: 250 bytes of registers; function 1: 250 bytes of bits).
-const REGISTERS_MAX: u16 = 125;
-const BITS_MAX: u16 = 2000;
-/// Eight registers more cost 16 bytes, a request of their own a round trip.
-const GAP_DEFAULT: u16 = 8;
 /// After this time split requests are merged again, in case the device has changed.
 const COARSE_AGAIN: Duration = Duration::from_secs(600);
+/// What was read is handed over so often, though the round has not come to its end.
+const ROUND_PART: Duration = Duration::from_secs(1);
 
-fn validate(
-    section: &mut Section<'_>,
-    setup: &DeviceSetup,
-    problems: &mut Problems,
-) -> Option<Box<dyn Driver>> {
-    if !section.has("address") {
-        problems.push(section.problem("address", "is missing; write the device's \"host:port\""));
-    }
-    let target = section.checked("address", problems, parse_target);
-    let unit = small(section, "unit", problems, 0..=255, 1);
-    let range = Duration::from_millis(10)..=Duration::from_secs(60);
-    let deadline = section.duration("timeout", problems, range).map_or(TIMEOUT_DEFAULT, |t| t.value);
-    let limits = Limits {
-        registers_max: small(section, "max_registers", problems, 4..=REGISTERS_MAX.into(), REGISTERS_MAX),
-        bits_max: small(section, "max_bits", problems, 1..=BITS_MAX.into(), BITS_MAX),
-        gap_max: small(section, "max_gap", problems, 0..=REGISTERS_MAX.into(), GAP_DEFAULT),
-    };
-    let mut points = Vec::with_capacity(setup.points.len());
-    for point in &setup.points {
-        match Address::parse(&point.address, point.raw_type) {
-            Ok(address) if point.definition.writable && !address.span.table.is_writable() => {
-                let rule = "inputs cannot be written; use hr: or co:, or say writable = false";
-                problems.push(setup.address_problem(point, rule));
-            }
-            Ok(address) => points.push(address),
-            Err(rule) => problems.push(setup.address_problem(point, rule)),
-        }
-    }
-    (points.len() == setup.points.len()).then_some(())?;
-    let settings = Settings { target: target?.value, unit: u8::try_from(unit).ok()?, deadline };
-    Some(Box::new(Modbus::new(settings, points, limits)))
-}
-
-fn small(
-    section: &mut Section<'_>,
-    key: &str,
-    problems: &mut Problems,
-    range: std::ops::RangeInclusive<i64>,
-    default: u16,
-) -> u16 {
-    section.integer(key, problems, range).and_then(|found| u16::try_from(found.value).ok()).unwrap_or(default)
-}
-
-/// `host`, `host:port`, `[v6]:port`; not looked up here.
-fn parse_target(text: &str) -> Result<String, String> {
-    const RULE: &str = "must be \"host:port\", such as \"10.0.3.11:502\" or \"[fe80::1]:502\"";
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
-        Some(_) if text.ends_with(']') => return Ok(format!("{text}:{PORT_DEFAULT}")),
-        Some(_) => return Err(RULE.to_owned()),
-        None => {
-            return if text.is_empty() { Err(RULE.to_owned()) } else { Ok(format!("{text}:{PORT_DEFAULT}")) };
-        }
-    };
-    match port.parse::<u16>() {
-        Ok(number) if number > 0 && !host.is_empty() && !host.contains(char::is_whitespace) => {
-            Ok(text.to_owned())
-        }
-        _ => Err(RULE.to_owned()),
-    }
-}
-
-struct Settings {
-    target: String,
-    unit: u8,
-    deadline: Duration,
+/// A point: its address, its poll group, and its cells where they are known.
+struct PointPlace {
+    address: Address,
+    group: u8,
+    span: Option<address::Span>,
 }
 
 struct Modbus {
-    settings: Settings,
-    points: Vec<Address>,
+    unit: Unit,
+    points: Vec<PointPlace>,
+    limits: Limits,
     /// The plan with all neighbours merged, and the one in use.
     coarse: Vec<Block>,
     blocks: Vec<Block>,
     /// When the plan in use became finer than the coarse one.
     split_at: Option<Instant>,
+    /// The poll groups of this round.
+    due: Groups,
     /// The block with which the round goes on.
     next: usize,
-    connection: Option<Connection>,
 }
 
 impl Modbus {
-    fn new(settings: Settings, points: Vec<Address>, limits: Limits) -> Modbus {
-        let coarse = read_plan::plan(points.iter().map(|point| point.span), limits);
-        let blocks = coarse.clone();
-        Modbus { settings, points, coarse, blocks, split_at: None, next: 0, connection: None }
+    fn new(unit: Unit, points: Vec<PointPlace>, limits: Limits) -> Modbus {
+        let mut modbus = Modbus {
+            unit,
+            points,
+            limits,
+            coarse: Vec::new(),
+            blocks: Vec::new(),
+            split_at: None,
+            due: Groups::ALL,
+            next: 0,
+        };
+        modbus.plan();
+        modbus
+    }
+
+    fn plan(&mut self) {
+        let known = self.points.iter().enumerate();
+        let known = known.filter_map(|(nth, point)| Some((nth, point.group, point.span?)));
+        self.coarse = read_plan::plan(known, self.limits);
+        self.blocks.clone_from(&self.coarse);
+        self.split_at = None;
+    }
+
+    /// Finds the models of the device, if points are in some.
+    async fn find_models(&mut self) -> Result<(), DriverError> {
+        if self.points.iter().all(|point| point.address.models.is_empty()) {
+            return Ok(());
+        }
+        let models = sunspec::discover(&mut self.unit).await?;
+        let mut is_changed = false;
+        for point in self.points.iter_mut().filter(|point| !point.address.models.is_empty()) {
+            let span = sunspec::resolve(point.address.span, &point.address.models, &models);
+            is_changed |= span != point.span;
+            point.span = span;
+        }
+        if is_changed {
+            self.plan();
+        }
+        Ok(())
+    }
+
+    /// Points whose model the device has not.
+    fn without_place(&self) -> impl Iterator<Item = Reading> {
+        let points = self.points.iter().enumerate();
+        points
+            .filter(|(_, point)| point.span.is_none() && self.due.contains(point.group))
+            .map(|(nth, _)| no_model(nth))
+    }
+
+    fn place(&self, point: usize) -> Result<&PointPlace, DriverError> {
+        let refused = || DriverError::Refused { reason: "there is no such point".into(), code: 0 };
+        self.points.get(point).ok_or_else(refused)
     }
 }
 
 #[async_trait]
 impl Driver for Modbus {
+    fn manners(&self) -> Manners {
+        Manners { groups: true, paced: true }
+    }
+
+    fn select(&mut self, due: Groups) {
+        self.due = due;
+        self.next = 0;
+    }
+
     async fn open(&mut self, _: Option<&[u8]>) -> Result<(), DriverError> {
         self.next = 0;
-        let Settings { target, unit, deadline } = &self.settings;
-        self.connection = Some(Connection::open(target, *unit, *deadline).await?);
-        Ok(())
+        self.due = Groups::ALL;
+        self.unit.open().await?;
+        self.find_models().await
     }
 
     async fn read(&mut self, into: &mut Readings) -> Result<NextRead, DriverError> {
-        if self.next == 0 && self.split_at.is_some_and(|at| at.elapsed() >= COARSE_AGAIN) {
-            self.blocks.clone_from(&self.coarse);
-            self.split_at = None;
+        let begun = Instant::now();
+        if self.next == 0 {
+            if self.split_at.is_some_and(|at| at.elapsed() >= COARSE_AGAIN) {
+                self.blocks.clone_from(&self.coarse);
+                self.split_at = None;
+            }
+            into.list.extend(self.without_place());
         }
         while let Some(block) = self.blocks.get(self.next) {
-            if into.list.len() + block.points.len() > READINGS_MAX {
+            if !self.due.contains(block.group) {
+                self.next += 1;
+                continue;
+            }
+            let is_late = !into.list.is_empty() && begun.elapsed() >= ROUND_PART;
+            if is_late || into.list.len() + block.points.len() > READINGS_MAX {
                 return Ok(NextRead::AtOnce);
             }
-            let mut connection = take(&mut self.connection)?;
-            let answer = connection.read(block.span).await?;
-            self.connection = Some(connection);
+            let answer = self.unit.call(&Request::Read(block.span)).await?;
             if let Err(exception) = answer
                 && is_about_place(exception)
                 && let Some(halves) = block.split()
@@ -169,7 +180,8 @@ impl Driver for Modbus {
             for (span, point) in &block.points {
                 let answer =
                     answer.as_ref().map(|cells| block.cells(*span, cells)).map_err(|exception| *exception);
-                into.list.extend(self.points.get(*point).map(|address| reading(*point, address, answer)));
+                into.list
+                    .extend(self.points.get(*point).map(|place| reading(*point, &place.address, answer)));
             }
             self.next += 1;
         }
@@ -178,21 +190,21 @@ impl Driver for Modbus {
     }
 
     async fn write(&mut self, point: usize, value: &Value) -> Result<(), DriverError> {
-        let address = self.points.get(point).ok_or_else(no_such_point)?;
-        let written = address.encode(value).map_err(|reason| DriverError::Refused { reason, code: 0 })?;
-        let start = address.span.start;
-        let mut connection = take(&mut self.connection)?;
-        let answer = connection.write(start, &written).await?;
-        self.connection = Some(connection);
-        answer.map_err(|exception| refusal(exception, &written))
+        let place = self.place(point)?;
+        let refused = |reason: String| DriverError::Refused { reason, code: 0 };
+        let span = place.span.ok_or_else(|| refused("the device has no such model".into()))?;
+        let (request, instead) = place.address.encode(value, span.start).map_err(refused)?;
+        let mut answer = self.unit.call(&request).await?;
+        if let (Err(Exception(1)), Some(instead)) = (&answer, instead) {
+            answer = self.unit.call(&instead).await?; // the exception says that nothing was written
+        }
+        answer.map(drop).map_err(|exception| refusal(exception, &request))
     }
 
     async fn read_one(&mut self, point: usize) -> Result<Reading, DriverError> {
-        let span = self.points.get(point).ok_or_else(no_such_point)?.span;
-        let mut connection = take(&mut self.connection)?;
-        let answer = connection.read(span).await?;
-        self.connection = Some(connection);
-        let address = self.points.get(point).ok_or_else(no_such_point)?;
+        let Some(span) = self.place(point)?.span else { return Ok(no_model(point)) };
+        let answer = self.unit.call(&Request::Read(span)).await?;
+        let address = &self.place(point)?.address;
         Ok(reading(point, address, answer.as_deref().map_err(|exception| *exception)))
     }
 
@@ -201,26 +213,21 @@ impl Driver for Modbus {
     }
 
     async fn close(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.close().await;
-        }
+        self.unit.close().await;
     }
 }
 
-/// The connection, out of its place: a request that fails or is cut off half-way takes it along.
-fn take(connection: &mut Option<Connection>) -> Result<Connection, DriverError> {
-    connection.take().ok_or_else(|| DriverError::NotConnected("the connection was closed".into()))
+fn no_model(point: usize) -> Reading {
+    Reading { point, time: None, value: None, quality: Quality::bad(Reason::NoData) }
 }
 
 fn reading(point: usize, address: &Address, cells: Answer<&[u16]>) -> Reading {
-    let (value, quality) = match cells {
-        Ok(cells) => match address.decode(cells) {
-            Some(value) => (Some(value), Quality::GOOD),
-            None => (None, Quality::bad(Reason::Undecodable)),
-        },
-        Err(exception) => {
-            let code = u16::from(u8::from(exception));
-            (None, Quality::with_detail(QualityClass::Bad, Reason::DeviceException, code))
+    let (value, quality) = match cells.map(|cells| address.decode(cells)) {
+        Ok(Decoded::Value(value)) => (Some(value), Quality::GOOD),
+        Ok(Decoded::NoValue) => (None, Quality::bad(Reason::NoData)),
+        Ok(Decoded::Undecodable) => (None, Quality::bad(Reason::Undecodable)),
+        Err(Exception(code)) => {
+            (None, Quality::with_detail(QualityClass::Bad, Reason::DeviceException, code.into()))
         }
     };
     Reading { point, time: None, value, quality }
@@ -228,19 +235,14 @@ fn reading(point: usize, address: &Address, cells: Answer<&[u16]>) -> Reading {
 
 /// Whether asking for fewer cells may help. A device that is busy, or a gateway without its device, would say the same
 /// to every half. Devices report a hole in their registers as 2, some as 3 or 4.
-fn is_about_place(exception: ExceptionCode) -> bool {
-    matches!(
-        exception,
-        ExceptionCode::IllegalDataAddress
-            | ExceptionCode::IllegalDataValue
-            | ExceptionCode::ServerDeviceFailure
-    )
+const fn is_about_place(exception: Exception) -> bool {
+    matches!(exception.0, 2..=4)
 }
 
-fn refusal(exception: ExceptionCode, written: &Written) -> DriverError {
-    let code = u16::from(u8::from(exception));
-    let reason = match (exception, written) {
-        (ExceptionCode::IllegalFunction, Written::Masked { .. }) => {
+fn refusal(exception: Exception, request: &Request) -> DriverError {
+    let code = u16::from(exception.0);
+    let reason = match (exception.0, request) {
+        (1, Request::MaskWrite(..)) => {
             "the device has no mask write (function 22), and writing the whole register back could undo a change by \
              the PLC; use a coil or a whole register"
                 .to_owned()
@@ -249,18 +251,10 @@ fn refusal(exception: ExceptionCode, written: &Written) -> DriverError {
     };
     // Busy, or a gateway without a way: it was not begun. A failure while it was done, a long-running acknowledge, or
     // a device behind a gateway that took the request and said nothing may all have written.
-    match exception {
-        ExceptionCode::IllegalFunction
-        | ExceptionCode::IllegalDataAddress
-        | ExceptionCode::IllegalDataValue
-        | ExceptionCode::ServerDeviceBusy
-        | ExceptionCode::GatewayPathUnavailable => DriverError::Refused { reason, code },
+    match exception.0 {
+        1 | 2 | 3 | 6 | 10 => DriverError::Refused { reason, code },
         _ => DriverError::InDoubt { reason, code },
     }
-}
-
-fn no_such_point() -> DriverError {
-    DriverError::Refused { reason: "there is no such point".into(), code: 0 }
 }
 
 #[cfg(test)]

@@ -25,7 +25,9 @@ use model::{DataType, Quality, Timestamp, Value};
 use runtime::clock::Clock;
 use runtime::config_file::{Problems, Section, parse_duration};
 
-use super::{DeviceSetup, Driver, DriverError, DriverKind, NextRead, READINGS_MAX, Reading, Readings};
+use super::{
+    DeviceSetup, Driver, DriverError, DriverKind, Groups, Manners, NextRead, READINGS_MAX, Reading, Readings,
+};
 use crate::points::PointConfig;
 
 /// The entry in the table of drivers.
@@ -42,18 +44,23 @@ fn validate(_: &mut Section<'_>, setup: &DeviceSetup, problems: &mut Problems) -
     let mut points = Vec::with_capacity(setup.points.len());
     for point in &setup.points {
         match Signal::parse(point) {
-            Ok(signal) => points.push(SimulatedPoint { data_type: point.raw_type, signal }),
+            Ok(signal) => {
+                points.push(SimulatedPoint { data_type: point.raw_type, group: point.group, signal });
+            }
             Err(rule) => problems.push(setup.address_problem(point, rule)),
         }
     }
     (points.len() == setup.points.len()).then(|| {
-        Box::new(Simulated { clock: setup.clock.clone(), points, reads: 0, next: 0 }) as Box<dyn Driver>
+        let clock = setup.clock.clone();
+        Box::new(Simulated { clock, points, due: Groups::ALL, reads: 0, next: 0 }) as Box<dyn Driver>
     })
 }
 
 struct Simulated {
     clock: Clock,
     points: Vec<SimulatedPoint>,
+    /// The poll groups of this round.
+    due: Groups,
     /// Rounds of reading so far: what counters show.
     reads: u64,
     /// Where the round goes on, when it takes more than one call.
@@ -62,6 +69,7 @@ struct Simulated {
 
 struct SimulatedPoint {
     data_type: DataType,
+    group: u8,
     signal: Signal,
 }
 
@@ -78,10 +86,21 @@ impl Driver for Simulated {
         Ok(())
     }
 
+    fn manners(&self) -> Manners {
+        Manners { groups: true, paced: false }
+    }
+
+    fn select(&mut self, due: Groups) {
+        self.due = due;
+    }
+
     async fn read(&mut self, into: &mut Readings) -> Result<NextRead, DriverError> {
         let time = self.clock.now();
         let end = self.points.len().min(self.next + READINGS_MAX);
         for (index, point) in self.points.iter_mut().enumerate().take(end).skip(self.next) {
+            if !self.due.contains(point.group) {
+                continue;
+            }
             point.signal.step();
             into.list.push(point.reading(index, time, self.reads));
         }

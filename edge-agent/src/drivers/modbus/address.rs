@@ -1,17 +1,36 @@
-//! Where a point is in a Modbus device, and how its registers make a value. Pure.
+//! Where a point is in a Modbus device, as its list writes it. Pure.
 //!
 //! ```text
 //! hr:100                  holding register 100; ir: input registers, co: coils, di: discrete inputs
 //! hr:100.3                bit 3 of it, 0 the least significant
-//! hr:100 word=little      first register least significant; big is the default
-//! hr:100 byte=little      low byte of each register first; big is the default
-//! hr:100 CDAB             the same in short: ABCD, CDAB (word=little), BADC (byte=little), DCBA (both)
+//! sunspec:101|102|103:14  register 14 of the first SunSpec model of these that the device has, its ID being register 0
 //! ```
 //!
-//! Addresses are those of the protocol, from 0 to 65535. One-based 4x/3x/1x/0x numbers are refused, because `40001`
-//! means 0 to one vendor and 40001 to another.
+//! Then options, in any order:
+//!
+//! ```text
+//! word=little  byte=little  ABCD|CDAB|BADC|DCBA    orders; big is the default
+//! len=16  charset=latin1  pad=space                a text (or bytes) of 16 bytes; UTF-8, padded with NUL
+//! bcd                                              decimal digits
+//! time=LAYOUT                                      a date with time (form.rs)
+//! as=int16  sf=15                                  registers of this type, times ten to the power of register 15
+//! na                                               the largest (for int: smallest) number means "no value", as in SunSpec
+//! fc=16                                            written by this function
+//! ```
+//!
+//! What a number means is the device's `addressing` ([`Addressing`]): two manuals that both say 40001 may mean different
+//! registers, so nobody guesses.
 
+use chrono_tz::Tz;
 use model::{DataType, Value};
+
+use super::form::{Form, Order, TIME_LAYOUTS};
+use super::pdu::{Request, WRITE_REGISTERS_MAX};
+use place::{SYNTAX, bad_number, digits, place_of, protocol_number};
+
+pub(super) use place::{ADDRESSINGS, Addressing};
+
+mod place;
 
 /// One of the four tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,104 +79,177 @@ impl Span {
     }
 }
 
+/// What a device says about all its addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialect {
+    pub(super) addressing: Addressing,
+    /// Zone of clocks in registers.
+    pub(super) zone: Tz,
+    /// Longest span of a point.
+    pub(super) registers_max: u16,
+}
+
 /// A point's place and the form of its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
-    /// Its cells.
+    /// Its cells: of the value, and of the exponent where there is one. In a SunSpec model counted from its beginning.
     pub(super) span: Span,
+    /// SunSpec models in which it may be; none: the span is the device's own.
+    pub(super) models: Vec<u16>,
+    /// Where the value begins in the span.
+    value_at: u16,
+    /// Where the exponent is in the span.
+    exponent_at: Option<u16>,
     /// Bit of the register, 0 the least significant.
-    pub(super) bit: Option<u8>,
-    /// The first register holds the least significant word.
-    pub(super) word_little: bool,
-    /// Each register holds its low byte first.
-    pub(super) byte_little: bool,
+    bit: Option<u8>,
+    form: Form,
+    order: Order,
+    /// Whether one number means "no value".
+    has_no_value: bool,
+    /// The function that writes it, where the list says so.
+    function: Option<u8>,
     /// What it makes.
-    pub(super) data_type: DataType,
+    data_type: DataType,
 }
 
-/// What a write sends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    /// One coil.
-    Coil(bool),
-    /// Registers from the point's first on.
-    Registers(Vec<u16>),
-    /// The bits of one register that `and` has cleared become those of `or`.
-    Masked { and: u16, or: u16 },
+/// What cells make.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Decoded {
+    Value(Value),
+    /// The device says that it has none.
+    NoValue,
+    Undecodable,
 }
 
-const SYNTAX: &str = "write co:N, di:N, ir:N or hr:N with N from 0 to 65535, for a bit of a register hr:N.B with B from 0 to 15, then \
-     word=big|little, byte=big|little or ABCD|CDAB|BADC|DCBA";
+/// The options behind a place.
+#[derive(Default)]
+struct Options<'a> {
+    order: Order,
+    length: Option<u16>,
+    is_latin1: bool,
+    pad: u8,
+    bcd: bool,
+    time: Option<&'a str>,
+    raw_type: Option<DataType>,
+    scale_factor: Option<&'a str>,
+    has_no_value: bool,
+    function: Option<u8>,
+}
 
 impl Address {
     /// Reads the text; an error says what to write instead.
-    pub(super) fn parse(text: &str, data_type: DataType) -> Result<Address, String> {
+    pub(super) fn parse(text: &str, data_type: DataType, dialect: Dialect) -> Result<Address, String> {
         let mut parts = text.split_whitespace();
         let place = parts.next().ok_or(SYNTAX)?;
-        let (table, number) = match place.split_once(':') {
-            Some((name, number)) => (table_named(name)?, number),
-            None => return Err(one_based(place).unwrap_or_else(|| SYNTAX.to_owned())),
+        let options = Options::parse(parts)?;
+        let (models, table, start, bit) = place_of(place, dialect.addressing)?;
+        let form = form(table, bit, data_type, &options, dialect.zone)?;
+        let count = form.registers();
+        let exponent = match options.scale_factor {
+            None => None,
+            Some(number) if !models.is_empty() => Some(digits(number).ok_or_else(|| bad_number(number))?),
+            Some(number) => Some(protocol_number(number, table, dialect.addressing)?),
         };
-        let (number, bit) = match number.split_once('.') {
-            Some((number, bit)) => (number, Some(parse_bit(bit)?)),
-            None => (number, None),
-        };
-        let start: u16 =
-            digits(number).ok_or_else(|| format!("{number:?} is no address from 0 to 65535; {SYNTAX}"))?;
-        let (mut word_little, mut byte_little) = (false, false);
-        for option in parts {
-            match option {
-                "word=big" => word_little = false,
-                "word=little" => word_little = true,
-                "byte=big" => byte_little = false,
-                "byte=little" => byte_little = true,
-                "ABCD" => (word_little, byte_little) = (false, false),
-                "CDAB" => (word_little, byte_little) = (true, false),
-                "BADC" => (word_little, byte_little) = (false, true),
-                "DCBA" => (word_little, byte_little) = (true, true),
-                other => return Err(format!("unknown option {other:?}; {SYNTAX}")),
-            }
-        }
-        let count = cells(table, bit, data_type)?;
-        let span = Span { table, start, count };
-        if span.end() > 65_536 {
+        let first = exponent.map_or(start, |exponent| exponent.min(start));
+        let end = (u32::from(start) + u32::from(count)).max(exponent.map_or(0, |at| u32::from(at) + 1));
+        if end > 65_536 {
             return Err(format!(
                 "{} needs {count} registers, and the last address is 65535",
                 data_type.name()
             ));
         }
-        Ok(Address { span, bit, word_little, byte_little, data_type })
+        let cells = u16::try_from(end - u32::from(first)).unwrap_or(u16::MAX);
+        if !table.is_bits() && cells > dialect.registers_max {
+            return Err(match exponent {
+                Some(_) => {
+                    format!("sf= is {cells} registers away; one request reads {}", dialect.registers_max)
+                }
+                None => {
+                    format!("{cells} registers are more than one request reads: {}", dialect.registers_max)
+                }
+            });
+        }
+        let address = Address {
+            span: Span { table, start: first, count: cells },
+            has_no_value: options.has_no_value || !models.is_empty(),
+            models,
+            value_at: start - first,
+            exponent_at: exponent.map(|at| at - first),
+            bit,
+            form,
+            order: options.order,
+            function: options.function,
+            data_type,
+        };
+        address.check_function()?;
+        Ok(address)
     }
 
-    /// The value in the cells of the point's span; bits come as 0 and 1. `None` if there are too few.
-    pub(super) fn decode(&self, cells: &[u16]) -> Option<Value> {
-        let first = *cells.first()?;
+    fn check_function(&self) -> Result<(), String> {
+        let Some(function) = self.function else { return Ok(()) };
+        let known: &[u8] = match (self.span.table, self.is_part(), self.form.registers()) {
+            (Table::Coils, ..) => &[5, 15],
+            (Table::HoldingRegisters, true, _) => &[22],
+            (Table::HoldingRegisters, false, 1) => &[6, 16, 23],
+            (Table::HoldingRegisters, false, _) => &[16, 23],
+            _ => &[],
+        };
+        if known.contains(&function) {
+            return Ok(());
+        }
+        Err(format!("fc={function} does not write this; possible: {known:?}"))
+    }
+
+    /// Its span, if that does not depend on where the device's models are.
+    pub(super) fn fixed_span(&self) -> Option<Span> {
+        self.models.is_empty().then_some(self.span)
+    }
+
+    /// Whether a write of it can mean one thing only.
+    pub(super) const fn can_be_written(&self) -> bool {
+        self.exponent_at.is_none()
+    }
+
+    /// Whether it is less than a register.
+    fn is_part(&self) -> bool {
+        self.bit.is_some() || matches!(self.form, Form::Plain(DataType::Int8 | DataType::UInt8))
+    }
+
+    /// The value in the cells of the point's span; bits come as 0 and 1.
+    pub(super) fn decode(&self, cells: &[u16]) -> Decoded {
+        let Some(value_cells) = cells.get(usize::from(self.value_at)..) else { return Decoded::Undecodable };
+        let Some(first) = value_cells.first() else { return Decoded::Undecodable };
         if self.span.table.is_bits() {
-            return Some(Value::Boolean(first != 0));
+            return Decoded::Value(Value::Boolean(*first != 0));
         }
-        let register = self.register(first);
         if let Some(bit) = self.bit {
-            return Some(Value::Boolean(register >> bit & 1 == 1));
+            return Decoded::Value(Value::Boolean(self.order.register(*first) >> bit & 1 == 1));
         }
-        let [low, _] = register.to_le_bytes();
-        Some(match self.data_type {
-            DataType::Boolean => Value::Boolean(register != 0),
-            DataType::UInt8 => Value::UInt8(low),
-            DataType::Int8 => Value::Int8(low.cast_signed()),
-            DataType::UInt16 => Value::UInt16(register),
-            DataType::Int16 => Value::Int16(register.cast_signed()),
-            DataType::UInt32 => Value::UInt32(u32::from_be_bytes(self.bytes(cells)?)),
-            DataType::Int32 => Value::Int32(i32::from_be_bytes(self.bytes(cells)?)),
-            DataType::Float => Value::Float(f32::from_be_bytes(self.bytes(cells)?)),
-            DataType::UInt64 => Value::UInt64(u64::from_be_bytes(self.bytes(cells)?)),
-            DataType::Int64 => Value::Int64(i64::from_be_bytes(self.bytes(cells)?)),
-            DataType::Double => Value::Double(f64::from_be_bytes(self.bytes(cells)?)),
-            DataType::String | DataType::DateTime | DataType::Bytes => return None,
-        })
+        let Some(raw) = self.form.decode(value_cells, self.order) else { return Decoded::Undecodable };
+        if self.has_no_value && means_no_value(&raw) {
+            return Decoded::NoValue;
+        }
+        let exponent = match self.exponent_at {
+            None => 0,
+            Some(at) => match cells.get(usize::from(at)).map(|cell| self.order.register(*cell).cast_signed())
+            {
+                Some(exponent @ -30..=30) => exponent,
+                Some(i16::MIN) => return Decoded::NoValue,
+                _ => return Decoded::Undecodable,
+            },
+        };
+        if raw.data_type() == self.data_type && self.exponent_at.is_none() {
+            return Decoded::Value(raw);
+        }
+        let scaled = raw.as_f64().map(|number| scale(number, exponent.into()));
+        scaled
+            .and_then(|number| Value::from_f64(number, self.data_type))
+            .map_or(Decoded::Undecodable, Decoded::Value)
     }
 
-    /// What to write so that the point becomes `value`.
-    pub(super) fn encode(&self, value: &Value) -> Result<Written, String> {
+    /// What to send so that the point, whose span begins at `start`, becomes `value`. The second is tried where the device has
+    /// not the function of the first.
+    pub(super) fn encode(&self, value: &Value, start: u16) -> Result<(Request, Option<Request>), String> {
         if value.data_type() != self.data_type {
             return Err(format!(
                 "the point's type is {}, not {}",
@@ -168,211 +260,182 @@ impl Address {
         if !self.span.table.is_writable() {
             return Err("inputs cannot be written".into());
         }
-        let low_byte =
-            |byte: u8| Written::Masked { and: self.register(0xff00), or: self.register(u16::from(byte)) };
-        Ok(match (value, self.bit) {
-            (Value::Boolean(on), _) if self.span.table.is_bits() => Written::Coil(*on),
-            (Value::Boolean(on), Some(bit)) => {
-                let mask = self.register(1 << bit);
-                Written::Masked { and: !mask, or: if *on { mask } else { 0 } }
+        if self.exponent_at.is_some() {
+            return Err("a value with a scale factor register cannot be written: the device may change the factor meanwhile".into());
+        }
+        let at = start.saturating_add(self.value_at);
+        let masked = |mask: u16, bits: u16| {
+            let (and, or) = (self.order.register(!mask), self.order.register(bits & mask));
+            Ok((Request::MaskWrite(at, and, or), None))
+        };
+        match (value, self.bit) {
+            (Value::Boolean(on), _) if self.span.table.is_bits() => {
+                let many = Request::WriteCoils(at, vec![*on]);
+                return Ok(match self.function {
+                    Some(15) => (many, None),
+                    Some(_) => (Request::WriteCoil(at, *on), None),
+                    None => (Request::WriteCoil(at, *on), Some(many)),
+                });
             }
-            (Value::Boolean(on), None) => Written::Registers(vec![self.register(u16::from(*on))]),
-            (Value::UInt8(v), _) => low_byte(*v),
-            (Value::Int8(v), _) => low_byte(v.cast_unsigned()),
-            (Value::UInt16(v), _) => Written::Registers(self.registers(&v.to_be_bytes())),
-            (Value::Int16(v), _) => Written::Registers(self.registers(&v.to_be_bytes())),
-            (Value::UInt32(v), _) => Written::Registers(self.registers(&v.to_be_bytes())),
-            (Value::Int32(v), _) => Written::Registers(self.registers(&v.to_be_bytes())),
-            (Value::Float(v), _) => Written::Registers(self.registers(&v.to_be_bytes())),
-            (Value::UInt64(v), _) => Written::Registers(self.registers(&v.to_be_bytes())),
-            (Value::Int64(v), _) => Written::Registers(self.registers(&v.to_be_bytes())),
-            (Value::Double(v), _) => Written::Registers(self.registers(&v.to_be_bytes())),
-            (Value::String(_) | Value::DateTime(_) | Value::Bytes(_), _) => {
-                return Err(format!("Modbus has no {}", self.data_type.name()));
+            (Value::Boolean(on), Some(bit)) => return masked(1 << bit, if *on { 1 << bit } else { 0 }),
+            (Value::UInt8(byte), _) => return masked(0x00ff, u16::from(*byte)),
+            (Value::Int8(byte), _) => return masked(0x00ff, u16::from(byte.cast_unsigned())),
+            _ => {}
+        }
+        let value = match &self.form {
+            Form::Plain(raw) | Form::Bcd(raw) if *raw != self.data_type => {
+                let raw_value = value.as_f64().and_then(|number| Value::from_f64(number, *raw));
+                &raw_value.ok_or_else(|| format!("{} cannot hold that", raw.name()))?
             }
+            _ => value,
+        };
+        let words = self.form.encode(value, self.order)?;
+        if words.len() > WRITE_REGISTERS_MAX {
+            return Err(format!("one write is of {WRITE_REGISTERS_MAX} registers at most"));
+        }
+        let one = match words.as_slice() {
+            [word] => Some(Request::WriteRegister(at, *word)),
+            _ => None,
+        };
+        Ok(match (self.function, one) {
+            (Some(23), _) => (Request::ReadWrite(at, words), None),
+            (Some(6), Some(one)) => (one, None),
+            (None, Some(one)) => (one, Some(Request::WriteRegisters(at, words))),
+            _ => (Request::WriteRegisters(at, words), None),
         })
     }
+}
 
-    /// A register as sent ↔ as meant.
-    const fn register(&self, register: u16) -> u16 {
-        if self.byte_little { register.swap_bytes() } else { register }
-    }
-
-    /// The value's bytes, most significant first.
-    fn bytes<const N: usize>(&self, cells: &[u16]) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
-        let cells = cells.get(..N / 2)?;
-        for (nth, pair) in bytes.chunks_exact_mut(2).enumerate() {
-            let at = if self.word_little { cells.len() - 1 - nth } else { nth };
-            pair.copy_from_slice(&self.register(*cells.get(at)?).to_be_bytes());
+impl<'a> Options<'a> {
+    fn parse(parts: impl Iterator<Item = &'a str>) -> Result<Options<'a>, String> {
+        let mut options = Options::default();
+        for option in parts {
+            match option {
+                "word=big" => options.order.word_little = false,
+                "word=little" => options.order.word_little = true,
+                "byte=big" => options.order.byte_little = false,
+                "byte=little" => options.order.byte_little = true,
+                "ABCD" => options.order = Order { word_little: false, byte_little: false },
+                "CDAB" => options.order = Order { word_little: true, byte_little: false },
+                "BADC" => options.order = Order { word_little: false, byte_little: true },
+                "DCBA" => options.order = Order { word_little: true, byte_little: true },
+                "charset=latin1" => options.is_latin1 = true,
+                "charset=utf8" => options.is_latin1 = false,
+                "pad=space" => options.pad = b' ',
+                "pad=nul" => options.pad = 0,
+                "bcd" => options.bcd = true,
+                "na" => options.has_no_value = true,
+                other => match other.split_once('=') {
+                    Some(("len", number)) => {
+                        let length = digits(number).filter(|length| (1..=250).contains(length));
+                        options.length = Some(length.ok_or("len= must be from 1 to 250 bytes")?);
+                    }
+                    Some(("time", layout)) => options.time = Some(layout),
+                    Some(("sf", number)) => options.scale_factor = Some(number),
+                    Some(("as", name)) => {
+                        let found = crate::points::parse_type(name).filter(|found| found.is_numeric());
+                        options.raw_type =
+                            Some(found.ok_or_else(|| format!("as={name}: no type of numbers"))?);
+                    }
+                    Some(("fc", number)) => {
+                        let known =
+                            "fc= must be 5 or 15 for coils, 6, 16 or 23 for registers, 22 for bits and bytes";
+                        options.function = Some(digits(number).ok_or(known)?);
+                    }
+                    _ => {
+                        return Err(format!(
+                            "unknown option {other:?}; {SYNTAX}; or len=, charset=, pad=, bcd, time=, as=, sf=, na, fc="
+                        ));
+                    }
+                },
+            }
         }
-        Some(bytes)
-    }
-
-    /// The registers of bytes whose most significant comes first.
-    fn registers(&self, bytes: &[u8]) -> Vec<u16> {
-        let mut registers: Vec<u16> = bytes
-            .chunks_exact(2)
-            .map(|pair| self.register(pair.iter().fold(0, |sum, byte| sum << 8 | u16::from(*byte))))
-            .collect();
-        if self.word_little {
-            registers.reverse();
-        }
-        registers
+        Ok(options)
     }
 }
 
-/// Cells that a value takes.
-fn cells(table: Table, bit: Option<u8>, data_type: DataType) -> Result<u16, String> {
+/// What the cells of a point are.
+fn form(
+    table: Table,
+    bit: Option<u8>,
+    data_type: DataType,
+    options: &Options<'_>,
+    zone: Tz,
+) -> Result<Form, String> {
     match (table.is_bits(), bit, data_type) {
         (true, Some(_), _) => {
-            Err("coils and discrete inputs are bits already; leave out the bit number".into())
+            return Err("coils and discrete inputs are bits already; leave out the bit number".into());
         }
-        (true, None, DataType::Boolean) | (false, Some(_), DataType::Boolean) => Ok(1),
-        (true, None, other) => Err(format!("holds booleans; the point's type is {}", other.name())),
-        (false, Some(_), other) => Err(format!("a bit is a boolean; the point's type is {}", other.name())),
-        (false, None, data_type) => match data_type {
-            DataType::Boolean | DataType::Int8 | DataType::UInt8 | DataType::Int16 | DataType::UInt16 => {
-                Ok(1)
-            }
-            DataType::Int32 | DataType::UInt32 | DataType::Float => Ok(2),
-            DataType::Int64 | DataType::UInt64 | DataType::Double => Ok(4),
-            DataType::String | DataType::DateTime | DataType::Bytes => Err(format!(
-                "registers cannot be read as {} yet; use a number type or boolean",
-                data_type.name()
-            )),
-        },
+        (true, None, DataType::Boolean) | (false, Some(_), DataType::Boolean) => {
+            return Ok(Form::Plain(DataType::Boolean));
+        }
+        (true, None, other) => return Err(format!("holds booleans; the point's type is {}", other.name())),
+        (false, Some(_), other) => {
+            return Err(format!("a bit is a boolean; the point's type is {}", other.name()));
+        }
+        (false, None, _) => {}
     }
-}
-
-fn table_named(name: &str) -> Result<Table, String> {
-    Table::ALL
-        .into_iter()
-        .find(|(_, known)| *known == name)
-        .map(|(table, _)| table)
-        .ok_or_else(|| format!("unknown table {name:?}; {SYNTAX}"))
-}
-
-fn parse_bit(text: &str) -> Result<u8, String> {
-    digits(text).filter(|bit| *bit < 16).ok_or_else(|| format!("{text:?} is no bit from 0 to 15"))
-}
-
-/// A number of digits only: `parse` alone would take a sign.
-fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
-/// What to write instead of `40001`, `400001`, `4x1`.
-fn one_based(text: &str) -> Option<String> {
-    let lower = text.to_ascii_lowercase();
-    let (kind, rest) = match lower.split_once('x') {
-        Some((kind, rest)) => (kind, rest),
-        None if lower.len() == 5 || lower.len() == 6 => lower.split_at_checked(1)?,
-        None => return None,
+    if let Some(name) = options.time {
+        let known = || TIME_LAYOUTS.map(|(name, _)| name).join(", ");
+        let layout = TIME_LAYOUTS.iter().find(|(known, _)| *known == name);
+        let (_, layout) = layout.ok_or_else(|| format!("time={name}: unknown layout; known: {}", known()))?;
+        return match data_type {
+            DataType::DateTime => Ok(Form::Time(*layout, zone)),
+            other => Err(format!("time= makes a datetime; the point's type is {}", other.name())),
+        };
+    }
+    match (data_type, options.length) {
+        (DataType::String, Some(bytes)) => {
+            return Ok(Form::Text { bytes, is_latin1: options.is_latin1, pad: options.pad });
+        }
+        (DataType::Bytes, Some(bytes)) => return Ok(Form::Raw { bytes }),
+        (DataType::String | DataType::Bytes, None) => {
+            return Err(format!("a {} needs its length in bytes, such as len=16", data_type.name()));
+        }
+        (DataType::DateTime, _) => {
+            return Err("a datetime needs its layout, such as time=epoch32 or time=ymdhms-6".into());
+        }
+        (_, Some(_)) => return Err("len= is for string and bytes".into()),
+        (_, None) => {}
+    }
+    let raw_type = match (options.raw_type, options.scale_factor) {
+        (Some(raw), _) if data_type.is_numeric() => raw,
+        (Some(_), _) => return Err("as= is for numbers".into()),
+        (None, Some(_)) => return Err("sf= needs the type of the registers, such as as=int16".into()),
+        (None, None) => data_type,
     };
-    let name = match kind {
-        "0" => "co",
-        "1" => "di",
-        "3" => "ir",
-        "4" => "hr",
-        _ => return None,
-    };
-    let number: u32 = digits(rest)?;
-    let meant = number.checked_sub(1).filter(|meant| *meant <= 65_535)?;
-    Some(format!(
-        "one-based addresses are ambiguous; if {text} is the first form of the manual, write {name}:{meant}"
-    ))
+    if options.scale_factor.is_some() && !matches!(data_type, DataType::Double | DataType::Float) {
+        return Err(format!("sf= makes a double or float; the point's type is {}", data_type.name()));
+    }
+    if options.bcd {
+        return match raw_type {
+            DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => Ok(Form::Bcd(raw_type)),
+            other => Err(format!("bcd is for uint16, uint32 and uint64; this is {}", other.name())),
+        };
+    }
+    Ok(Form::Plain(raw_type))
+}
+
+/// Times ten to the power: by division where that is exact, so that 235 with -1 is 23.5.
+fn scale(number: f64, exponent: i32) -> f64 {
+    if exponent < 0 { number / 10_f64.powi(-exponent) } else { number * 10_f64.powi(exponent) }
+}
+
+/// What SunSpec calls "not implemented".
+fn means_no_value(raw: &Value) -> bool {
+    match raw {
+        Value::Int16(number) => *number == i16::MIN,
+        Value::Int32(number) => *number == i32::MIN,
+        Value::Int64(number) => *number == i64::MIN,
+        Value::UInt16(number) => *number == u16::MAX,
+        Value::UInt32(number) => *number == u32::MAX,
+        Value::UInt64(number) => *number == u64::MAX,
+        Value::Float(number) => number.is_nan(),
+        Value::Double(number) => number.is_nan(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn address(text: &str, data_type: DataType) -> Address {
-        Address::parse(text, data_type).unwrap()
-    }
-
-    #[test]
-    fn orders_of_bytes_and_words() {
-        let bytes = 0x0102_0304_u32;
-        for (order, registers) in [
-            ("", [0x0102, 0x0304]),
-            ("ABCD", [0x0102, 0x0304]),
-            ("word=little", [0x0304, 0x0102]),
-            ("CDAB", [0x0304, 0x0102]),
-            ("byte=little", [0x0201, 0x0403]),
-            ("BADC", [0x0201, 0x0403]),
-            ("word=little byte=little", [0x0403, 0x0201]),
-            ("DCBA", [0x0403, 0x0201]),
-        ] {
-            let address = address(&format!("hr:7 {order}"), DataType::UInt32);
-            assert_eq!(address.span, Span { table: Table::HoldingRegisters, start: 7, count: 2 });
-            assert_eq!(address.decode(&registers), Some(Value::UInt32(bytes)), "{order}");
-            assert_eq!(address.encode(&Value::UInt32(bytes)), Ok(Written::Registers(registers.to_vec())));
-        }
-    }
-
-    #[test]
-    fn every_type_comes_back_as_it_was_written() {
-        for order in ["ABCD", "CDAB", "BADC", "DCBA"] {
-            for value in [
-                Value::UInt16(0xbeef),
-                Value::Int16(-2),
-                Value::UInt32(0xdead_beef),
-                Value::Int32(i32::MIN),
-                Value::UInt64(u64::MAX - 1),
-                Value::Int64(-3),
-                Value::Float(-1.5e-3),
-                Value::Double(f64::NAN),
-                Value::Boolean(true),
-            ] {
-                let address = address(&format!("hr:0 {order}"), value.data_type());
-                let Written::Registers(registers) = address.encode(&value).unwrap() else {
-                    panic!("{value:?}")
-                };
-                assert_eq!(registers.len(), usize::from(address.span.count));
-                assert_eq!(address.decode(&registers), Some(value));
-                assert_eq!(address.decode(&registers[1..]).is_some(), registers.len() == 3);
-            }
-        }
-    }
-
-    #[test]
-    fn parts_of_a_register_are_written_by_mask() {
-        let bit = address("hr:100.3", DataType::Boolean);
-        assert_eq!(bit.decode(&[0b1000]), Some(Value::Boolean(true)));
-        assert_eq!(bit.encode(&Value::Boolean(true)), Ok(Written::Masked { and: 0xfff7, or: 0x0008 }));
-        assert_eq!(bit.encode(&Value::Boolean(false)), Ok(Written::Masked { and: 0xfff7, or: 0 }));
-        let swapped = address("hr:100.3 BADC", DataType::Boolean);
-        assert_eq!(swapped.decode(&[0x0800]), Some(Value::Boolean(true)));
-        assert_eq!(swapped.encode(&Value::Boolean(true)), Ok(Written::Masked { and: 0xf7ff, or: 0x0800 }));
-        let byte = address("hr:1", DataType::Int8);
-        assert_eq!(byte.decode(&[0x12ff]), Some(Value::Int8(-1)));
-        assert_eq!(byte.encode(&Value::Int8(-1)), Ok(Written::Masked { and: 0xff00, or: 0x00ff }));
-    }
-
-    #[test]
-    fn refusals_say_what_to_write() {
-        for (text, data_type, expected) in [
-            ("40001", DataType::UInt16, "write hr:0"),
-            ("300011", DataType::UInt16, "write ir:10"),
-            ("4x0001", DataType::UInt16, "write hr:0"),
-            ("00017", DataType::Boolean, "write co:16"),
-            ("", DataType::UInt16, "write co:N"),
-            ("%MW100", DataType::UInt16, "write co:N"),
-            ("xx:1", DataType::UInt16, "unknown table"),
-            ("hr:+1", DataType::UInt16, "no address"),
-            ("hr:65536", DataType::UInt16, "no address"),
-            ("hr:65535", DataType::Float, "needs 2 registers"),
-            ("hr:1.16", DataType::Boolean, "no bit"),
-            ("hr:1.1", DataType::UInt16, "a bit is a boolean"),
-            ("co:1.1", DataType::Boolean, "bits already"),
-            ("co:1", DataType::Float, "holds booleans"),
-            ("hr:1 CABD", DataType::Float, "unknown option"),
-            ("hr:1", DataType::String, "cannot be read as string"),
-        ] {
-            let error = Address::parse(text, data_type).unwrap_err();
-            assert!(error.contains(expected), "{text}: {error}");
-        }
-    }
-}
+mod tests;

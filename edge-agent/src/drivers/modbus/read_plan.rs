@@ -1,7 +1,7 @@
 //! Which requests read all points of a device: neighbours are merged, within the device's limits. Pure.
 //!
 //! Invariants (a property test holds them): every point is in exactly one block and whole within it; a block is of one
-//! table, no longer than the limit, holds at most [`POINTS_PER_BLOCK_MAX`] points, and no gap in it is longer than
+//! poll group and one table, no longer than the limit, holds at most [`POINTS_PER_BLOCK_MAX`] points, and no gap in it is longer than
 //! allowed.
 
 use super::address::{Span, Table};
@@ -33,21 +33,24 @@ impl Limits {
 /// One request and the points that it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block {
+    /// Poll group.
+    pub(super) group: u8,
     /// What is read.
     pub(super) span: Span,
     /// The points' numbers with their spans, by span.
     pub(super) points: Vec<(Span, usize)>,
 }
 
-/// The blocks for these spans, point `n` being the nth.
-pub(super) fn plan(spans: impl Iterator<Item = Span>, limits: Limits) -> Vec<Block> {
-    let mut points: Vec<(Span, usize)> = spans.enumerate().map(|(point, span)| (span, point)).collect();
+/// The blocks for these points: number, poll group and span of each.
+pub(super) fn plan(points: impl Iterator<Item = (usize, u8, Span)>, limits: Limits) -> Vec<Block> {
+    let mut points: Vec<(u8, Span, usize)> =
+        points.map(|(point, group, span)| (group, span, point)).collect();
     points.sort_unstable();
     let mut blocks: Vec<Block> = Vec::new();
-    for (span, point) in points {
+    for (group, span, point) in points {
         match blocks.last_mut() {
-            Some(block) if block.can_take(span, limits) => block.take(span, point),
-            _ => blocks.push(Block { span, points: vec![(span, point)] }),
+            Some(block) if block.group == group && block.can_take(span, limits) => block.take(span, point),
+            _ => blocks.push(Block { group, span, points: vec![(span, point)] }),
         }
     }
     blocks
@@ -75,12 +78,12 @@ impl Block {
         let at =
             (middle.max(1)..self.points.len()).find(differs).or_else(|| (1..middle).rev().find(differs))?;
         let (low, high) = self.points.split_at_checked(at)?;
-        Some([Block::around(low)?, Block::around(high)?])
+        Some([Block::around(self.group, low)?, Block::around(self.group, high)?])
     }
 
-    fn around(points: &[(Span, usize)]) -> Option<Block> {
+    fn around(group: u8, points: &[(Span, usize)]) -> Option<Block> {
         let (&(span, point), rest) = points.split_first()?;
-        let mut block = Block { span, points: vec![(span, point)] };
+        let mut block = Block { group, span, points: vec![(span, point)] };
         for (span, point) in rest {
             block.take(*span, *point);
         }
@@ -104,6 +107,10 @@ mod tests {
         Span { table: Table::HoldingRegisters, start, count }
     }
 
+    fn plan(spans: impl Iterator<Item = Span>, limits: Limits) -> Vec<Block> {
+        super::plan(spans.enumerate().map(|(nth, span)| (nth, 0, span)), limits)
+    }
+
     const LIMITS: Limits = Limits { registers_max: 125, bits_max: 2000, gap_max: 8 };
 
     #[test]
@@ -112,6 +119,14 @@ mod tests {
         let blocks = plan(spans.into_iter(), LIMITS);
         assert_eq!(blocks.iter().map(|b| b.span).collect::<Vec<_>>(), [registers(0, 13), registers(22, 1)]);
         assert_eq!(blocks[0].points.iter().map(|(_, point)| *point).collect::<Vec<_>>(), [4, 0, 1, 2]);
+    }
+
+    #[test]
+    fn groups_are_read_apart() {
+        let points = [(0, 1, registers(0, 1)), (1, 0, registers(1, 1)), (2, 1, registers(2, 1))];
+        let blocks = super::plan(points.into_iter(), LIMITS);
+        let read: Vec<_> = blocks.iter().map(|block| (block.group, block.span)).collect();
+        assert_eq!(read, [(0, registers(1, 1)), (1, registers(0, 3))]);
     }
 
     #[test]

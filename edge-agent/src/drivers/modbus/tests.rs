@@ -5,10 +5,16 @@ use runtime::clock::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use std::sync::Arc;
+
+use super::address::{Addressing, Dialect};
+use super::frame::Framing;
+use super::line::{Line, LineSettings, Target};
 use super::*;
 use crate::driver_conformance as conformance;
 use crate::driver_conformance::{point, validated};
-use crate::drivers::Remedy;
+use crate::drivers::{DeviceSetup, Remedy};
+use crate::pace::Pace;
 use crate::points::PointConfig;
 
 fn setup(points: Vec<PointConfig>, clock: Clock) -> DeviceSetup {
@@ -57,7 +63,7 @@ fn answer(request: &[u8], function: u8, data: &[u8]) -> Vec<u8> {
 fn driver(address: &str, points: &[(&str, DataType)]) -> Box<dyn Driver> {
     let points = points.iter().map(|(address, data_type)| point(address, *data_type)).collect();
     let text = format!("address = \"{address}\"\ntimeout = \"200ms\"");
-    validated(&KIND, &text, &setup(points, Clock::machine())).unwrap()
+    validated(&TCP, &text, &setup(points, Clock::machine())).unwrap()
 }
 
 async fn read_error(script: Script, points: &[(&str, DataType)]) -> DriverError {
@@ -81,9 +87,9 @@ async fn hostile_devices_give_errors_in_time() {
     let scripts: [(Script, &str); 10] = [
         (|_| None, "no answer"),
         (|_| Some(Vec::new()), "not connected"),
-        (|_| Some(vec![0xff; 260]), "no answer"), // a length of 65535 that never comes
+        (|_| Some(vec![0xff; 260]), "malformed"), // a length of 65535 that never comes
         (|_| Some(vec![0; 20]), "malformed"),     // a length of 0
-        (|_| Some(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()), "no answer"),
+        (|_| Some(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()), "malformed"),
         (|r| Some(answer(r, 3, &[4, 0, 0, 0, 0])), "malformed"), // two registers instead of four
         (|r| Some(answer(r, 3, &[9, 0, 0, 0, 0, 0, 0, 0, 0, 0])), "malformed"), // an odd number of bytes
         (|r| Some(answer(r, 4, &[8, 0, 0, 0, 0, 0, 0, 0, 0])), "malformed"), // another function
@@ -94,7 +100,7 @@ async fn hostile_devices_give_errors_in_time() {
                 late[1] ^= 1; // another transaction
                 Some(late)
             },
-            "malformed",
+            "no answer",
         ),
     ];
     for (nth, (script, expected)) in scripts.into_iter().enumerate() {
@@ -167,7 +173,7 @@ async fn an_exception_is_for_its_points_alone() {
     let single = driver.read_one(4).await.unwrap();
     assert_eq!(single.quality.to_string(), "bad:device-exception:2");
     let refused = driver.write(0, &Value::UInt16(1)).await.unwrap_err();
-    assert_eq!(refused.to_string(), "refused: the device answered exception 1 (Illegal function)");
+    assert_eq!(refused.to_string(), "refused: the device answered exception 1 (illegal function)");
     driver.close().await;
     task.abort();
 }
@@ -175,10 +181,20 @@ async fn an_exception_is_for_its_points_alone() {
 #[tokio::test]
 async fn requests_are_merged_again_after_a_while() {
     let (target, task) = device(with_a_hole).await;
-    let settings = Settings { target, unit: 1, deadline: Duration::from_secs(1) };
     let limits = Limits { registers_max: 125, bits_max: 2000, gap_max: 8 };
-    let points = [0, 1, 3, 4].map(|at| Address::parse(&format!("hr:{at}"), DataType::UInt16).unwrap());
-    let mut modbus = Modbus::new(settings, points.to_vec(), limits);
+    let settings = LineSettings {
+        target: Target::Tcp(target),
+        framing: Framing::Tcp,
+        connections: 1,
+        pause: Duration::ZERO,
+    };
+    let unit = Unit::new(Arc::new(Line::new(settings)), 1, Duration::from_secs(1), Pace::default());
+    let dialect = Dialect { addressing: Addressing::ZeroBased, zone: chrono_tz::Tz::UTC, registers_max: 125 };
+    let points = [0, 1, 3, 4].map(|at| {
+        let address = Address::parse(&format!("hr:{at}"), DataType::UInt16, dialect).unwrap();
+        PointPlace { span: address.fixed_span(), group: 0, address }
+    });
+    let mut modbus = Modbus::new(unit, points.into(), limits);
     modbus.open(None).await.unwrap();
     assert_eq!(modbus.blocks.len(), 1);
     modbus.read(&mut Readings::default()).await.unwrap();
@@ -266,7 +282,7 @@ fn every_mistake_is_named() {
     inputs.points[1].line = 3;
     let text =
         "address = \"10.0.0.1:99999\"\nunit = 300\ntimeout = \"5x\"\nmax_registers = 200\nmax_bit = 5\n";
-    let problems = validated(&KIND, text, &inputs).err().unwrap();
+    let problems = validated(&TCP, text, &inputs).err().unwrap();
     let lines: Vec<(usize, &str)> = problems.list.iter().map(|p| (p.line, p.key.as_str())).collect();
     let expected = [
         (1, "address"),
@@ -278,16 +294,51 @@ fn every_mistake_is_named() {
         (5, "max_bit"),
     ];
     assert_eq!(lines, expected);
-    assert!(validated(&KIND, "", &setup(Vec::new(), Clock::machine())).is_err());
+    assert!(validated(&TCP, "", &setup(Vec::new(), Clock::machine())).is_err());
 }
 
-#[test]
-fn targets_have_a_host_and_a_port() {
-    assert_eq!(parse_target("plc").unwrap(), "plc:502");
-    assert_eq!(parse_target("10.0.3.11:1502").unwrap(), "10.0.3.11:1502");
-    assert_eq!(parse_target("[::1]").unwrap(), "[::1]:502");
-    assert_eq!(parse_target("[::1]:5020").unwrap(), "[::1]:5020");
-    for wrong in ["", ":502", "plc:", "plc:0", "::1", "a b:502", "plc:70000"] {
-        assert!(parse_target(wrong).is_err(), "{wrong}");
+#[tokio::test]
+async fn a_round_reads_the_groups_that_are_due() {
+    let (address, task) = device(with_a_hole).await;
+    let mut points: Vec<PointConfig> =
+        (0..4).map(|register| point(&format!("hr:{register}"), DataType::UInt16)).collect();
+    (points[1].group, points[3].group) = (1, 2);
+    let text = format!("address = \"{address}\"\ntimeout = \"200ms\"");
+    let mut driver = validated(&TCP, &text, &setup(points, Clock::machine())).unwrap();
+    assert!(driver.manners().groups && driver.manners().paced);
+    driver.open(None).await.unwrap();
+    for (due, expected) in [
+        (Groups::NONE.with(1), vec![1]),
+        (Groups::NONE.with(0), vec![0, 2]),
+        (Groups::NONE.with(0).with(2), vec![0, 2, 3]),
+        (Groups::ALL, vec![0, 1, 2, 3]),
+    ] {
+        driver.select(due);
+        let mut readings = Readings::default();
+        assert_eq!(driver.read(&mut readings).await.unwrap(), NextRead::OnSchedule);
+        let mut read: Vec<usize> = readings.list.iter().map(|reading| reading.point).collect();
+        read.sort_unstable();
+        assert_eq!(read, expected);
     }
+    task.abort();
+}
+
+/// A budget of 20 requests per second: four at once, then one every 50 ms.
+#[tokio::test]
+async fn requests_keep_to_their_budget() {
+    let (address, task) = device(with_a_hole).await;
+    let mut setup = setup(vec![point("hr:0", DataType::UInt16)], Clock::machine());
+    setup.pace = Pace::new(Some(20.0));
+    let text = format!("address = \"{address}\"\ntimeout = \"200ms\"");
+    let mut driver = validated(&TCP, &text, &setup).unwrap();
+    driver.open(None).await.unwrap();
+    let begun = std::time::Instant::now();
+    for _ in 0..14 {
+        driver.read(&mut Readings::default()).await.unwrap();
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(490), "{:?}", begun.elapsed());
+    let figures = setup.pace.figures();
+    assert_eq!((figures.requests, figures.failed), (14, 0));
+    assert!(figures.p50.unwrap() < Duration::from_millis(100), "waiting is no latency: {figures:?}");
+    task.abort();
 }
