@@ -108,6 +108,7 @@ struct Meters {
     filtered: Counter,
     off_clock: Counter,
     quarantined: Counter,
+    overflowed: Counter,
     downs: Counter,
 }
 
@@ -147,6 +148,10 @@ impl Acquisition {
                 "Values whose time is beyond the bound for clocks: uncertain:clock.",
             ),
             quarantined: counter("forebay_edge_quarantined_total", "Input that the driver put aside."),
+            overflowed: counter(
+                "forebay_edge_source_overflows_total",
+                "Times that a source said it had lost values before they could be read.",
+            ),
             downs: counter("forebay_edge_device_downs_total", "Times that a device went down."),
         };
         let keeper = Keeper {
@@ -203,12 +208,15 @@ impl Acquisition {
         loop {
             if !std::mem::take(&mut at_once) {
                 let due = match self.wait_for_poll(&mut polls).await? {
-                    Waited::Poll(due) => due,
+                    Waited::Poll(due) => Some(due),
+                    Waited::Ready => None,
                     Waited::Cut(error) => return Ok(Ended::Failed(error)),
                     Waited::Shutdown => return Ok(Ended::Shutdown),
                 };
-                let late = last_poll.replace(due).map_or(Duration::ZERO, |last| due - last);
-                self.keeper.meters.missed.add(u64::from(missed(late, self.poll)));
+                if let Some(due) = due {
+                    let late = last_poll.replace(due).map_or(Duration::ZERO, |last| due - last);
+                    self.keeper.meters.missed.add(u64::from(missed(late, self.poll)));
+                }
             }
             match self.read_once().await? {
                 Ok(NextRead::AtOnce) => at_once = true,
@@ -223,7 +231,7 @@ impl Acquisition {
         }
     }
 
-    /// The next poll; commands are executed meanwhile.
+    /// The next poll, or data that the source has of itself; commands are executed meanwhile.
     async fn wait_for_poll(&mut self, polls: &mut tokio::time::Interval) -> Result<Waited, OutboxError> {
         loop {
             let shutdown = self.keeper.around.shutdown.clone();
@@ -233,6 +241,7 @@ impl Acquisition {
                 () = shutdown.cancelled() => return Ok(Waited::Shutdown),
                 Some(write) = self.writes.recv() => write,
                 due = polls.tick() => return Ok(Waited::Poll(due)),
+                () = self.driver.ready() => return Ok(Waited::Ready),
                 () = sleep_until(stale_at), if !self.keeper.is_down => {
                     self.keeper.go_down().await?;
                     continue;
@@ -288,6 +297,7 @@ impl Acquisition {
 
 enum Waited {
     Poll(Instant),
+    Ready,
     Cut(DriverError),
     Shutdown,
 }
@@ -343,7 +353,8 @@ impl Keeper {
         let now = self.around.clock.now();
         self.meters.reads.increment();
         self.meters.quarantined.add(readings.quarantined);
-        let has_data = !readings.list.is_empty();
+        self.meters.overflowed.add(readings.overflowed);
+        let (has_data, is_historical) = (!readings.list.is_empty(), readings.is_historical);
         let mut samples = Vec::with_capacity(readings.list.len());
         let (mut filtered, mut off_clock) = (0, 0);
         let ahead_of_hub = self.around.skew.ahead_micros(now, Instant::now());
@@ -358,7 +369,8 @@ impl Keeper {
             let normalised = rules.apply(reading, now);
             let normalised = self.clocks.apply(normalised, has_source_time, now, ahead_of_hub);
             off_clock += u64::from(normalised.quality == Quality::uncertain(Reason::Clock));
-            if !band.passes(rules, &normalised) {
+            // What is older than the band's last value says nothing about it, nor does that about this.
+            if !is_historical && !band.passes(rules, &normalised) {
                 filtered += 1;
                 continue;
             }
@@ -378,7 +390,7 @@ impl Keeper {
         if samples.is_empty() && position.is_none() {
             return Ok(true);
         }
-        self.accept(NewGroup { samples, position, ..NewGroup::default() }).await
+        self.accept(NewGroup { samples, position, is_historical, ..NewGroup::default() }).await
     }
 
     /// Said once when it begins and once when it ends.

@@ -12,10 +12,11 @@ use crate::points::PointConfig;
 
 mod csv_folder;
 mod modbus;
+mod opcua;
 mod simulated;
 
 /// Every driver: register here.
-pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::KIND, simulated::KIND];
+pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::KIND, opcua::KIND, simulated::KIND];
 
 /// A driver's entry in the table.
 pub struct DriverKind {
@@ -80,6 +81,10 @@ pub struct Readings {
     pub position: Option<Vec<u8>>,
     /// Input that was put into the driver's quarantine with these readings, counted.
     pub quarantined: u64,
+    /// Whether all of these are from the source's history, read after an outage: newer ones may have gone before.
+    pub is_historical: bool,
+    /// Values that the source itself lost before it could hand them on, at least, since the last read.
+    pub overflowed: u64,
 }
 
 /// Most readings that one call of `read` may add.
@@ -125,6 +130,9 @@ pub enum DriverError {
     /// The configuration cannot work with what is there.
     #[error("configuration: {0}")]
     Config(String),
+    /// The device does not let us in.
+    #[error("denied: {0}")]
+    Denied(String),
 }
 
 /// What to do about a [`DriverError`].
@@ -145,7 +153,7 @@ impl DriverError {
         match self {
             Self::Silent(_) | Self::NotConnected(_) | Self::Malformed(_) => Remedy::Reconnect,
             Self::Refused { .. } | Self::InDoubt { .. } => Remedy::RetryLater,
-            Self::Config(_) => Remedy::FixConfig,
+            Self::Config(_) | Self::Denied(_) => Remedy::FixConfig,
         }
     }
 
@@ -160,6 +168,7 @@ impl DriverError {
                 Quality::with_detail(model::QualityClass::Bad, Reason::DeviceException, *code)
             }
             Self::Config(_) => Quality::stale(Reason::TypeMismatch),
+            Self::Denied(_) => Quality::stale(Reason::AccessDenied),
         }
     }
 }
@@ -169,6 +178,12 @@ impl DriverError {
 pub trait Driver: Send {
     /// Connects. `resume` is the newest position that is on disk, `None` at the very first start.
     async fn open(&mut self, resume: Option<&[u8]>) -> Result<(), DriverError>;
+
+    /// Waits until the source has something of itself: then `read` is called before the next poll is due. May be cut off
+    /// anywhere without loss, and is asked anew between all other calls. A source that only answers never says so.
+    async fn ready(&mut self) {
+        std::future::pending().await
+    }
 
     /// Reads what is due. One point's trouble is that point's quality, not an error.
     async fn read(&mut self, into: &mut Readings) -> Result<NextRead, DriverError>;

@@ -338,7 +338,7 @@ impl Commits {
         });
         for (nth, samples) in cut.into_iter().enumerate() {
             let id = RecordId { epoch: self.epoch, offset: Offset(next) };
-            let batch = SampleBatch { id, accepted_at: now, is_historical: false, samples };
+            let batch = SampleBatch { id, accepted_at: now, is_historical: group.is_historical, samples };
             let own = own_account(&batch, &self.around.points)
                 .map_err(|point| OutboxError::UnknownPoint { position: log.end().0, point })?;
             let before = total;
