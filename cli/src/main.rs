@@ -11,6 +11,7 @@ fn main() -> std::process::ExitCode {
         Command::Demo(options) => commands::demo::run(&options),
         Command::Run(options) => commands::run::run(&options),
         Command::Check(options) => commands::check::run(&options),
+        Command::Browse(options) => commands::browse::run(&options),
         Command::Reconcile(options) => commands::reconcile::run(&options),
         Command::Command(options) => commands::command::run(&options),
         Command::Quarantine(options) => commands::quarantine::run(&options),

@@ -12,7 +12,7 @@ use crate::points::PointConfig;
 
 mod csv_folder;
 mod modbus;
-mod opcua;
+pub mod opcua;
 mod simulated;
 
 /// Every driver: register here.

@@ -38,6 +38,8 @@ use monitor::Monitor;
 use pki::{Expiry, Pki};
 use settings::{Mode, Settings};
 
+pub mod browse;
+
 mod address;
 mod calls;
 mod endpoint;
@@ -53,6 +55,7 @@ mod pki;
 mod raw_body;
 mod settings;
 mod structures;
+mod units;
 mod value;
 
 /// The entry in the table of drivers.

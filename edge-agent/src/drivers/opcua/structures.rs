@@ -11,7 +11,7 @@ use opcua::types::type_loader::{ByteStringBody, TypeLoader};
 use opcua::types::{
     AttributeId, BrowseDescription, BrowseDirection, ContextOwned, DataTypeDefinition, DecodingOptions,
     EnumDefinition, ExtensionObject, NamespaceMap, NodeClassMask, NodeId, ReadValueId, ReferenceTypeId, StructureDefinition,
-    Variant,
+    Variant, VariantScalarTypeId,
 };
 
 use super::calls;
@@ -89,6 +89,20 @@ impl Structures {
         let structure = decoded.as_dyn_any().downcast::<DynamicStructure>().ok()?;
         structure.get_field_by_name(name).cloned()
     }
+}
+
+/// The number of the built-in type behind each data type; `None`: a structure, or nothing that is known.
+pub(super) async fn built_in(link: &mut Link, limits: &Limits, types: &[NodeId]) -> Result<Vec<Option<u32>>, DriverError> {
+    let mut parents = ParentIds::new();
+    let mut once: Vec<NodeId> = Vec::new();
+    let mut seen: HashSet<&NodeId> = HashSet::new();
+    once.extend(types.iter().filter(|id| !id.is_null() && seen.insert(id)).cloned());
+    ancestors(link, limits, &once, &mut parents).await?;
+    let number = |id: &NodeId| match parents.get_builtin_type(id)? {
+        VariantScalarTypeId::ExtensionObject | VariantScalarTypeId::Variant => None,
+        known => Some(known as u32),
+    };
+    Ok(types.iter().map(number).collect())
 }
 
 /// The types that need no definition.
