@@ -6,9 +6,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use edge_agent::driver_conformance::{self as conformance, Candidate, point};
+use edge_agent::drivers::opcua::browse::{BrowseOptions, browse};
 use edge_agent::drivers::{Driver, DriverError, NextRead, Reading, Readings};
+use edge_agent::points::parse_list;
 use model::{DataType, Quality, QualityClass, Reason, Timestamp, Value};
 use runtime::clock::Clock;
+use runtime::config_file::Problems;
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, timeout};
 
@@ -172,7 +175,8 @@ const COUNTER: (&str, DataType) = ("ns=2;s=Counter", DataType::Int32);
 async fn every_type_is_read_in_both_modes() {
     let server = Server::start(json!({}));
     let scalars = server.scalars();
-    let points: Vec<(&str, DataType)> = scalars.iter().map(|(node, data_type, _)| (node.as_str(), *data_type)).collect();
+    let points: Vec<(&str, DataType)> =
+        scalars.iter().map(|(node, data_type, _)| (node.as_str(), *data_type)).collect();
     for mode in ["subscribe", "read"] {
         let mut driver = server.driver(&points, &format!("mode = \"{mode}\"")).await;
         let read = round(driver.as_mut()).await;
@@ -180,7 +184,11 @@ async fn every_type_is_read_in_both_modes() {
         for (nth, (node, _, expected)) in scalars.iter().enumerate() {
             let reading = read.iter().find(|reading| reading.point == nth).expect("a reading");
             let found = reading.value.as_ref().map(shown);
-            assert_eq!((found.as_deref(), reading.quality), (Some(expected.as_str()), Quality::GOOD), "{mode} {node}");
+            assert_eq!(
+                (found.as_deref(), reading.quality),
+                (Some(expected.as_str()), Quality::GOOD),
+                "{mode} {node}"
+            );
         }
         driver.close().await;
     }
@@ -196,7 +204,9 @@ async fn the_contract_is_kept() {
         ("ns=2;s=Nowhere", DataType::Int32),
     ];
     for mode in ["read", "subscribe"] {
-        let keys = format!("security = \"none\"\nmode = \"{mode}\"\npublishing_interval = \"50ms\"\ntimeout = \"1s\"");
+        let keys = format!(
+            "security = \"none\"\nmode = \"{mode}\"\npublishing_interval = \"50ms\"\ntimeout = \"1s\""
+        );
         let candidate = server.candidate(&points, &keys);
         conformance::validate_is_pure(&candidate);
         conformance::reads_are_bounded_and_typed(&candidate).await;
@@ -205,7 +215,8 @@ async fn the_contract_is_kept() {
         if mode == "read" {
             let values = [Value::Double(2.5), Value::Double(-0.25)];
             conformance::writes_are_read_back(&candidate, 0, &values).await;
-            conformance::writes_are_read_back(&candidate, 1, &[Value::Boolean(false), Value::Boolean(true)]).await;
+            conformance::writes_are_read_back(&candidate, 1, &[Value::Boolean(false), Value::Boolean(true)])
+                .await;
         }
     }
     let nobody = Server::start(json!({}));
@@ -234,7 +245,11 @@ async fn one_nodes_trouble_is_its_points_quality() {
         let opcua = |code| Quality::with_detail(QualityClass::Bad, Reason::OpcUaStatus, code);
         assert_eq!(quality(0), Quality::GOOD);
         assert_eq!(quality(1), opcua(0x8034), "{mode}: BadNodeIdUnknown");
-        assert_eq!((quality(2).class(), quality(2).reason()), (QualityClass::Bad, Reason::AccessDenied), "{mode}");
+        assert_eq!(
+            (quality(2).class(), quality(2).reason()),
+            (QualityClass::Bad, Reason::AccessDenied),
+            "{mode}"
+        );
         assert_eq!(quality(3), Quality::bad(Reason::TypeMismatch), "{mode}");
         assert_eq!(quality(4), opcua(0x8034), "{mode}");
         driver.close().await;
@@ -261,9 +276,14 @@ async fn elements_fields_and_namespaces_are_found() {
         ("ns=2;s=State#Motor.Name", DataType::String, Some(Value::String("M1".into()))),
         ("ns=2;s=State#Temps[1]", DataType::Float, Some(Value::Float(2.5))),
         ("ns=2;s=State#Nothing", DataType::Float, None),
-        ("nsu=urn:forebay:test:press;s=Temps[0] sampling=50ms queue=5", DataType::Double, Some(Value::Double(10.0))),
+        (
+            "nsu=urn:forebay:test:press;s=Temps[0] sampling=50ms queue=5",
+            DataType::Double,
+            Some(Value::Double(10.0)),
+        ),
     ];
-    let listed: Vec<(&str, DataType)> = points.iter().map(|(address, data_type, _)| (*address, *data_type)).collect();
+    let listed: Vec<(&str, DataType)> =
+        points.iter().map(|(address, data_type, _)| (*address, *data_type)).collect();
     let server = Server::start(json!({}));
     for mode in ["subscribe", "read"] {
         let mut driver = server.driver(&listed, &format!("mode = \"{mode}\"")).await;
@@ -289,9 +309,20 @@ async fn writes_end_as_the_server_says() {
     let mut points: Vec<(&str, DataType)> =
         scalars.iter().take(14).map(|(node, data_type, _)| (node.as_str(), *data_type)).collect();
     let values = [
-        Value::Boolean(false), Value::Int8(7), Value::UInt8(8), Value::Int16(-9), Value::UInt16(10), Value::Int32(-11),
-        Value::UInt32(12), Value::Int64(-13), Value::UInt64(14), Value::Float(0.5), Value::Double(1.25),
-        Value::String("läuft".into()), Value::DateTime(Timestamp(1_764_119_000_123_456)), Value::Bytes(vec![1, 2, 3]),
+        Value::Boolean(false),
+        Value::Int8(7),
+        Value::UInt8(8),
+        Value::Int16(-9),
+        Value::UInt16(10),
+        Value::Int32(-11),
+        Value::UInt32(12),
+        Value::Int64(-13),
+        Value::UInt64(14),
+        Value::Float(0.5),
+        Value::Double(1.25),
+        Value::String("läuft".into()),
+        Value::DateTime(Timestamp(1_764_119_000_123_456)),
+        Value::Bytes(vec![1, 2, 3]),
     ];
     points.push(("ns=2;s=Secret", DataType::Int32));
     points.push(("ns=2;s=Nowhere", DataType::Int32));
@@ -303,7 +334,7 @@ async fn writes_end_as_the_server_says() {
         assert_eq!(driver.read_one(nth).await.unwrap().value.as_ref(), Some(value));
     }
     assert_eq!(server.ask(json!({"do": "written", "name": "String"}))["value"], "läuft");
-    for (nth, code) in [(14, 0x803b), (15, 0x8034), (16, 0x8074)] {
+    for (nth, code) in [(14, 0x801f), (15, 0x8034), (16, 0x8074)] {
         match driver.write(nth, &Value::Int32(1)).await {
             Err(DriverError::Refused { code: said, .. }) => assert_eq!(said, code, "{}", points[nth].0),
             Err(DriverError::Denied(_)) if nth == 14 => {}
@@ -354,8 +385,13 @@ async fn an_overflowing_queue_is_told() {
         all.extend(readings.list);
     }
     assert!(overflowed > 0);
-    let marked: Vec<&Reading> = all.iter().filter(|reading| reading.quality.reason() == Reason::Overflow).collect();
-    assert!(!marked.is_empty() && marked.iter().all(|reading| reading.quality.is_good() && reading.value.is_some()), "{all:?}");
+    let marked: Vec<&Reading> =
+        all.iter().filter(|reading| reading.quality.reason() == Reason::Overflow).collect();
+    assert!(
+        !marked.is_empty()
+            && marked.iter().all(|reading| reading.quality.is_good() && reading.value.is_some()),
+        "{all:?}"
+    );
     driver.close().await;
 }
 
@@ -365,9 +401,11 @@ async fn limits_are_kept_also_those_that_are_not_told() {
         let limits = json!({"reads": 7, "items": 3, "browses": 2, "history": 1});
         let server = Server::start(json!({"items": 25, "limits": limits, "silent_about_limits": silent}));
         let names: Vec<String> = (0..25).map(|nth| format!("ns=2;s=Item.{nth}")).collect();
-        let points: Vec<(&str, DataType)> = names.iter().map(|name| (name.as_str(), DataType::Int32)).collect();
+        let points: Vec<(&str, DataType)> =
+            names.iter().map(|name| (name.as_str(), DataType::Int32)).collect();
         for mode in ["subscribe", "read"] {
-            let mut driver = server.driver(&points, &format!("mode = \"{mode}\"\npublishing_interval = \"50ms\"")).await;
+            let mut driver =
+                server.driver(&points, &format!("mode = \"{mode}\"\npublishing_interval = \"50ms\"")).await;
             let read = follow(driver.as_mut(), |read| read.len() >= 25).await;
             assert!(read.iter().all(|reading| reading.quality.is_good()), "{silent} {mode} {read:?}");
             driver.close().await;
@@ -446,7 +484,11 @@ async fn live_and_history(driver: &mut dyn Driver, last: i32) -> (Vec<i32>, Vec<
             let mut readings = Readings::default();
             let next = driver.read(&mut readings).await.unwrap();
             let numbers = readings.list.iter().filter_map(int);
-            if readings.is_historical { history.extend(numbers) } else { live.extend(numbers) }
+            if readings.is_historical {
+                history.extend(numbers)
+            } else {
+                live.extend(numbers)
+            }
             position = readings.position.or(position.take());
             if next == NextRead::OnSchedule {
                 if live.last() == Some(&last) {
@@ -479,7 +521,8 @@ async fn an_outage_is_filled_from_the_servers_history_once() {
 
     // The agent was away: a new driver, with the position that is on disk.
     server.ask(json!({"do": "count", "from": 3, "number": 20}));
-    let mut again = server.candidate(&[COUNTER, ("ns=2;s=Sine", DataType::Double)], "security = \"none\"").driver();
+    let mut again =
+        server.candidate(&[COUNTER, ("ns=2;s=Sine", DataType::Double)], "security = \"none\"").driver();
     again.open(position.as_deref()).await.unwrap();
     let (live, history, position) = live_and_history(again.as_mut(), 22).await;
     assert_eq!((live, history), (vec![22], (3..=21).collect::<Vec<i32>>()));
@@ -512,8 +555,10 @@ async fn an_outage_is_filled_from_the_servers_history_once() {
 async fn every_security_policy_and_mode_carries_values() {
     let dir = tempfile::tempdir().unwrap();
     let all = ["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"];
-    let names: Vec<String> =
-        all.iter().flat_map(|policy| ["Sign", "SignAndEncrypt"].map(|mode| format!("{policy}_{mode}"))).collect();
+    let names: Vec<String> = all
+        .iter()
+        .flat_map(|policy| ["Sign", "SignAndEncrypt"].map(|mode| format!("{policy}_{mode}")))
+        .collect();
     let server = Server::start(json!({"cert_dir": dir.path(), "security": names}));
     let url_keys = |security: &str| format!("security = \"{security}\"");
     let mut stranger = server.candidate(&[COUNTER], &url_keys("best")).driver();
@@ -536,8 +581,10 @@ async fn every_security_policy_and_mode_carries_values() {
 
 /// What a person does who reads the message.
 fn trust_the_rejected(server: &Server, message: &str) {
-    let rejected: Vec<PathBuf> =
-        std::fs::read_dir(server.pki().join("rejected")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let rejected: Vec<PathBuf> = std::fs::read_dir(server.pki().join("rejected"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     let [file] = rejected.as_slice() else { panic!("{rejected:?}") };
     assert!(message.contains(&file.display().to_string()), "{message}");
     let thumbprints = message.split_whitespace().filter(|word| {
@@ -603,7 +650,8 @@ async fn every_identity_logs_in_and_wrong_ones_do_not() {
         "security": ["NoSecurity", "Basic256Sha256_Sign", "Aes256Sha256RsaPss_SignAndEncrypt"],
     }));
     let user = |file: &Path| format!("user = \"operator\"\npassword_file = \"{}\"", file.display());
-    let certificate = format!("user_cert_file = \"{}\"\nuser_key_file = \"{}\"", cert.display(), key.display());
+    let certificate =
+        format!("user_cert_file = \"{}\"\nuser_key_file = \"{}\"", cert.display(), key.display());
     let mut first = server.candidate(&[COUNTER], &user(&password)).driver();
     let message = first.open(None).await.unwrap_err().to_string();
     trust_the_rejected(&server, &message);
@@ -612,12 +660,14 @@ async fn every_identity_logs_in_and_wrong_ones_do_not() {
             if security == "none" && login == certificate {
                 continue; // asyncua has no certificate to sign for there
             }
-            let mut driver = server.candidate(&[COUNTER], &format!("security = \"{security}\"\n{login}")).driver();
+            let mut driver =
+                server.candidate(&[COUNTER], &format!("security = \"{security}\"\n{login}")).driver();
             driver.open(None).await.unwrap_or_else(|error| panic!("{security} {login}: {error}"));
             assert_eq!(int(&round(driver.as_mut()).await[0]), Some(0));
             driver.close().await;
         }
-        let mut driver = server.candidate(&[COUNTER], &format!("security = \"{security}\"\n{}", user(&wrong))).driver();
+        let mut driver =
+            server.candidate(&[COUNTER], &format!("security = \"{security}\"\n{}", user(&wrong))).driver();
         let refused = driver.open(None).await.unwrap_err();
         assert!(matches!(refused, DriverError::Denied(_)), "{refused:?}");
         assert!(!refused.to_string().contains("guess"), "{refused}");
@@ -643,4 +693,48 @@ async fn a_long_list_of_changes_of_a_thousand_and_one_fits_one_answer() {
         assert_eq!(numbers, [1, 2, 3, 4], "item {nth}");
     }
     driver.close().await;
+}
+
+#[tokio::test]
+async fn browsing_gives_a_list_that_can_be_read() {
+    let server = Server::start(json!({"children": 5000, "limits": {"reads": 400, "browses": 5}}));
+    let options = BrowseOptions {
+        url: server.url(),
+        from: None,
+        security: "none".into(),
+        user: None,
+        pki: server.pki(),
+        timeout: Duration::from_secs(10),
+    };
+    let text = browse(&options).await.unwrap();
+    let mut problems = Problems::default();
+    let points = parse_list(Path::new("press.csv"), text.as_bytes(), "press", &mut problems);
+    assert!(problems.is_empty(), "{:?}", problems.list);
+    let find = |name: &str| {
+        points.iter().find(|point| point.definition.metric == name).unwrap_or_else(|| panic!("{name}"))
+    };
+    let sine = find("Press/Sine");
+    assert_eq!(sine.address, "nsu=urn:forebay:test:press;s=Sine");
+    assert_eq!((sine.raw_type, sine.definition.unit.as_str()), (DataType::Double, "Cel"));
+    assert_eq!((sine.definition.min, sine.definition.max), (Some(-1.0), Some(1.0)));
+    assert_eq!(
+        (sine.definition.writable, sine.definition.description.as_str()),
+        (true, "A sine, by \"hand\"")
+    );
+    assert!(!find("Press/Counter").definition.writable);
+    assert_eq!(find("Press/Temps[3]").raw_type, DataType::Double);
+    assert_eq!(find("Press/Matrix[1,2]").raw_type, DataType::Int32);
+    assert_eq!(points.iter().filter(|point| point.definition.metric.starts_with("Many/")).count(), 5000);
+    assert!(text.contains("State is no single value"));
+    // What was written down is what is read.
+    let addresses: Vec<(&str, DataType)> =
+        points.iter().map(|point| (point.address.as_str(), point.raw_type)).collect();
+    let mut driver = server.driver(&addresses, "mode = \"read\"").await;
+    let read = round(driver.as_mut()).await;
+    assert_eq!(read.len(), points.len());
+    let good = read.iter().filter(|reading| reading.quality.is_good()).count();
+    assert!(good + 20 > read.len(), "{good} of {}", read.len()); // Secret, and what asyncua leaves empty
+    driver.close().await;
+    let part = BrowseOptions { from: Some("nsu=urn:forebay:test:press;s=Many".into()), ..options };
+    assert_eq!(browse(&part).await.unwrap().lines().count(), 5001);
 }

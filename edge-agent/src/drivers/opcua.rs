@@ -23,7 +23,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use model::Value;
 use opcua::client::services::Write;
-use opcua::types::{AttributeId, DataValue, NodeId, NumericRange, ReadValueId, StatusCode, VariableId, Variant, WriteValue};
+use opcua::types::{
+    AttributeId, DataValue, NodeId, NumericRange, ReadValueId, StatusCode, VariableId, Variant, WriteValue,
+};
 use runtime::config_file::{Problems, Section};
 use tokio::time::Instant;
 
@@ -72,7 +74,11 @@ const GATHER: Duration = Duration::from_millis(5);
 /// The first values may take a publishing interval, and this.
 const FIRST_VALUES: Duration = Duration::from_secs(1);
 
-fn validate(section: &mut Section<'_>, setup: &DeviceSetup, problems: &mut Problems) -> Option<Box<dyn Driver>> {
+fn validate(
+    section: &mut Section<'_>,
+    setup: &DeviceSetup,
+    problems: &mut Problems,
+) -> Option<Box<dyn Driver>> {
     let settings = Settings::read(section, setup, problems);
     let mut points = Vec::with_capacity(setup.points.len());
     for point in &setup.points {
@@ -157,32 +163,41 @@ impl OpcUa {
         }
     }
 
-    /// The session of the lost connection on a new one.
-    async fn take_up(&mut self, parked: Parked) -> Result<Session, Option<Parked>> {
-        let Parked { key: Some(key), limits, mut plan, mut monitor, endpoint, application } = parked else {
-            return Err(Some(parked));
+    /// The session of the lost connection on a new one; `None` if the server does not know it any more. What is parked stays
+    /// parked while there is no connection.
+    async fn take_up(&mut self) -> Result<Option<Session>, DriverError> {
+        let Some(Parked { key: Some(key), endpoint, application, .. }) = &self.parked else {
+            return Ok(None);
         };
-        let taken = async {
-            let identity = endpoint::identity(&self.settings.login, &endpoint)?;
-            let mut link = Link::connect(&application, endpoint.clone(), identity, self.settings.timeout).await?;
-            link.resume_session(key).await?;
-            monitor.resume(&mut link, &mut self.intake, &mut plan, &self.points).await?;
-            Ok::<Link, DriverError>(link)
+        let (key, endpoint, application) = (key.clone(), endpoint.clone(), application.clone());
+        let identity = endpoint::identity(&self.settings.login, &endpoint)?;
+        let mut link = Link::connect(&application, endpoint.clone(), identity, self.settings.timeout).await?;
+        let resumed = link.resume_session(key).await;
+        let Some(Parked { limits, mut plan, mut monitor, .. }) = self.parked.take() else { return Ok(None) };
+        let resumed = match resumed {
+            Ok(()) => monitor.resume(&mut link, &mut self.intake, &mut plan, &self.points).await,
+            Err(error) => Err(error),
         };
-        match taken.await {
-            Ok(link) => {
-                tracing::info!(device = self.settings.device, "the session goes on on a new connection");
-                let first_until = None;
-                Ok(Session { link, limits, plan, monitor, next_polled: 0, first_until, endpoint, application })
-            }
-            Err(error) => {
-                tracing::info!(device = self.settings.device, %error, "the old session cannot be taken up: a new one is made");
-                Err(Some(Parked { key: None, limits, plan, monitor, endpoint, application }))
-            }
+        if let Err(error) = resumed {
+            tracing::info!(device = self.settings.device, %error, "the old session is gone: a new one is made");
+            self.parked = Some(Parked { key: None, limits, plan, monitor, endpoint, application });
+            link.close().await;
+            return Ok(None);
         }
+        tracing::info!(device = self.settings.device, "the session goes on on a new connection");
+        Ok(Some(Session {
+            link,
+            limits,
+            plan,
+            monitor,
+            next_polled: 0,
+            first_until: None,
+            endpoint,
+            application,
+        }))
     }
 
-    async fn connect(&mut self, parked: Option<Parked>) -> Result<Session, DriverError> {
+    async fn connect(&mut self) -> Result<Session, DriverError> {
         let now = self.clock.now();
         let pki = Pki::new(&self.settings.pki);
         let opened = {
@@ -198,7 +213,8 @@ impl OpcUa {
         if endpoint.security_mode != opcua::types::MessageSecurityMode::None {
             let der = endpoint.server_certificate.value.as_deref().unwrap_or_default();
             pki.check(der, endpoint.server.application_uri.as_ref(), now, &application.own)?;
-            self.expiries.extend(opcua::crypto::X509::from_der(der).map(|server| Expiry::of("the server", &server)));
+            self.expiries
+                .extend(opcua::crypto::X509::from_der(der).map(|server| Expiry::of("the server", &server)));
         }
         let identity = endpoint::identity(login, &endpoint)?;
         let mut link = Link::connect(&application, endpoint.clone(), identity, *timeout).await?;
@@ -207,7 +223,7 @@ impl OpcUa {
         let limits = Limits::fetch(&mut link).await?;
         let namespaces = items::namespaces(&mut link, &limits).await?;
         let (mut plan, mut monitor) = (None, Monitor::default());
-        if let Some(Parked { plan: old, monitor: subscribed, .. }) = parked
+        if let Some(Parked { plan: old, monitor: subscribed, .. }) = self.parked.take()
             && old.namespaces == namespaces
         {
             monitor = subscribed;
@@ -316,7 +332,6 @@ impl OpcUa {
         if session.link.heard_at.elapsed() < PROBE_AFTER {
             return Ok(());
         }
-        session.monitor.excuse_silence();
         let state = ReadValueId::new(NodeId::from(VariableId::Server_ServerStatus_State), AttributeId::Value);
         let answer = calls::read(&mut session.link, &session.limits, vec![state]).await?;
         match answer.first().and_then(|answer| answer.value.as_ref()) {
@@ -326,7 +341,8 @@ impl OpcUa {
             }
             _ => {}
         }
-        Ok(())
+        let Session { link, plan, monitor, .. } = session;
+        monitor.judge(link, &mut self.intake, plan, &self.points)
     }
 
     fn warn_of_expiry(&mut self) {
@@ -349,7 +365,9 @@ impl OpcUa {
         self.on_disk();
         let now = Instant::now();
         {
-            let Some(Session { link, limits, plan, monitor, .. }) = &mut self.session else { return Err(closed()) };
+            let Some(Session { link, limits, plan, monitor, .. }) = &mut self.session else {
+                return Err(closed());
+            };
             monitor.try_again(plan, now);
             if monitor.is_incomplete() && self.failed.is_none() {
                 monitor.advance(link, limits, &self.settings, plan, &mut self.intake).await?;
@@ -413,8 +431,11 @@ impl OpcUa {
         if monitor.subscriptions.is_empty() || monitor.is_incomplete() {
             return;
         }
-        while !self.intake.has_values() && self.failed.is_none() {
-            let step = tokio::time::timeout_at(until, monitor.step(link, &mut self.intake, plan, &self.points)).await;
+        let is_awaited = |plan: &Plan| plan.items.iter().any(|item| item.is_fresh && item.refused.is_none());
+        while is_awaited(plan) && self.intake.has_room() && self.failed.is_none() {
+            let step =
+                tokio::time::timeout_at(until, monitor.step(link, &mut self.intake, plan, &self.points))
+                    .await;
             match step {
                 Err(_) => break,
                 Ok(Ok(())) => {}
@@ -432,28 +453,19 @@ impl Driver for OpcUa {
             && self.memory.last.iter().all(Option::is_none)
             && self.memory.restore(position).is_none()
         {
-            tracing::warn!(device = self.settings.device, "the position is none of ours: history is not filled up");
+            tracing::warn!(
+                device = self.settings.device,
+                "the position is none of ours: history is not filled up"
+            );
         }
-        let parked = match self.parked.take() {
-            Some(parked) => match self.take_up(parked).await {
-                Ok(session) => {
-                    self.session = Some(session);
-                    return Ok(());
-                }
-                Err(parked) => parked,
-            },
-            None => None,
+        let opened = match self.take_up().await {
+            Ok(Some(session)) => Ok(session),
+            Ok(None) => self.connect().await,
+            Err(error) => Err(error),
         };
-        match self.connect(parked).await {
-            Ok(session) => {
-                self.session = Some(session);
-                Ok(())
-            }
-            Err(error) => {
-                self.was_away = true;
-                Err(error)
-            }
-        }
+        self.was_away |= opened.is_err();
+        self.session = Some(opened?);
+        Ok(())
     }
 
     async fn ready(&mut self) {
@@ -471,7 +483,11 @@ impl Driver for OpcUa {
             };
             let step = async {
                 match gathered {
-                    Some(at) => tokio::time::timeout_at(at, monitor.step(link, &mut self.intake, plan, &self.points)).await.ok(),
+                    Some(at) => {
+                        tokio::time::timeout_at(at, monitor.step(link, &mut self.intake, plan, &self.points))
+                            .await
+                            .ok()
+                    }
                     None => Some(monitor.step(link, &mut self.intake, plan, &self.points).await),
                 }
             };
@@ -503,11 +519,17 @@ impl Driver for OpcUa {
                 [index] => NumericRange::Index(*index),
                 more => NumericRange::MultipleRanges(more.iter().copied().map(NumericRange::Index).collect()),
             },
-            _ => return Err(refused("a field of a structure cannot be written: the rest of it would be written back too", 0)),
+            _ => {
+                return Err(refused(
+                    "a field of a structure cannot be written: the rest of it would be written back too",
+                    0,
+                ));
+            }
         };
         let variant = match index_range {
             NumericRange::None => value::variant(value),
-            _ => in_array(value::variant(value))?,
+            NumericRange::MultipleRanges(ref ranges) => in_array(value::variant(value), ranges.len())?,
+            _ => in_array(value::variant(value), 1)?,
         };
         let value = DataValue { value: Some(variant), ..DataValue::default() };
         let written = WriteValue { node_id, attribute_id: AttributeId::Value as u32, index_range, value };
@@ -518,10 +540,13 @@ impl Driver for OpcUa {
         match results.first() {
             None => Err(DriverError::Malformed("no answer to a write".into())),
             Some(status) if !status.is_bad() => Ok(()),
-            Some(status @ (&StatusCode::BadTimeout | &StatusCode::BadUnexpectedError | &StatusCode::BadInternalError
-                | &StatusCode::BadDeviceFailure | &StatusCode::BadCommunicationError)) => {
-                Err(DriverError::InDoubt { reason: status.to_string(), code: fault::code(*status) })
-            }
+            Some(
+                status @ (&StatusCode::BadTimeout
+                | &StatusCode::BadUnexpectedError
+                | &StatusCode::BadInternalError
+                | &StatusCode::BadDeviceFailure
+                | &StatusCode::BadCommunicationError),
+            ) => Err(DriverError::InDoubt { reason: status.to_string(), code: fault::code(*status) }),
             Some(status) => Err(refused(&status.to_string(), fault::code(*status))),
         }
     }
@@ -545,7 +570,9 @@ impl Driver for OpcUa {
         self.cause = Cause::Poll;
         self.handed.clear();
         self.intake.forget_ends();
-        let Some(Session { link, limits, plan, mut monitor, endpoint, application, .. }) = self.session.take() else {
+        let Some(Session { link, limits, plan, mut monitor, endpoint, application, .. }) =
+            self.session.take()
+        else {
             return;
         };
         self.was_away = true;
@@ -558,11 +585,15 @@ impl Driver for OpcUa {
     }
 }
 
-/// An element travels as an array of one.
-fn in_array(variant: Variant) -> Result<Variant, DriverError> {
-    let kind = variant.scalar_type_id().ok_or_else(|| refused("this cannot be an element", 0))?;
-    let array = opcua::types::Array::new(kind, vec![variant]).map_err(|_| refused("this cannot be an element", 0))?;
-    Ok(Variant::Array(Box::new(array)))
+/// An element travels as an array of one, or a matrix.
+fn in_array(variant: Variant, dimensions: usize) -> Result<Variant, DriverError> {
+    let wrong = || refused("this cannot be an element", 0);
+    let kind = variant.scalar_type_id().ok_or_else(wrong)?;
+    let array = match dimensions {
+        1 => opcua::types::Array::new(kind, vec![variant]),
+        more => opcua::types::Array::new_multi(kind, vec![variant], vec![1_u32; more]),
+    };
+    Ok(Variant::Array(Box::new(array.map_err(|_| wrong())?)))
 }
 
 /// A server that refuses us must be told who we are: the message says what its administrator has to let in.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use durable_log::{Budget, Committer, Level, Log, LogError, Position, SegmentInfo};
-use model::{CommandId, Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
+use model::{CommandId, Epoch, Offset, RangeSet, RecordId, SampleBatch, Timestamp};
 use proto::account::{Account, DeviceCounts};
 use proto::log_record::{DeviceEvent, LogRecord};
 use runtime::clock::Clock;

@@ -82,7 +82,9 @@ impl Address {
         let place = |(identifier, parts)| Place { namespace: namespace.clone(), identifier, parts };
         match (whole, part) {
             (Err(rule), None) => Err(rule),
-            (whole, part) => Ok(Address { readings: whole.ok().into_iter().chain(part).map(place).collect(), watch }),
+            (whole, part) => {
+                Ok(Address { readings: whole.ok().into_iter().chain(part).map(place).collect(), watch })
+            }
         }
     }
 }
@@ -99,7 +101,9 @@ fn options(text: &str) -> Result<(&str, Watch), String> {
     {
         match key {
             "sampling" => watch.sampling = Some(interval(value).map_err(|rule| format!("sampling {rule}"))?),
-            "publishing" => watch.publishing = Some(interval(value).map_err(|rule| format!("publishing {rule}"))?),
+            "publishing" => {
+                watch.publishing = Some(interval(value).map_err(|rule| format!("publishing {rule}"))?)
+            }
             "queue" => watch.queue = Some(queue(value)?),
             _ => watch.band = Some(band(value)?),
         }
@@ -110,7 +114,10 @@ fn options(text: &str) -> Result<(&str, Watch), String> {
 
 fn interval(text: &str) -> Result<Duration, String> {
     let range = INTERVAL_RANGE;
-    parse_duration(text).ok().filter(|found| range.contains(found)).ok_or_else(|| "must be from 10ms to 1h".into())
+    parse_duration(text)
+        .ok()
+        .filter(|found| range.contains(found))
+        .ok_or_else(|| "must be from 10ms to 1h".into())
 }
 
 /// Sampling and publishing.
@@ -121,7 +128,9 @@ pub(super) const QUEUE_RANGE: std::ops::RangeInclusive<i64> = 1..=100_000;
 
 fn queue(text: &str) -> Result<u32, String> {
     let found = text.parse::<u32>().ok().filter(|found| QUEUE_RANGE.contains(&i64::from(*found)));
-    found.ok_or_else(|| format!("queue must be a number from {} to {}", QUEUE_RANGE.start(), QUEUE_RANGE.end()))
+    found.ok_or_else(|| {
+        format!("queue must be a number from {} to {}", QUEUE_RANGE.start(), QUEUE_RANGE.end())
+    })
 }
 
 /// `0.5` or `2%`.
@@ -161,7 +170,10 @@ fn identifier(text: &str) -> Result<Identifier, String> {
         return Err(ID_RULE.into());
     }
     match kind {
-        "i" => value.parse().map(Identifier::Numeric).map_err(|_| "i= must be a number from 0 to 4294967295".into()),
+        "i" => value
+            .parse()
+            .map(Identifier::Numeric)
+            .map_err(|_| "i= must be a number from 0 to 4294967295".into()),
         "s" => Ok(Identifier::from(value.to_owned())),
         "g" | "b" => {
             let rule = if kind == "g" { "g= must be a GUID" } else { "b= must be base64" };
@@ -233,7 +245,10 @@ mod tests {
 
     fn place(text: &str, nth: usize) -> (String, Vec<Part>) {
         let place = Address::parse(text).unwrap().readings.swap_remove(nth);
-        (place.node(&["http://opcfoundation.org/UA/".into(), "urn:a;b".into()]).unwrap().to_string(), place.parts)
+        (
+            place.node(&["http://opcfoundation.org/UA/".into(), "urn:a;b".into()]).unwrap().to_string(),
+            place.parts,
+        )
     }
 
     fn field(name: &str) -> Part {
@@ -242,7 +257,9 @@ mod tests {
 
     #[test]
     fn every_form_is_read() {
-        for text in ["ns=2;s=Press.Temperature", "i=2258", "ns=3;i=7", "ns=1;g=72962b91-fa75-4ae6-8d28-b404dc7daf63"] {
+        for text in
+            ["ns=2;s=Press.Temperature", "i=2258", "ns=3;i=7", "ns=1;g=72962b91-fa75-4ae6-8d28-b404dc7daf63"]
+        {
             assert_eq!(place(text, 0), (text.to_owned(), vec![]));
             assert_eq!(Address::parse(text).unwrap().readings.len(), 1, "{text}");
         }
@@ -259,7 +276,8 @@ mod tests {
 
     #[test]
     fn options_are_cut_off() {
-        let address = Address::parse("ns=2;s=my tag sampling=100ms queue=50 deadband=2% publishing=1s").unwrap();
+        let address =
+            Address::parse("ns=2;s=my tag sampling=100ms queue=50 deadband=2% publishing=1s").unwrap();
         let watch = Watch {
             sampling: Some(Duration::from_millis(100)),
             publishing: Some(Duration::from_secs(1)),
@@ -274,8 +292,23 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for text in [
-            "", "Press", "ns=2", "ns=x;i=1", "ns=70000;i=1", "ns=1;i=x", "ns=1;i=-1", "ns=1;i=5000000000", "ns=1;g=5", "q=1",
-            "nsu=;i=1", "s=", "i=1 queue=0", "i=1 sampling=1ms", "i=1 deadband=-1", "i=1 deadband=200%", "ns=1;i=7[x]",
+            "",
+            "Press",
+            "ns=2",
+            "ns=x;i=1",
+            "ns=70000;i=1",
+            "ns=1;i=x",
+            "ns=1;i=-1",
+            "ns=1;i=5000000000",
+            "ns=1;g=5",
+            "q=1",
+            "nsu=;i=1",
+            "s=",
+            "i=1 queue=0",
+            "i=1 sampling=1ms",
+            "i=1 deadband=-1",
+            "i=1 deadband=200%",
+            "ns=1;i=7[x]",
         ] {
             assert!(Address::parse(text).is_err(), "{text}: {:?}", Address::parse(text));
         }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use model::DataType;
 use opcua::types::{
-    AttributeId, BrowseDescription, BrowseDirection, BrowseResultMaskFlags, DataValue, EUInformation, NodeClass, NodeClassMask,
-    NodeId, ObjectId, Range, ReadValueId, ReferenceDescription, ReferenceTypeId, Variant,
+    AttributeId, BrowseDescription, BrowseDirection, BrowseResultMaskFlags, DataValue, EUInformation,
+    NodeClass, NodeClassMask, NodeId, ObjectId, Range, ReadValueId, ReferenceDescription, ReferenceTypeId,
+    Variant,
 };
 use runtime::clock::Clock;
 
@@ -96,7 +97,8 @@ pub async fn browse(options: &BrowseOptions) -> Result<String, DriverError> {
 
 fn root(from: Option<&str>, namespaces: &[String]) -> Result<NodeId, DriverError> {
     let Some(text) = from else { return Ok(ObjectId::ObjectsFolder.into()) };
-    let address = super::address::Address::parse(text).map_err(|rule| DriverError::Config(format!("{text} {rule}")))?;
+    let address =
+        super::address::Address::parse(text).map_err(|rule| DriverError::Config(format!("{text} {rule}")))?;
     let node = address.readings.first().and_then(|place| place.node(namespaces));
     node.ok_or_else(|| DriverError::Config(format!("{text}: the server has no such namespace")))
 }
@@ -119,7 +121,9 @@ async fn walk(link: &mut Link, limits: &Limits, root: NodeId) -> Result<Vec<Foun
                 }
             }
             if seen.len() > NODES_MAX {
-                return Err(DriverError::Config(format!("more than {NODES_MAX} nodes: browse a part, with --from")));
+                return Err(DriverError::Config(format!(
+                    "more than {NODES_MAX} nodes: browse a part, with --from"
+                )));
             }
         }
         level = next;
@@ -186,10 +190,15 @@ async fn describe(
     ];
     let mut lines = Vec::new();
     for piece in found.chunks((limits.reads / ASKED.len()).max(1)) {
-        let asked = piece.iter().flat_map(|found| ASKED.map(|attribute| ReadValueId::new(found.node.clone(), attribute)));
+        let asked = piece
+            .iter()
+            .flat_map(|found| ASKED.map(|attribute| ReadValueId::new(found.node.clone(), attribute)));
         let answers = calls::read(link, limits, asked.collect()).await?;
-        let types: Vec<NodeId> =
-            answers.chunks(ASKED.len()).map(|answer| node_of(answer.first())).map(Option::unwrap_or_default).collect();
+        let types: Vec<NodeId> = answers
+            .chunks(ASKED.len())
+            .map(|answer| node_of(answer.first()))
+            .map(Option::unwrap_or_default)
+            .collect();
         let types = structures::built_in(link, limits, &types).await?;
         let extras = piece.iter().flat_map(|found| [found.unit.clone(), found.range.clone()]);
         let asked: Vec<NodeId> = extras.clone().flatten().collect();
@@ -250,7 +259,11 @@ fn spread(line: Line, rank: i32, value: Option<&Variant>, lines: &mut Vec<Line>)
         }
         indices.reverse();
         let index = format!("[{}]", indices.join(","));
-        lines.push(Line { name: format!("{}{index}", line.name), address: format!("{}{index}", line.address), ..line.clone() });
+        lines.push(Line {
+            name: format!("{}{index}", line.name),
+            address: format!("{}{index}", line.address),
+            ..line.clone()
+        });
     }
 }
 
@@ -290,7 +303,11 @@ fn list(lines: Vec<Line>) -> String {
     writer.write_record(header).ok(); // into memory
     for line in lines {
         let Some(data_type) = line.data_type else {
-            remarks.push_str(&format!("# {}: {} is no single value\n", clean(&line.address), clean(&line.name)));
+            remarks.push_str(&format!(
+                "# {}: {} is no single value\n",
+                clean(&line.address),
+                clean(&line.name)
+            ));
             continue;
         };
         let name = unique(&line.name, &mut names);
@@ -301,7 +318,8 @@ fn list(lines: Vec<Line>) -> String {
         let unit = if data_type.is_numeric() { line.unit.as_str() } else { "" };
         let writable = if line.is_writable { "true" } else { "false" };
         let description: String = line.description.chars().filter(|c| *c != '\0').take(250).collect();
-        let record = [&name, line.address.as_str(), data_type.name(), unit, &min, &max, writable, &description];
+        let record =
+            [&name, line.address.as_str(), data_type.name(), unit, &min, &max, writable, &description];
         writer.write_record(record).ok(); // into memory
     }
     let bytes = writer.into_inner().unwrap_or_default();

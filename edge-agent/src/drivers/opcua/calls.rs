@@ -2,7 +2,8 @@
 
 use opcua::client::services::{Browse, BrowseNext, Read};
 use opcua::types::{
-    BrowseDescription, ByteString, DataValue, ReadValueId, ReferenceDescription, StatusCode, TimestampsToReturn,
+    BrowseDescription, ByteString, DataValue, ReadValueId, ReferenceDescription, StatusCode,
+    TimestampsToReturn,
 };
 
 use super::fault::code;
@@ -16,7 +17,11 @@ const REFERENCES: u32 = 1000;
 const REFERENCES_MAX: usize = 200_000;
 
 /// Reads; as many answers as questions.
-pub(super) async fn read(link: &mut Link, limits: &Limits, nodes: Vec<ReadValueId>) -> Result<Vec<DataValue>, DriverError> {
+pub(super) async fn read(
+    link: &mut Link,
+    limits: &Limits,
+    nodes: Vec<ReadValueId>,
+) -> Result<Vec<DataValue>, DriverError> {
     let mut answers = Vec::with_capacity(nodes.len());
     let mut size = limits.reads;
     let mut rest = nodes.as_slice();
@@ -30,7 +35,11 @@ pub(super) async fn read(link: &mut Link, limits: &Limits, nodes: Vec<ReadValueI
             Ok(answer) => {
                 let found = answer.results.unwrap_or_default();
                 if found.len() != piece.len() {
-                    return Err(DriverError::Malformed(format!("{} answers to {} reads", found.len(), piece.len())));
+                    return Err(DriverError::Malformed(format!(
+                        "{} answers to {} reads",
+                        found.len(),
+                        piece.len()
+                    )));
                 }
                 answers.extend(found);
                 rest = after;
@@ -68,7 +77,11 @@ pub(super) async fn browse(
             .nodes_to_browse(piece.to_vec());
         let results = link.ask(request).await?.results.unwrap_or_default();
         if results.len() != piece.len() {
-            return Err(DriverError::Malformed(format!("{} answers to {} browses", results.len(), piece.len())));
+            return Err(DriverError::Malformed(format!(
+                "{} answers to {} browses",
+                results.len(),
+                piece.len()
+            )));
         }
         for result in results {
             let mut references = result.references.unwrap_or_default();
@@ -98,7 +111,10 @@ async fn more(
         return Ok(ByteString::null());
     };
     if page.status_code.is_bad() {
-        return Err(DriverError::Refused { reason: format!("browsing on: {}", page.status_code), code: code(page.status_code) });
+        return Err(DriverError::Refused {
+            reason: format!("browsing on: {}", page.status_code),
+            code: code(page.status_code),
+        });
     }
     references.extend(page.references.unwrap_or_default());
     Ok(page.continuation_point)

@@ -50,7 +50,10 @@ pub(super) fn choose(
             .flat_map(|endpoint| endpoint.user_identity_tokens.iter().flatten())
             .map(|policy| format!("{:?}", policy.token_type))
             .collect();
-        return Err(DriverError::Denied(format!("the server takes logins of type {}, not {wanted:?}", listed(kinds))));
+        return Err(DriverError::Denied(format!(
+            "the server takes logins of type {}, not {wanted:?}",
+            listed(kinds)
+        )));
     };
     let mut chosen = (*best).clone();
     chosen.endpoint_url = url.into();
@@ -75,7 +78,11 @@ pub(super) fn identity(login: &Login, endpoint: &EndpointDescription) -> Result<
                 return Err(unreadable(file, "is too long for a password".into()));
             }
             let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, error.to_string()))?;
-            let policy = endpoint.user_identity_tokens.iter().flatten().find(|p| p.token_type == UserTokenType::UserName);
+            let policy = endpoint
+                .user_identity_tokens
+                .iter()
+                .flatten()
+                .find(|p| p.token_type == UserTokenType::UserName);
             let is_bare = policy.is_none_or(|policy| {
                 SecurityPolicy::from_uri(policy.security_policy_uri.as_ref()) == SecurityPolicy::None
             });
@@ -84,8 +91,9 @@ pub(super) fn identity(login: &Login, endpoint: &EndpointDescription) -> Result<
             }
             Ok(IdentityToken::new_user_name(user.as_str(), text.trim_end_matches(['\r', '\n'])))
         }
-        Login::Certificate(cert, key) => IdentityToken::new_x509_path(cert, key)
-            .map_err(|error| DriverError::Config(format!("{} or {}: {error}", cert.display(), key.display()))),
+        Login::Certificate(cert, key) => IdentityToken::new_x509_path(cert, key).map_err(|error| {
+            DriverError::Config(format!("{} or {}: {error}", cert.display(), key.display()))
+        }),
     }
 }
 

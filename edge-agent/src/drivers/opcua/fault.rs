@@ -23,9 +23,9 @@ pub(super) fn quality(status: StatusCode) -> Quality {
     let reason = match StatusCode::from(status.bits() & 0xffff_0000) {
         StatusCode::Good if is_overflow(status) => Reason::Overflow,
         StatusCode::Good => return Quality::GOOD,
-        StatusCode::BadNotConnected | StatusCode::BadNoCommunication | StatusCode::UncertainNoCommunicationLastUsableValue => {
-            Reason::NotConnected
-        }
+        StatusCode::BadNotConnected
+        | StatusCode::BadNoCommunication
+        | StatusCode::UncertainNoCommunicationLastUsableValue => Reason::NotConnected,
         StatusCode::BadUserAccessDenied | StatusCode::BadNotReadable => Reason::AccessDenied,
         StatusCode::BadWaitingForInitialData => Reason::NeverRead,
         _ => Reason::OpcUaStatus,
@@ -74,7 +74,9 @@ pub(super) fn status(status: StatusCode, text: &str) -> DriverError {
         | StatusCode::BadSecureChannelTokenUnknown
         | StatusCode::BadTcpMessageTypeInvalid
         | StatusCode::BadTcpMessageTooLarge => DriverError::Malformed(text),
-        StatusCode::BadUserAccessDenied | StatusCode::BadIdentityTokenInvalid | StatusCode::BadIdentityTokenRejected => {
+        StatusCode::BadUserAccessDenied
+        | StatusCode::BadIdentityTokenInvalid
+        | StatusCode::BadIdentityTokenRejected => {
             DriverError::Denied(format!("the server refuses the login: {text}"))
         }
         StatusCode::BadSecurityChecksFailed
@@ -85,7 +87,9 @@ pub(super) fn status(status: StatusCode, text: &str) -> DriverError {
         | StatusCode::BadCertificateTimeInvalid
         | StatusCode::BadCertificateChainIncomplete
         | StatusCode::BadSecurityPolicyRejected
-        | StatusCode::BadSecurityModeRejected => DriverError::Denied(format!("the server refuses the connection: {text}")),
+        | StatusCode::BadSecurityModeRejected => {
+            DriverError::Denied(format!("the server refuses the connection: {text}"))
+        }
         _ => DriverError::Refused { reason: text, code: code(status) },
     }
 }

@@ -60,7 +60,11 @@ impl Frames {
                 let [a, b, c, d] = [self.header[4], self.header[5], self.header[6], self.header[7]];
                 let size = u32::from_le_bytes([a, b, c, d]) as usize;
                 let kind = &self.header[..3];
-                let smallest = if matches!(kind, b"MSG" | b"OPN" | b"CLO") { HEADER + BODY_BYTES_MIN } else { HEADER + 1 };
+                let smallest = if matches!(kind, b"MSG" | b"OPN" | b"CLO") {
+                    HEADER + BODY_BYTES_MIN
+                } else {
+                    HEADER + 1
+                };
                 if !(smallest..=CHUNK_BYTES_MAX).contains(&size) {
                     return Err(format!("a chunk of {size} bytes"));
                 }
@@ -72,7 +76,11 @@ impl Frames {
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Guarded<R> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(context, into);
         if let Poll::Ready(Ok(())) = polled {

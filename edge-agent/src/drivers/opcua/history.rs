@@ -15,7 +15,8 @@ use model::Timestamp;
 use opcua::client::HistoryReadAction;
 use opcua::client::services::HistoryRead;
 use opcua::types::{
-    DataValue, HistoryData, HistoryReadResult, HistoryReadValueId, ReadRawModifiedDetails, StatusCode, TimestampsToReturn,
+    DataValue, HistoryData, HistoryReadResult, HistoryReadValueId, ReadRawModifiedDetails, StatusCode,
+    TimestampsToReturn,
 };
 
 use super::calls::is_too_much;
@@ -91,7 +92,8 @@ impl Memory {
 
     /// Takes a position; points that are not configured any more are forgotten. `None`: it is none of ours.
     pub(super) fn restore(&mut self, bytes: &[u8]) -> Option<()> {
-        let by_hash: HashMap<u64, usize> = self.hashes.iter().enumerate().map(|(nth, hash)| (*hash, nth)).collect();
+        let by_hash: HashMap<u64, usize> =
+            self.hashes.iter().enumerate().map(|(nth, hash)| (*hash, nth)).collect();
         let mut rest = bytes.strip_prefix(&[VERSION])?;
         let mut before = 0;
         for _ in 0..get(&mut rest)? {
@@ -119,7 +121,9 @@ impl Memory {
         self.gaps.retain(|gap| plan.located.get(gap.point).is_some_and(|located| located.node.is_ok()));
         self.gaps.sort_by_key(|gap| (gap.from, gap.point));
         let group: Vec<Gap> = self.gaps.iter().take(limits.history_nodes).copied().collect();
-        let (Some(first), Some(end)) = (group.first(), group.iter().map(|gap| gap.to).max()) else { return Ok(Vec::new()) };
+        let (Some(first), Some(end)) = (group.first(), group.iter().map(|gap| gap.to).max()) else {
+            return Ok(Vec::new());
+        };
         let each = (HISTORY_VALUES / group.len()).max(1);
         let results = match ask(link, plan, &group, first.from, end, each).await {
             Ok(results) => results,
@@ -139,9 +143,12 @@ impl Memory {
         for (gap, result) in group.iter().zip(results) {
             let values = values(&result, gap.point);
             let is_more = values.len() >= each || !result.continuation_point.is_null_or_empty();
-            let last = values.iter().filter_map(|value| value.source_timestamp.as_ref().and_then(timestamp)).max();
+            let last =
+                values.iter().filter_map(|value| value.source_timestamp.as_ref().and_then(timestamp)).max();
             if let (Some(point), Some(located)) = (points.get(gap.point), plan.located.get(gap.point)) {
-                let made = values.iter().map(|v| reading(gap.point, point.raw_type, &located.parts, v, &plan.structures));
+                let made = values
+                    .iter()
+                    .map(|v| reading(gap.point, point.raw_type, &located.parts, v, &plan.structures));
                 readings.extend(made.filter(|r| r.time.is_some_and(|time| time > gap.from && time < gap.to)));
             }
             // A page that is full of one instant would come again for ever.
@@ -174,7 +181,8 @@ async fn ask(
     };
     let mut nodes: Vec<HistoryReadValueId> = Vec::with_capacity(group.len());
     for gap in group {
-        let node = plan.located.get(gap.point).and_then(|located| located.node.clone().ok()).unwrap_or_default();
+        let node =
+            plan.located.get(gap.point).and_then(|located| located.node.clone().ok()).unwrap_or_default();
         nodes.push(HistoryReadValueId { node_id: node, ..HistoryReadValueId::default() });
     }
     let (number, timeout, token, handle) = link.header();
@@ -184,13 +192,20 @@ async fn ask(
         .nodes_to_read(nodes.clone());
     let results = link.ask(request).await?.results.unwrap_or_default();
     if results.len() != group.len() {
-        return Err(DriverError::Malformed(format!("{} answers to {} reads of history", results.len(), group.len())));
+        return Err(DriverError::Malformed(format!(
+            "{} answers to {} reads of history",
+            results.len(),
+            group.len()
+        )));
     }
     let open: Vec<HistoryReadValueId> = nodes
         .into_iter()
         .zip(&results)
         .filter(|(_, result)| !result.continuation_point.is_null_or_empty())
-        .map(|(node, result)| HistoryReadValueId { continuation_point: result.continuation_point.clone(), ..node })
+        .map(|(node, result)| HistoryReadValueId {
+            continuation_point: result.continuation_point.clone(),
+            ..node
+        })
         .collect();
     if !open.is_empty() {
         let (number, timeout, token, handle) = link.header();
@@ -198,7 +213,8 @@ async fn ask(
         let release = HistoryRead::new_manual(action, number, timeout, token, handle)
             .release_continuation_points(true)
             .nodes_to_read(open);
-        if let Err(error @ (DriverError::NotConnected(_) | DriverError::Silent(_))) = link.ask(release).await {
+        if let Err(error @ (DriverError::NotConnected(_) | DriverError::Silent(_))) = link.ask(release).await
+        {
             return Err(error);
         }
     }
@@ -216,7 +232,8 @@ fn values(result: &HistoryReadResult, point: usize) -> Vec<DataValue> {
 
 /// FNV-1a: stable between versions of this program.
 fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn put(mut number: u64, out: &mut Vec<u8>) {

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use model::Timestamp;
-use opcua::types::{DataChangeNotification, DataValue, NotificationMessage, StatusChangeNotification, StatusCode};
+use opcua::types::{
+    DataChangeNotification, DataValue, NotificationMessage, StatusChangeNotification, StatusCode,
+};
 
 use super::fault::is_overflow;
 use super::items::{Item, Plan, Point};
@@ -114,7 +116,8 @@ impl Intake {
         for object in message.notification_data.into_iter().flatten() {
             if let Some(change) = object.inner_as::<DataChangeNotification>() {
                 for item in change.monitored_items.iter().flatten() {
-                    let at = usize::try_from(item.client_handle).ok().and_then(|handle| handle.checked_sub(1));
+                    let at =
+                        usize::try_from(item.client_handle).ok().and_then(|handle| handle.checked_sub(1));
                     if let Some(watched) = at.and_then(|at| items.get_mut(at)) {
                         self.take(watched, &item.value, (plan, points));
                     }

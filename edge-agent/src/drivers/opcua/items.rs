@@ -99,7 +99,8 @@ async fn locate(
         .filter(|(_, point)| point.address.readings.len() > 1)
         .filter_map(|(nth, point)| Some((nth, point.address.readings.first()?.node(namespaces)?)))
         .collect();
-    let asked = ambiguous.iter().map(|(_, node)| ReadValueId::new(node.clone(), AttributeId::NodeClass)).collect();
+    let asked =
+        ambiguous.iter().map(|(_, node)| ReadValueId::new(node.clone(), AttributeId::NodeClass)).collect();
     let answers = calls::read(link, limits, asked).await?;
     let is_good = |status: Option<StatusCode>| status.is_none_or(|status| status.is_good());
     let exists: HashMap<usize, bool> =
@@ -128,14 +129,29 @@ fn items(settings: &Settings, points: &[Point], located: &[Located]) -> Vec<Item
             continue;
         }
         let node = node.clone();
-        items.push(Item { node, points: vec![nth], publishing, sampling, queue, band, is_fresh: true, refused: None });
+        items.push(Item {
+            node,
+            points: vec![nth],
+            publishing,
+            sampling,
+            queue,
+            band,
+            is_fresh: true,
+            refused: None,
+        });
     }
     items
 }
 
 /// Which points the server keeps a history of.
-async fn with_history(link: &mut Link, limits: &Limits, items: &[Item], points: usize) -> Result<Vec<bool>, DriverError> {
-    let asked = items.iter().map(|item| ReadValueId::new(item.node.clone(), AttributeId::AccessLevel)).collect();
+async fn with_history(
+    link: &mut Link,
+    limits: &Limits,
+    items: &[Item],
+    points: usize,
+) -> Result<Vec<bool>, DriverError> {
+    let asked =
+        items.iter().map(|item| ReadValueId::new(item.node.clone(), AttributeId::AccessLevel)).collect();
     let answers = calls::read(link, limits, asked).await?;
     let mut has_history = vec![false; points];
     for (item, answer) in items.iter().zip(answers) {
@@ -149,10 +165,15 @@ async fn with_history(link: &mut Link, limits: &Limits, items: &[Item], points: 
 }
 
 /// The definitions that points with `#field` need.
-async fn structures(link: &mut Link, limits: &Limits, located: &[Located]) -> Result<Structures, DriverError> {
+async fn structures(
+    link: &mut Link,
+    limits: &Limits,
+    located: &[Located],
+) -> Result<Structures, DriverError> {
     let with_field = |located: &&Located| located.parts.iter().any(|part| matches!(part, Part::Field(_)));
     let nodes = located.iter().filter(with_field).filter_map(|located| located.node.as_ref().ok());
-    let asked: Vec<ReadValueId> = nodes.map(|node| ReadValueId::new(node.clone(), AttributeId::DataType)).collect();
+    let asked: Vec<ReadValueId> =
+        nodes.map(|node| ReadValueId::new(node.clone(), AttributeId::DataType)).collect();
     if asked.is_empty() {
         return Ok(Structures::default());
     }

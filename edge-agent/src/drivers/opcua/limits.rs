@@ -56,7 +56,8 @@ impl Limits {
         // One by one call of few: also a server with a limit of 10 answers this.
         let nodes = asked.iter().map(|id| ReadValueId::new(NodeId::from(*id), AttributeId::Value)).collect();
         let answers = calls::read(link, &Limits::default(), nodes).await?;
-        let said: Vec<Option<usize>> = answers.into_iter().map(|answer| answer.value.as_ref().and_then(count)).collect();
+        let said: Vec<Option<usize>> =
+            answers.into_iter().map(|answer| answer.value.as_ref().and_then(count)).collect();
         Ok(Limits::of(&said))
     }
 
@@ -101,6 +102,9 @@ mod tests {
         assert_eq!((limits.reads, limits.browses, limits.items_per_call), (7, 2, 5));
         assert_eq!((limits.items_per_subscription, limits.history_nodes), (40, 1));
         let unlimited = Limits::of(&[Some(0); 7]);
-        assert!(unlimited.reads > 0 && unlimited.browses > 0 && unlimited.items_per_subscription > 0, "{unlimited:?}");
+        assert!(
+            unlimited.reads > 0 && unlimited.browses > 0 && unlimited.items_per_subscription > 0,
+            "{unlimited:?}"
+        );
     }
 }

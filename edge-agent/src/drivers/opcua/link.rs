@@ -11,23 +11,27 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use opcua::client::services::{ActivateSession, CloseSession, CreateSession};
-use opcua::client::transport::{SecureChannelEventLoop, StreamConnection, StreamConnector, StreamTransport, TransportPollResult};
-use opcua::client::{AsyncSecureChannel, ClientBuilder, ClientConfig, IdentityToken, SessionBuilder, UARequest};
+use opcua::client::transport::{
+    SecureChannelEventLoop, StreamConnection, StreamConnector, StreamTransport, TransportPollResult,
+};
+use opcua::client::{
+    AsyncSecureChannel, ClientBuilder, ClientConfig, IdentityToken, SessionBuilder, UARequest,
+};
 use opcua::core::ResponseMessage;
 use opcua::core::comms::tcp_codec::TcpCodec;
 use opcua::core::sync::RwLock;
 use opcua::crypto::CertificateStore;
 use opcua::types::{
-    ApplicationDescription, ApplicationType, DecodingOptions, EndpointDescription, Error, GetEndpointsRequest, MessageSecurityMode,
-    NodeId, RequestHeader, StatusCode, UAString,
+    ApplicationDescription, ApplicationType, DecodingOptions, EndpointDescription, Error,
+    GetEndpointsRequest, MessageSecurityMode, NodeId, RequestHeader, StatusCode, UAString,
 };
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
 
-use super::frames::{CHUNK_BYTES_MAX, Guarded};
 use super::fault::{failure, status};
+use super::frames::{CHUNK_BYTES_MAX, Guarded};
 use super::pki::Own;
 use super::raw_body::RawBodies;
 use crate::drivers::DriverError;
@@ -80,7 +84,6 @@ impl Application {
 #[derive(Clone, Debug)]
 pub(super) struct SessionKey {
     token: NodeId,
-    session: NodeId,
 }
 
 /// A connection.
@@ -110,9 +113,9 @@ impl Link {
         timeout: Duration,
     ) -> Result<Link, DriverError> {
         let builder = SessionBuilder::new(&application.config).user_identity_token(identity.clone());
-        let built = builder
-            .connect_to_endpoint_directly(endpoint.clone())
-            .and_then(|builder| builder.type_loader(Arc::new(RawBodies)).build_channel(application.store.clone()));
+        let built = builder.connect_to_endpoint_directly(endpoint.clone()).and_then(|builder| {
+            builder.type_loader(Arc::new(RawBodies)).build_channel(application.store.clone())
+        });
         let channel = Arc::new(built.map_err(|error| DriverError::Config(error.to_string()))?);
         let connector = StreamConnector::new(dial, endpoint.endpoint_url.to_string());
         let opening = channel.clone();
@@ -126,7 +129,17 @@ impl Link {
             Ok(Ok(Ok(events))) => events,
         };
         let (application, heard_at) = (application.clone(), Instant::now());
-        Ok(Link { channel, events, endpoint, identity, application, key: None, timeout, broken: None, heard_at })
+        Ok(Link {
+            channel,
+            events,
+            endpoint,
+            identity,
+            application,
+            key: None,
+            timeout,
+            broken: None,
+            heard_at,
+        })
     }
 
     /// A new session.
@@ -140,7 +153,8 @@ impl Link {
             ..ApplicationDescription::default()
         };
         let (store, endpoint) = (self.application.store.clone(), self.endpoint.clone());
-        let (certificate, handle, timeout) = (own.certificate.clone(), self.channel.request_handle(), self.timeout);
+        let (certificate, handle, timeout) =
+            (own.certificate.clone(), self.channel.request_handle(), self.timeout);
         let channel = self.channel.clone();
         let created = self.drive(Box::pin(async move {
             let request = CreateSession::new_manual(&store, &endpoint, 0, timeout, NodeId::null(), handle)
@@ -152,7 +166,7 @@ impl Link {
             request.send(&channel).await
         }));
         let created = created.await?;
-        self.activate(SessionKey { token: created.authentication_token, session: created.session_id }).await
+        self.activate(SessionKey { token: created.authentication_token }).await
     }
 
     /// Takes a session that was made on another connection. The server's nonce is not known any more, so this is only
@@ -164,8 +178,9 @@ impl Link {
 
     async fn activate(&mut self, key: SessionKey) -> Result<(), DriverError> {
         let handle = self.channel.request_handle();
-        let mut request = ActivateSession::new_manual(self.endpoint.clone(), 0, self.timeout, key.token.clone(), handle)
-            .identity_token(self.identity.clone());
+        let mut request =
+            ActivateSession::new_manual(self.endpoint.clone(), 0, self.timeout, key.token.clone(), handle)
+                .identity_token(self.identity.clone());
         if let Ok(private) = self.application.store.read().read_own_pkey() {
             request = request.private_key(private);
         }
@@ -199,7 +214,10 @@ impl Link {
     }
 
     /// Sends a request and waits for its answer.
-    pub(super) async fn ask<R: UARequest + Send + 'static>(&mut self, request: R) -> Result<R::Out, DriverError>
+    pub(super) async fn ask<R: UARequest + Send + 'static>(
+        &mut self,
+        request: R,
+    ) -> Result<R::Out, DriverError>
     where
         R::Out: Send,
     {
@@ -208,7 +226,10 @@ impl Link {
     }
 
     /// Moves the connection until `request` is answered.
-    pub(super) async fn drive<T: Send>(&mut self, request: BoxFuture<'static, Result<T, Error>>) -> Result<T, DriverError> {
+    pub(super) async fn drive<T: Send>(
+        &mut self,
+        request: BoxFuture<'static, Result<T, Error>>,
+    ) -> Result<T, DriverError> {
         self.usable()?;
         let mut request = std::pin::pin!(tokio::time::timeout(self.timeout + GRACE, request));
         loop {
@@ -281,7 +302,8 @@ impl Link {
         }
         let (number, _, token, handle) = self.header();
         if self.key.is_some() {
-            let request = CloseSession::new_manual(number, CLOSE_DEADLINE, token, handle).delete_subscriptions(true);
+            let request =
+                CloseSession::new_manual(number, CLOSE_DEADLINE, token, handle).delete_subscriptions(true);
             tokio::time::timeout(CLOSE_DEADLINE, self.ask(request)).await.ok(); // the server forgets us by itself too
         }
         if self.broken.is_none() {
@@ -296,7 +318,9 @@ impl Link {
         url: &str,
         timeout: Duration,
     ) -> Result<Vec<EndpointDescription>, DriverError> {
-        let mut link = Link::connect(application, EndpointDescription::from(url), IdentityToken::Anonymous, timeout).await?;
+        let mut link =
+            Link::connect(application, EndpointDescription::from(url), IdentityToken::Anonymous, timeout)
+                .await?;
         let header = RequestHeader {
             request_handle: link.channel.request_handle(),
             timeout_hint: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
@@ -351,7 +375,8 @@ async fn dial(
     let authority = url.trim_start_matches("opc.tcp://").split('/').next().unwrap_or("").to_owned();
     let is_bare = authority.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
     let address = if is_bare { format!("{authority}:{PORT}") } else { authority };
-    let socket = TcpStream::connect(address.clone()).await.map_err(|error| wrong(format!("{address}: {error}")))?;
+    let socket =
+        TcpStream::connect(address.clone()).await.map_err(|error| wrong(format!("{address}: {error}")))?;
     let set = socket.set_nodelay(true).and_then(|()| socket.set_zero_linger());
     set.map_err(|error| wrong(format!("{address}: {error}")))?;
     let (reader, writer) = tokio::io::split(socket);

@@ -12,11 +12,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use opcua::client::UARequest;
-use opcua::client::services::{CreateMonitoredItems, CreateSubscription, Publish, Republish, TransferSubscriptions};
+use opcua::client::services::{
+    CreateMonitoredItems, CreateSubscription, Publish, Republish, TransferSubscriptions,
+};
 use opcua::core::handle::AtomicHandle;
 use opcua::types::{
-    AttributeId, DataChangeFilter, DataChangeTrigger, DeadbandType, Error, ExtensionObject, MonitoredItemCreateRequest,
-    MonitoringMode, MonitoringParameters, NotificationMessage, PublishResponse, ReadValueId, StatusCode, TimestampsToReturn,
+    AttributeId, DataChangeFilter, DataChangeTrigger, DeadbandType, Error, ExtensionObject,
+    MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NotificationMessage, PublishResponse,
+    ReadValueId, StatusCode, TimestampsToReturn,
 };
 use tokio::time::Instant;
 
@@ -34,6 +37,8 @@ use crate::drivers::DriverError;
 const NOTIFICATIONS_MAX: u32 = 5_000;
 /// A subscription survives so long without us, longer than a session does.
 const LIFETIME: Duration = Duration::from_secs(120);
+/// Silence is not judged before we have listened for so long.
+const ATTENTION: Duration = Duration::from_millis(200);
 /// Publish requests in flight at most.
 const IN_FLIGHT_MAX: usize = 32;
 /// Items of one call, so that it ends within a slow server's time limit.
@@ -113,7 +118,9 @@ impl Monitor {
         plan: &mut Plan,
         intake: &mut Intake,
     ) -> Result<(), DriverError> {
-        let Some(publishing) = self.pending.last().and_then(|nth| plan.items.get(*nth)).map(|item| item.publishing) else {
+        let Some(publishing) =
+            self.pending.last().and_then(|nth| plan.items.get(*nth)).map(|item| item.publishing)
+        else {
             self.pending.clear();
             return Ok(());
         };
@@ -122,7 +129,11 @@ impl Monitor {
             None => match self.subscribe(link, settings, publishing).await {
                 Ok(at) => at,
                 Err(DriverError::Refused { reason, .. }) => {
-                    tracing::warn!(device = settings.device, reason, "no (more) subscription: these points are read at each poll");
+                    tracing::warn!(
+                        device = settings.device,
+                        reason,
+                        "no (more) subscription: these points are read at each poll"
+                    );
                     self.polled.append(&mut self.pending);
                     return Ok(());
                 }
@@ -133,13 +144,16 @@ impl Monitor {
         let room = limits.items_per_subscription.saturating_sub(subscription.items);
         let per_call = limits.items_per_call.min(self.per_call.unwrap_or(ITEMS_PER_CALL));
         let size = per_call.min(room).max(1);
-        let has_interval = |nth: &&usize| plan.items.get(**nth).is_some_and(|item| item.publishing == publishing);
-        let lot: Vec<usize> = self.pending.iter().rev().take_while(has_interval).take(size).copied().collect();
+        let has_interval =
+            |nth: &&usize| plan.items.get(**nth).is_some_and(|item| item.publishing == publishing);
+        let lot: Vec<usize> =
+            self.pending.iter().rev().take_while(has_interval).take(size).copied().collect();
         let asked = lot.iter().filter_map(|nth| Some(request(*nth, plan.items.get(*nth)?))).collect();
         let (number, timeout, token, handle) = link.header();
-        let request = CreateMonitoredItems::new_manual(subscription.id, &HANDLES, number, timeout, token, handle)
-            .timestamps_to_return(TimestampsToReturn::Both)
-            .items_to_create(asked);
+        let request =
+            CreateMonitoredItems::new_manual(subscription.id, &HANDLES, number, timeout, token, handle)
+                .timestamps_to_return(TimestampsToReturn::Both)
+                .items_to_create(asked);
         let results = match link.ask(request).await {
             Ok(created) => created.results,
             Err(error) if is_too_much(&error) && lot.len() > 1 => {
@@ -185,7 +199,10 @@ impl Monitor {
                 item.band = None;
                 self.pending.push(nth);
             }
-            StatusCode::BadTooManyMonitoredItems => self.polled.push(nth),
+            StatusCode::BadTooManyMonitoredItems => {
+                item.is_fresh = false;
+                self.polled.push(nth);
+            }
             status => {
                 if item.refused.replace(status) != Some(status) {
                     tracing::warn!(device = settings.device, node = %item.node, %status, "a node cannot be watched");
@@ -203,8 +220,15 @@ impl Monitor {
         self.subscriptions.iter().position(fits)
     }
 
-    async fn subscribe(&mut self, link: &mut Link, settings: &Settings, publishing: Duration) -> Result<usize, DriverError> {
-        let per = |whole: Duration| u32::try_from(whole.as_millis() / publishing.as_millis().max(1)).unwrap_or(u32::MAX).max(1);
+    async fn subscribe(
+        &mut self,
+        link: &mut Link,
+        settings: &Settings,
+        publishing: Duration,
+    ) -> Result<usize, DriverError> {
+        let per = |whole: Duration| {
+            u32::try_from(whole.as_millis() / publishing.as_millis().max(1)).unwrap_or(u32::MAX).max(1)
+        };
         let keep_alive = per(settings.keep_alive);
         let (number, timeout, token, handle) = link.header();
         let request = CreateSubscription::new_manual(number, timeout, token, handle)
@@ -213,7 +237,8 @@ impl Monitor {
             .max_lifetime_count(per(LIFETIME).max(keep_alive.saturating_mul(3)))
             .max_notifications_per_publish(NOTIFICATIONS_MAX);
         let made = link.ask(request).await?;
-        let interval = Duration::try_from_secs_f64(made.revised_publishing_interval / 1000.0).unwrap_or(publishing);
+        let interval =
+            Duration::try_from_secs_f64(made.revised_publishing_interval / 1000.0).unwrap_or(publishing);
         let count = made.revised_max_keep_alive_count.max(1);
         self.subscriptions.push(Subscription {
             id: made.subscription_id,
@@ -233,9 +258,20 @@ impl Monitor {
 
     /// Keeps requests in flight while there is room.
     fn ask_on(&mut self, link: &Link, intake: &Intake) {
-        let wanted = (self.subscriptions.len() + 2).min(self.in_flight_max.unwrap_or(IN_FLIGHT_MAX)).min(IN_FLIGHT_MAX);
+        if self.publishes.is_empty() {
+            let now = Instant::now(); // nobody asked, so nobody had to answer
+            self.subscriptions.iter_mut().for_each(|subscription| subscription.heard_at = now);
+        }
+        let wanted = (self.subscriptions.len() + 2)
+            .min(self.in_flight_max.unwrap_or(IN_FLIGHT_MAX))
+            .min(IN_FLIGHT_MAX);
         while !self.subscriptions.is_empty() && intake.has_room() && self.publishes.len() < wanted {
-            let longest = self.subscriptions.iter().map(|subscription| subscription.keep_alive).max().unwrap_or_default();
+            let longest = self
+                .subscriptions
+                .iter()
+                .map(|subscription| subscription.keep_alive)
+                .max()
+                .unwrap_or_default();
             let (number, timeout, token, handle) = link.header();
             // Requests wait in turn at the server.
             let patience = longest * u32::try_from(wanted + 1).unwrap_or(1) + timeout * 2;
@@ -262,7 +298,9 @@ impl Monitor {
             return Ok(());
         }
         self.ask_on(link, intake);
-        let silent_at = self.silent_at(link.timeout());
+        // What came while we were busy elsewhere is looked at before silence is.
+        let looked = Instant::now() + ATTENTION;
+        let silent_at = self.silent_at(link.timeout()).map(|at| at.max(looked));
         let answer = tokio::select! {
             biased;
             Some(answer) = self.publishes.next(), if !self.publishes.is_empty() => answer,
@@ -278,7 +316,9 @@ impl Monitor {
                     self.in_flight_max = Some(self.publishes.len().max(1));
                     Ok(())
                 }
-                StatusCode::BadNoSubscription => Err(DriverError::NotConnected("the server has no subscription of ours any more".into())),
+                StatusCode::BadNoSubscription => {
+                    Err(DriverError::NotConnected("the server has no subscription of ours any more".into()))
+                }
                 StatusCode::BadTimeout => Err(self.silent(link)),
                 _ => Err(match failure(&error, link.timeout()) {
                     DriverError::Refused { reason, .. } => DriverError::NotConnected(reason),
@@ -291,23 +331,40 @@ impl Monitor {
     /// While values are taken slowly nobody asks, and the server has no reason to speak.
     fn silent_at(&self, timeout: Duration) -> Option<Instant> {
         let is_asked = !self.publishes.is_empty();
-        let oldest = self.subscriptions.iter().map(|subscription| subscription.heard_at + subscription.keep_alive).min();
+        let oldest = self
+            .subscriptions
+            .iter()
+            .map(|subscription| subscription.heard_at + subscription.keep_alive)
+            .min();
         oldest.filter(|_| is_asked).map(|at| at + timeout)
     }
 
     fn silent(&mut self, link: &mut Link) -> DriverError {
         let now = Instant::now();
         let silence = self.subscriptions.iter().map(|subscription| now - subscription.heard_at).max();
-        tracing::warn!(silence_seconds = silence.unwrap_or_default().as_secs(), "the server is connected, but does not publish");
+        tracing::warn!(
+            silence_seconds = silence.unwrap_or_default().as_secs(),
+            "the server is connected, but does not publish"
+        );
         self.subscriptions.clear();
         link.breaks_silent()
     }
 
-    /// After a time in which nobody asked.
-    pub(super) fn excuse_silence(&mut self) {
-        if self.publishes.is_empty() {
-            let now = Instant::now();
-            self.subscriptions.iter_mut().for_each(|subscription| subscription.heard_at = now);
+    /// After the server has answered something else: whether it should have published before that. Answers come in order, so
+    /// what it published lies here by now.
+    pub(super) fn judge(
+        &mut self,
+        link: &mut Link,
+        intake: &mut Intake,
+        plan: &mut Plan,
+        points: &[Point],
+    ) -> Result<(), DriverError> {
+        while let Some(Some(Ok(answer))) = self.publishes.next().now_or_never() {
+            self.answered(answer, intake, plan, points)?;
+        }
+        match self.silent_at(link.timeout()) {
+            Some(at) if at <= Instant::now() => Err(self.silent(link)),
+            _ => Ok(()),
         }
     }
 
@@ -318,7 +375,9 @@ impl Monitor {
         plan: &mut Plan,
         points: &[Point],
     ) -> Result<(), DriverError> {
-        let Some(subscription) = self.subscriptions.iter_mut().find(|known| known.id == answer.subscription_id) else {
+        let Some(subscription) =
+            self.subscriptions.iter_mut().find(|known| known.id == answer.subscription_id)
+        else {
             return Ok(()); // one that we gave up
         };
         subscription.heard_at = Instant::now();
@@ -359,7 +418,11 @@ impl Monitor {
         ended(intake.notified(notified, message, plan, points)).map(|()| true)
     }
 
-    async fn ask_again(&mut self, link: &mut Link, notified: Notified) -> Result<Option<NotificationMessage>, DriverError> {
+    async fn ask_again(
+        &mut self,
+        link: &mut Link,
+        notified: Notified,
+    ) -> Result<Option<NotificationMessage>, DriverError> {
         let (number, timeout, token, handle) = link.header();
         let request =
             Republish::new_manual(notified.subscription, notified.sequence, number, timeout, token, handle);
@@ -431,7 +494,9 @@ async fn until(at: Option<Instant>) {
 }
 
 fn ended(status: Option<StatusCode>) -> Result<(), DriverError> {
-    status.map_or(Ok(()), |status| Err(DriverError::NotConnected(format!("the server ended the subscription: {status}"))))
+    status.map_or(Ok(()), |status| {
+        Err(DriverError::NotConnected(format!("the server ended the subscription: {status}")))
+    })
 }
 
 /// Numbers of notifications run from 1 and begin there again.

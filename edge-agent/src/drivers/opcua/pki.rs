@@ -16,7 +16,8 @@ use std::sync::{Mutex, PoisonError};
 use model::Timestamp;
 use opcua::crypto::{CertificateStore, X509};
 use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType,
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
+    RsaKeySize, SanType,
 };
 use runtime::pki::write_private;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -78,7 +79,8 @@ impl Pki {
         let bytes = read(&path).map_err(|problem| unusable(&path, &problem))?;
         let certificate = X509::from_der(&bytes).map_err(|_| unusable(&path, "is no certificate"))?;
         let application_uri = uri(&bytes).ok_or_else(|| unusable(&path, "names no application URI"))?;
-        CertificateStore::read_pkey(&self.key_path()).map_err(|problem| unusable(&self.key_path(), &problem))?;
+        CertificateStore::read_pkey(&self.key_path())
+            .map_err(|problem| unusable(&self.key_path(), &problem))?;
         Ok(Own { certificate, application_uri })
     }
 
@@ -89,7 +91,8 @@ impl Pki {
         getrandom::fill(&mut random).map_err(|error| error.to_string())?;
         let id = format!("{:016x}", u64::from_be_bytes(random));
         let mut params = CertificateParams::default();
-        let since_1970 = std::time::Duration::from_micros(u64::try_from(now.micros()).map_err(|error| error.to_string())?);
+        let since_1970 =
+            std::time::Duration::from_micros(u64::try_from(now.micros()).map_err(|error| error.to_string())?);
         let now = rcgen::date_time_ymd(1970, 1, 1) + since_1970;
         (params.not_before, params.not_after) = (now - EARLIER, now + VALID);
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -116,15 +119,26 @@ impl Pki {
     pub(super) fn store(&self) -> CertificateStore {
         let (cert, key) = (self.certificate_path(), self.key_path());
         let none = None::<opcua::crypto::X509Data>;
-        let (mut store, _, _) =
-            CertificateStore::new_with_x509_data(&self.dir.join("seen"), false, Some(&cert), Some(&key), none);
+        let (mut store, _, _) = CertificateStore::new_with_x509_data(
+            &self.dir.join("seen"),
+            false,
+            Some(&cert),
+            Some(&key),
+            none,
+        );
         store.set_trust_unknown_certs(true);
         store.set_skip_verify_certs(true);
         store
     }
 
     /// Whether the server may be spoken to. `uri` is the application that its endpoint claims to be.
-    pub(super) fn check(&self, server: &[u8], uri_said: &str, now: Timestamp, own: &Own) -> Result<(), DriverError> {
+    pub(super) fn check(
+        &self,
+        server: &[u8],
+        uri_said: &str,
+        now: Timestamp,
+        own: &Own,
+    ) -> Result<(), DriverError> {
         let certificate = X509::from_der(server)
             .map_err(|_| DriverError::Config("the server's certificate cannot be read".into()))?;
         if !self.is_trusted(server) {
@@ -142,11 +156,15 @@ impl Pki {
         if now < from || now > to {
             let dates = format!("{} to {}", runtime::pki::date_text(from), runtime::pki::date_text(to));
             let today = runtime::pki::date_text(now);
-            return Err(DriverError::Config(format!("the server's certificate is valid from {dates}; today is {today}")));
+            return Err(DriverError::Config(format!(
+                "the server's certificate is valid from {dates}; today is {today}"
+            )));
         }
         if uri(server).is_some_and(|named| !uri_said.is_empty() && named != uri_said) {
             let named = uri(server).unwrap_or_default();
-            return Err(DriverError::Config(format!("the server says that it is {uri_said}, its certificate {named}")));
+            return Err(DriverError::Config(format!(
+                "the server says that it is {uri_said}, its certificate {named}"
+            )));
         }
         Ok(())
     }
@@ -163,7 +181,8 @@ impl Pki {
     /// Where the stranger lies now, for a person to move.
     fn keep_rejected(&self, name: &str, server: &[u8]) -> PathBuf {
         let folder = self.dir.join("rejected");
-        let name: String = name.chars().map(|c| if c.is_control() || "/\\:*?\"<>|".contains(c) { '_' } else { c }).collect();
+        let name: String =
+            name.chars().map(|c| if c.is_control() || "/\\:*?\"<>|".contains(c) { '_' } else { c }).collect();
         let path = folder.join(name);
         let mut old: Vec<_> = std::fs::read_dir(&folder).into_iter().flatten().flatten().collect();
         old.sort_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
@@ -204,8 +223,13 @@ impl Expiry {
 }
 
 fn validity(certificate: &X509) -> (Timestamp, Timestamp) {
-    let micros = |at: Result<chrono::DateTime<chrono::Utc>, _>, otherwise| at.map_or(otherwise, |at| at.timestamp_micros());
-    (Timestamp(micros(certificate.not_before(), i64::MIN)), Timestamp(micros(certificate.not_after(), i64::MAX)))
+    let micros = |at: Result<chrono::DateTime<chrono::Utc>, _>, otherwise| {
+        at.map_or(otherwise, |at| at.timestamp_micros())
+    };
+    (
+        Timestamp(micros(certificate.not_before(), i64::MIN)),
+        Timestamp(micros(certificate.not_after(), i64::MAX)),
+    )
 }
 
 /// The application URI that a certificate names.
@@ -275,7 +299,8 @@ mod tests {
         for part in [&server, &own] {
             assert!(refused.contains(&part.certificate.thumbprint().as_hex_string()), "{refused}");
         }
-        let rejected = std::fs::read_dir(dir.path().join("rejected")).unwrap().next().unwrap().unwrap().path();
+        let rejected =
+            std::fs::read_dir(dir.path().join("rejected")).unwrap().next().unwrap().unwrap().path();
         assert!(refused.contains(&rejected.display().to_string()), "{refused}");
         std::fs::rename(&rejected, dir.path().join("trusted/any name.der")).unwrap();
         pki.check(&der, &server.application_uri, NOW, &own).unwrap();

@@ -22,7 +22,9 @@ impl TypeLoader for RawBodies {
         let mut bytes = Vec::new();
         let read = stream.take(u64::try_from(length).unwrap_or(u64::MAX)).read_to_end(&mut bytes);
         Some(match read {
-            Ok(read) if read == length => Ok(Box::new(ByteStringBody::new(ByteString::from(bytes), node_id.clone()))),
+            Ok(read) if read == length => {
+                Ok(Box::new(ByteStringBody::new(ByteString::from(bytes), node_id.clone())))
+            }
             Ok(_) => Err(Error::decoding("a structure is cut off")),
             Err(error) => Err(error.into()),
         })

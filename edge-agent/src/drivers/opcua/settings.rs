@@ -66,7 +66,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn read(section: &mut Section<'_>, setup: &DeviceSetup, problems: &mut Problems) -> Option<Settings> {
+    pub(super) fn read(
+        section: &mut Section<'_>,
+        setup: &DeviceSetup,
+        problems: &mut Problems,
+    ) -> Option<Settings> {
         if !section.has("url") {
             problems.push(section.problem("url", "is missing; write \"opc.tcp://host:4840\""));
         }
@@ -88,7 +92,10 @@ impl Settings {
         let history = section.boolean("history", problems);
         let pki = section.path("pki_dir", problems);
         // One folder for the agent: it is one application, and an administrator of a server trusts it once.
-        let own = setup.state_dir.parent().map_or_else(|| setup.state_dir.clone(), |drivers| drivers.join("opcua-pki"));
+        let own = setup
+            .state_dir
+            .parent()
+            .map_or_else(|| setup.state_dir.clone(), |drivers| drivers.join("opcua-pki"));
         Some(Settings {
             url: url?.value,
             security: security.map_or(Security::Best, |found| found.value),

@@ -6,12 +6,14 @@ use std::collections::HashSet;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use opcua::types::custom::{DataTypeTree, DynamicStructure, DynamicTypeLoader, EncodingIds, ParentIds, TypeInfo};
+use opcua::types::custom::{
+    DataTypeTree, DynamicStructure, DynamicTypeLoader, EncodingIds, ParentIds, TypeInfo,
+};
 use opcua::types::type_loader::{ByteStringBody, TypeLoader};
 use opcua::types::{
     AttributeId, BrowseDescription, BrowseDirection, ContextOwned, DataTypeDefinition, DecodingOptions,
-    EnumDefinition, ExtensionObject, NamespaceMap, NodeClassMask, NodeId, ReadValueId, ReferenceTypeId, StructureDefinition,
-    Variant, VariantScalarTypeId,
+    EnumDefinition, ExtensionObject, NamespaceMap, NodeClassMask, NodeId, ReadValueId, ReferenceTypeId,
+    StructureDefinition, Variant, VariantScalarTypeId,
 };
 
 use super::calls;
@@ -33,7 +35,11 @@ pub(super) struct Structures {
 
 impl Structures {
     /// Asks for the definitions of these data types and of the types within them.
-    pub(super) async fn fetch(link: &mut Link, limits: &Limits, data_types: Vec<NodeId>) -> Result<Structures, DriverError> {
+    pub(super) async fn fetch(
+        link: &mut Link,
+        limits: &Limits,
+        data_types: Vec<NodeId>,
+    ) -> Result<Structures, DriverError> {
         let mut parents = ParentIds::new();
         let mut definitions: Vec<(NodeId, DataTypeDefinition)> = Vec::new();
         let mut seen: HashSet<NodeId> = HashSet::new();
@@ -57,9 +63,10 @@ impl Structures {
         let mut types = Vec::new();
         for (id, definition) in definitions {
             let encoding = match &definition {
-                DataTypeDefinition::Structure(structure) => {
-                    Some(EncodingIds { binary_id: structure.default_encoding_id.clone(), ..EncodingIds::default() })
-                }
+                DataTypeDefinition::Structure(structure) => Some(EncodingIds {
+                    binary_id: structure.default_encoding_id.clone(),
+                    ..EncodingIds::default()
+                }),
                 DataTypeDefinition::Enum(_) => None,
             };
             match TypeInfo::from_type_definition(definition, id.to_string(), encoding, false, &id, &parents) {
@@ -85,14 +92,20 @@ impl Structures {
         let (loader, context) = self.loader.as_ref()?;
         let bytes = body.raw_body().value.as_deref()?;
         let mut stream = Cursor::new(bytes);
-        let decoded = loader.load_from_binary(body.encoding_id(), &mut stream, &context.context(), Some(bytes.len()))?.ok()?;
+        let decoded = loader
+            .load_from_binary(body.encoding_id(), &mut stream, &context.context(), Some(bytes.len()))?
+            .ok()?;
         let structure = decoded.as_dyn_any().downcast::<DynamicStructure>().ok()?;
         structure.get_field_by_name(name).cloned()
     }
 }
 
 /// The number of the built-in type behind each data type; `None`: a structure, or nothing that is known.
-pub(super) async fn built_in(link: &mut Link, limits: &Limits, types: &[NodeId]) -> Result<Vec<Option<u32>>, DriverError> {
+pub(super) async fn built_in(
+    link: &mut Link,
+    limits: &Limits,
+    types: &[NodeId],
+) -> Result<Vec<Option<u32>>, DriverError> {
     let mut parents = ParentIds::new();
     let mut once: Vec<NodeId> = Vec::new();
     let mut seen: HashSet<&NodeId> = HashSet::new();
@@ -111,7 +124,12 @@ fn is_built_in(id: &NodeId) -> bool {
 }
 
 /// Notes the ways up from these types to built-in ones.
-async fn ancestors(link: &mut Link, limits: &Limits, of: &[NodeId], parents: &mut ParentIds) -> Result<(), DriverError> {
+async fn ancestors(
+    link: &mut Link,
+    limits: &Limits,
+    of: &[NodeId],
+    parents: &mut ParentIds,
+) -> Result<(), DriverError> {
     let mut next: Vec<NodeId> = of.to_vec();
     for _ in 0..ANCESTORS_MAX {
         next.retain(|id| !is_built_in(id) && parents.get_builtin_type(id).is_none());

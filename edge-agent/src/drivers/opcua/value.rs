@@ -14,7 +14,11 @@ use crate::drivers::Reading;
 const TICKS_TO_1970: i64 = 116_444_736_000_000_000;
 
 /// A part of a value, or why it is not there.
-fn pick<'a>(variant: &'a Variant, parts: &[Part], structures: &Structures) -> Result<Cow<'a, Variant>, Quality> {
+fn pick<'a>(
+    variant: &'a Variant,
+    parts: &[Part],
+    structures: &Structures,
+) -> Result<Cow<'a, Variant>, Quality> {
     let mut at = Cow::Borrowed(variant);
     for part in parts {
         let next = match (part, at.as_ref()) {
@@ -132,7 +136,7 @@ pub(super) fn data_type(number: u32) -> Option<DataType> {
         3 => DataType::UInt8,
         4 => DataType::Int16,
         5 => DataType::UInt16,
-        6 | 29 => DataType::Int32, // 29: enumerations travel as Int32
+        6 | 29 => DataType::Int32,  // 29: enumerations travel as Int32
         7 | 19 => DataType::UInt32, // 19: status codes
         8 => DataType::Int64,
         9 => DataType::UInt64,
@@ -193,9 +197,20 @@ mod tests {
     fn values_go_there_and_back() {
         let time = Timestamp(1_764_119_000_123_456);
         let values = [
-            Value::Int8(-1), Value::Int16(-2), Value::Int32(-3), Value::Int64(i64::MIN), Value::UInt8(255), Value::UInt16(1),
-            Value::UInt32(2), Value::UInt64(u64::MAX), Value::Float(0.5), Value::Double(-1e300), Value::Boolean(true),
-            Value::String("Öl".into()), Value::DateTime(time), Value::Bytes(vec![0, 255]),
+            Value::Int8(-1),
+            Value::Int16(-2),
+            Value::Int32(-3),
+            Value::Int64(i64::MIN),
+            Value::UInt8(255),
+            Value::UInt16(1),
+            Value::UInt32(2),
+            Value::UInt64(u64::MAX),
+            Value::Float(0.5),
+            Value::Double(-1e300),
+            Value::Boolean(true),
+            Value::String("Öl".into()),
+            Value::DateTime(time),
+            Value::Bytes(vec![0, 255]),
         ];
         for value in values {
             let back = read(variant(&value), value.data_type(), &[]);
@@ -211,7 +226,8 @@ mod tests {
         let matrix: Vec<Variant> = (0..6).map(Variant::Int32).collect();
         let type_id = opcua::types::VariantScalarTypeId::Int32;
         let matrix = Variant::Array(Box::new(Array::new_multi(type_id, matrix, vec![2_u32, 3]).unwrap()));
-        let element = |indices: &[u32]| read(matrix.clone(), DataType::Int32, &[Part::Element(indices.to_vec())]);
+        let element =
+            |indices: &[u32]| read(matrix.clone(), DataType::Int32, &[Part::Element(indices.to_vec())]);
         assert_eq!(element(&[1, 2]).value, Some(Value::Int32(5)));
         assert_eq!(element(&[4]).value, Some(Value::Int32(4)));
         for indices in [&[6][..], &[2, 0], &[0, 3], &[0, 0, 0], &[u32::MAX, u32::MAX]] {
