@@ -491,10 +491,10 @@ async fn live_and_history(driver: &mut dyn Driver, last: i32) -> (Vec<i32>, Vec<
             }
             position = readings.position.or(position.take());
             if next == NextRead::OnSchedule {
-                if live.last() == Some(&last) {
+                let is_there = live.last() == Some(&last);
+                if timeout(Duration::from_millis(300), driver.ready()).await.is_err() && is_there {
                     return;
                 }
-                driver.ready().await;
             }
         }
     };

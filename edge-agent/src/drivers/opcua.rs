@@ -14,8 +14,8 @@
 //!   overflow then, which it says at the value after the hole: `good:overflow`, and a counter.
 //! - Where the server keeps a history, an outage is filled from it: see [`history`].
 //!
-//! Parts: `address`, `settings` (configuration); `pki`, `endpoint` (trust and login); `link`, `frames`, `raw_body`, `fault`
-//! (connection); `calls`, `limits` (services in pieces); `items`, `structures`, `value` (nodes and values); `monitor`,
+//! Parts: `address`, `settings` (configuration); `pki`, `endpoint` (trust and login); `session`, `link`, `frames`, `raw_body`,
+//! `fault` (connection); `calls`, `limits` (services in pieces); `items`, `structures`, `value` (nodes and values); `monitor`,
 //! `intake` (subscriptions); `history`; [`browse`] (for `forebay browse`).
 
 use std::time::Duration;
@@ -34,11 +34,9 @@ use address::{Address, Part};
 use history::Memory;
 use intake::{Intake, Notified, Waiting};
 use items::{Plan, Point};
-use limits::Limits;
-use link::{Application, Link, SessionKey};
-use monitor::Monitor;
-use pki::{Expiry, Pki};
-use settings::{Mode, Settings};
+use pki::Expiry;
+use session::{Parked, Session};
+use settings::Settings;
 
 pub mod browse;
 
@@ -55,6 +53,7 @@ mod link;
 mod monitor;
 mod pki;
 mod raw_body;
+mod session;
 mod settings;
 mod structures;
 mod units;
@@ -71,8 +70,6 @@ pub(super) const KIND: DriverKind = DriverKind {
 const PROBE_AFTER: Duration = Duration::from_millis(2500);
 /// Answers of several subscriptions that come together go to disk together.
 const GATHER: Duration = Duration::from_millis(5);
-/// The first values may take a publishing interval, and this.
-const FIRST_VALUES: Duration = Duration::from_secs(1);
 
 fn validate(
     section: &mut Section<'_>,
@@ -122,29 +119,6 @@ struct OpcUa {
     expiries: Vec<Expiry>,
 }
 
-/// What belongs to a connection.
-struct Session {
-    link: Link,
-    limits: Limits,
-    plan: Plan,
-    monitor: Monitor,
-    /// The next item to poll.
-    next_polled: usize,
-    /// First values are waited for until then.
-    first_until: Option<Instant>,
-    endpoint: opcua::types::EndpointDescription,
-    application: Application,
-}
-
-struct Parked {
-    key: Option<SessionKey>,
-    limits: Limits,
-    plan: Plan,
-    monitor: Monitor,
-    endpoint: opcua::types::EndpointDescription,
-    application: Application,
-}
-
 impl OpcUa {
     fn new(settings: Settings, clock: runtime::clock::Clock, points: Vec<Point>, memory: Memory) -> OpcUa {
         OpcUa {
@@ -161,98 +135,6 @@ impl OpcUa {
             failed: None,
             expiries: Vec::new(),
         }
-    }
-
-    /// The session of the lost connection on a new one; `None` if the server does not know it any more. What is parked stays
-    /// parked while there is no connection.
-    async fn take_up(&mut self) -> Result<Option<Session>, DriverError> {
-        let Some(Parked { key: Some(key), endpoint, application, .. }) = &self.parked else {
-            return Ok(None);
-        };
-        let (key, endpoint, application) = (key.clone(), endpoint.clone(), application.clone());
-        let identity = endpoint::identity(&self.settings.login, &endpoint)?;
-        let mut link = Link::connect(&application, endpoint.clone(), identity, self.settings.timeout).await?;
-        let resumed = link.resume_session(key).await;
-        let Some(Parked { limits, mut plan, mut monitor, .. }) = self.parked.take() else { return Ok(None) };
-        let resumed = match resumed {
-            Ok(()) => monitor.resume(&mut link, &mut self.intake, &mut plan, &self.points).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = resumed {
-            tracing::info!(device = self.settings.device, %error, "the old session is gone: a new one is made");
-            self.parked = Some(Parked { key: None, limits, plan, monitor, endpoint, application });
-            link.close().await;
-            return Ok(None);
-        }
-        tracing::info!(device = self.settings.device, "the session goes on on a new connection");
-        Ok(Some(Session {
-            link,
-            limits,
-            plan,
-            monitor,
-            next_polled: 0,
-            first_until: None,
-            endpoint,
-            application,
-        }))
-    }
-
-    async fn connect(&mut self) -> Result<Session, DriverError> {
-        let now = self.clock.now();
-        let pki = Pki::new(&self.settings.pki);
-        let opened = {
-            let pki = pki.clone();
-            tokio::task::spawn_blocking(move || pki.own(now).map(|own| (pki.store(), own)))
-        };
-        let (store, own) = opened.await.map_err(|error| DriverError::NotConnected(error.to_string()))??;
-        let Settings { url, security, login, timeout, .. } = &self.settings;
-        let application = Application::new(store, own);
-        let endpoints = Link::endpoints(&application, url, *timeout).await?;
-        let endpoint = endpoint::choose(&endpoints, url, *security, login)?;
-        self.expiries = vec![Expiry::of("the agent", &application.own.certificate)];
-        if endpoint.security_mode != opcua::types::MessageSecurityMode::None {
-            let der = endpoint.server_certificate.value.as_deref().unwrap_or_default();
-            pki.check(der, endpoint.server.application_uri.as_ref(), now, &application.own)?;
-            self.expiries
-                .extend(opcua::crypto::X509::from_der(der).map(|server| Expiry::of("the server", &server)));
-        }
-        let identity = endpoint::identity(login, &endpoint)?;
-        let mut link = Link::connect(&application, endpoint.clone(), identity, *timeout).await?;
-        let own = &application.own;
-        link.create_session().await.map_err(|error| with_thumbprint(error, &pki, own))?;
-        let limits = Limits::fetch(&mut link).await?;
-        let namespaces = items::namespaces(&mut link, &limits).await?;
-        let (mut plan, mut monitor) = (None, Monitor::default());
-        if let Some(Parked { plan: old, monitor: subscribed, .. }) = self.parked.take()
-            && old.namespaces == namespaces
-        {
-            monitor = subscribed;
-            if monitor.transfer(&mut link).await? {
-                let mut old = old;
-                monitor.resume(&mut link, &mut self.intake, &mut old, &self.points).await?;
-                tracing::info!(device = self.settings.device, "the subscriptions go on in a new session");
-                plan = Some(old);
-            }
-        }
-        let plan = match plan {
-            Some(plan) => plan,
-            None => {
-                let plan = Plan::make(&mut link, &limits, &self.settings, &self.points, namespaces).await?;
-                monitor = match self.settings.mode {
-                    Mode::Subscribe => Monitor::new(plan.items.len()),
-                    Mode::Read => Monitor::polling(plan.items.len()),
-                };
-                for (nth, located) in plan.located.iter().enumerate() {
-                    if let Err(status) = located.node {
-                        self.intake.refuse(&[nth], status);
-                    }
-                }
-                plan
-            }
-        };
-        let longest = plan.items.iter().map(|item| item.publishing).max().unwrap_or_default();
-        let first_until = Some(Instant::now() + longest + FIRST_VALUES);
-        Ok(Session { link, limits, plan, monitor, next_polled: 0, first_until, endpoint, application })
     }
 
     /// Moves values that came into `into`.
@@ -403,17 +285,22 @@ impl OpcUa {
             self.probe().await?;
             self.warn_of_expiry();
         }
-        Ok(if self.memory.gaps.is_empty() { NextRead::OnSchedule } else { NextRead::AtOnce })
+        Ok(NextRead::OnSchedule)
     }
 
-    /// A piece of history.
+    /// A piece of history. The next one is asked for through `ready`, so that commands go between.
     async fn fill(&mut self, into: &mut Readings) -> Result<NextRead, DriverError> {
-        let Some(Session { link, limits, plan, .. }) = &mut self.session else { return Err(closed()) };
+        let Some(Session { link, limits, plan, monitor, .. }) = &mut self.session else {
+            return Err(closed());
+        };
         into.list = self.memory.fill(link, limits, plan, &self.points).await?;
+        if let Err(error) = monitor.drain(link, &mut self.intake, plan, &self.points) {
+            self.failed = Some(error);
+        }
         into.is_historical = true;
         // Also without a value: the gap is closed.
         into.position = Some(self.memory.encode(&plan.has_history));
-        Ok(if self.memory.gaps.is_empty() { NextRead::OnSchedule } else { NextRead::AtOnce })
+        Ok(NextRead::OnSchedule)
     }
 
     /// The caller has put on disk what the reads before returned.
@@ -451,12 +338,14 @@ impl Driver for OpcUa {
     async fn open(&mut self, resume: Option<&[u8]>) -> Result<(), DriverError> {
         if let Some(position) = resume
             && self.memory.last.iter().all(Option::is_none)
-            && self.memory.restore(position).is_none()
         {
-            tracing::warn!(
-                device = self.settings.device,
-                "the position is none of ours: history is not filled up"
-            );
+            self.was_away = true;
+            if self.memory.restore(position).is_none() {
+                tracing::warn!(
+                    device = self.settings.device,
+                    "the position is none of ours: history is not filled up"
+                );
+            }
         }
         let opened = match self.take_up().await {
             Ok(Some(session)) => Ok(session),
@@ -472,7 +361,8 @@ impl Driver for OpcUa {
         self.on_disk();
         let mut gathered: Option<Instant> = None;
         loop {
-            if self.failed.is_some() || (self.intake.has_values() && !self.intake.has_room()) {
+            let is_waiting_for_us = !self.intake.has_room() || !self.memory.gaps.is_empty();
+            if self.session.is_some() && (self.failed.is_some() || is_waiting_for_us) {
                 break;
             }
             if self.intake.has_values() {
@@ -594,18 +484,6 @@ fn in_array(variant: Variant, dimensions: usize) -> Result<Variant, DriverError>
         more => opcua::types::Array::new_multi(kind, vec![variant], vec![1_u32; more]),
     };
     Ok(Variant::Array(Box::new(array.map_err(|_| wrong())?)))
-}
-
-/// A server that refuses us must be told who we are: the message says what its administrator has to let in.
-fn with_thumbprint(error: DriverError, pki: &Pki, own: &pki::Own) -> DriverError {
-    match error {
-        DriverError::Denied(why) if why.contains("connection") => DriverError::Denied(format!(
-            "{why}; let the agent's certificate in at the server: {}, SHA-1 {}",
-            pki.certificate_path().display(),
-            own.certificate.thumbprint().as_hex_string()
-        )),
-        error => error,
-    }
 }
 
 fn closed() -> DriverError {

@@ -152,7 +152,7 @@ fn visit(
 ) {
     let node = reference.node_id.node_id;
     let name = reference.browse_name.name.to_string();
-    if reference.reference_type_id == NodeId::from(ReferenceTypeId::HasProperty) {
+    if reference.reference_type_id == ReferenceTypeId::HasProperty {
         if let Some(owner) = variable.and_then(|nth| found.get_mut(nth)) {
             match name.as_str() {
                 "EURange" => owner.range = Some(node),

@@ -309,6 +309,18 @@ impl Monitor {
                 return Err(self.silent(link));
             }
         };
+        self.take(answer, link, intake, plan, points)
+    }
+
+    /// An answer to a publish request.
+    fn take(
+        &mut self,
+        answer: Result<PublishResponse, Error>,
+        link: &mut Link,
+        intake: &mut Intake,
+        plan: &mut Plan,
+        points: &[Point],
+    ) -> Result<(), DriverError> {
         match answer {
             Ok(answer) => self.answered(answer, intake, plan, points),
             Err(error) => match error.status() {
@@ -350,6 +362,21 @@ impl Monitor {
         link.breaks_silent()
     }
 
+    /// Takes what has come while other things were asked, without waiting.
+    pub(super) fn drain(
+        &mut self,
+        link: &mut Link,
+        intake: &mut Intake,
+        plan: &mut Plan,
+        points: &[Point],
+    ) -> Result<(), DriverError> {
+        while let Some(Some(answer)) = self.publishes.next().now_or_never() {
+            self.take(answer, link, intake, plan, points)?;
+        }
+        self.ask_on(link, intake);
+        Ok(())
+    }
+
     /// After the server has answered something else: whether it should have published before that. Answers come in order, so
     /// what it published lies here by now.
     pub(super) fn judge(
@@ -359,9 +386,7 @@ impl Monitor {
         plan: &mut Plan,
         points: &[Point],
     ) -> Result<(), DriverError> {
-        while let Some(Some(Ok(answer))) = self.publishes.next().now_or_never() {
-            self.answered(answer, intake, plan, points)?;
-        }
+        self.drain(link, intake, plan, points)?;
         match self.silent_at(link.timeout()) {
             Some(at) if at <= Instant::now() => Err(self.silent(link)),
             _ => Ok(()),
