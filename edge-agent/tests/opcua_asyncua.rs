@@ -334,7 +334,7 @@ async fn writes_end_as_the_server_says() {
         assert_eq!(driver.read_one(nth).await.unwrap().value.as_ref(), Some(value));
     }
     assert_eq!(server.ask(json!({"do": "written", "name": "String"}))["value"], "läuft");
-    for (nth, code) in [(14, 0x801f), (15, 0x8034), (16, 0x8074)] {
+    for (nth, code) in [(14, 0x801f), (15, 0x801f), (16, 0x8074)] {
         match driver.write(nth, &Value::Int32(1)).await {
             Err(DriverError::Refused { code: said, .. }) => assert_eq!(said, code, "{}", points[nth].0),
             Err(DriverError::Denied(_)) if nth == 14 => {}
@@ -411,6 +411,23 @@ async fn limits_are_kept_also_those_that_are_not_told() {
             driver.close().await;
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_server_has_no_room_for_is_read_at_each_poll() {
+    let server = Server::start(json!({"items": 10, "limits": {"monitored": 4, "reads": 3}}));
+    let names: Vec<String> = (0..10).map(|nth| format!("ns=2;s=Item.{nth}")).collect();
+    let points: Vec<(&str, DataType)> = names.iter().map(|name| (name.as_str(), DataType::Int32)).collect();
+    let mut driver = server.driver(&points, "publishing_interval = \"50ms\"").await;
+    let first = round(driver.as_mut()).await;
+    let mut read: Vec<usize> = first.iter().map(|reading| reading.point).collect();
+    read.sort_unstable();
+    assert_eq!(read, (0..10).collect::<Vec<usize>>());
+    for _ in 0..3 {
+        let polled: Vec<usize> = round(driver.as_mut()).await.iter().map(|reading| reading.point).collect();
+        assert_eq!(polled, (4..10).collect::<Vec<usize>>());
+    }
+    driver.close().await;
 }
 
 #[tokio::test]
@@ -697,7 +714,7 @@ async fn a_long_list_of_changes_of_a_thousand_and_one_fits_one_answer() {
 
 #[tokio::test]
 async fn browsing_gives_a_list_that_can_be_read() {
-    let server = Server::start(json!({"children": 5000, "limits": {"reads": 400, "browses": 5}}));
+    let server = Server::start(json!({"children": 5000, "limits": {"reads": 2000, "browses": 5}}));
     let options = BrowseOptions {
         url: server.url(),
         from: None,

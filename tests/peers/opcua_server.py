@@ -7,7 +7,8 @@ Argument: one JSON object, all of it optional:
   cert_dir    folder for the server's certificate and key (server.der, server.pem), needed for security
   user_cert   DER file of the certificate that may log in
   trust       DER file of the only client that is let in; others are refused
-  limits      {"reads": N, "items": N, "browses": N, "history": N}: what one call may hold, told and enforced
+  limits      {"reads": N, "items": N, "browses": N, "history": N}: what one call may hold, told and enforced;
+              "monitored": N items in all, not told
   silent_about_limits   true: the nodes with the limits are not there
   history     true: the counter and the sine keep a history
   children    N: a folder Many with so many variables
@@ -328,7 +329,10 @@ def patch(peer):
     async def create_monitored_items(self, params):
         if len(params.ItemsToCreate) > limits.get("items", 10**6):
             raise ua.uaerrors.BadTooManyOperations
-        return await create(self, params)
+        room = max(0, limits.get("monitored", 10**6) - len(self._monitored_items))
+        wanted, params.ItemsToCreate = params.ItemsToCreate, params.ItemsToCreate[:room]
+        full = ua.MonitoredItemCreateResult(StatusCode=ua.StatusCode(ua.StatusCodes.BadTooManyMonitoredItems))
+        return await create(self, params) + [full] * (len(wanted) - len(params.ItemsToCreate))
 
     service.create_monitored_items = create_monitored_items
     from asyncua.server.internal_session import InternalSession

@@ -96,8 +96,6 @@ enum Cause {
     Poll,
     /// `ready` said so.
     Ready,
-    /// The read before said that there is more.
-    More,
 }
 
 struct OpcUa {
@@ -395,8 +393,7 @@ impl Driver for OpcUa {
         let next = self.read_on(cause, into).await;
         into.overflowed = self.intake.take_overflowed();
         if next.as_ref().is_ok_and(|next| *next == NextRead::AtOnce) {
-            // A poll that was put off by what came first stays a poll.
-            self.cause = if cause == Cause::Poll && into.list.is_empty() { Cause::Poll } else { Cause::More };
+            self.cause = cause; // what comes first puts a poll off, and does not replace it
         }
         next
     }
