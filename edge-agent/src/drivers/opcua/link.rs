@@ -22,7 +22,7 @@ use opcua::core::comms::tcp_codec::TcpCodec;
 use opcua::core::sync::RwLock;
 use opcua::crypto::CertificateStore;
 use opcua::types::{
-    ApplicationDescription, ApplicationType, DecodingOptions, EndpointDescription, Error,
+    ApplicationDescription, ApplicationType, DateTime, DecodingOptions, EndpointDescription, Error,
     GetEndpointsRequest, MessageSecurityMode, NodeId, RequestHeader, StatusCode, UAString,
 };
 use tokio::io::{ReadHalf, WriteHalf};
@@ -322,6 +322,7 @@ impl Link {
             Link::connect(application, EndpointDescription::from(url), IdentityToken::Anonymous, timeout)
                 .await?;
         let header = RequestHeader {
+            timestamp: DateTime::now(), // servers refuse requests from 1601
             request_handle: link.channel.request_handle(),
             timeout_hint: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
             ..RequestHeader::default()
@@ -340,6 +341,7 @@ impl Link {
                 Ok(answer.endpoints.unwrap_or_default())
             }
             ResponseMessage::GetEndpoints(answer) => Err(status(answer.response_header.service_result, "")),
+            ResponseMessage::ServiceFault(fault) => Err(status(fault.response_header.service_result, "")),
             _ => Err(DriverError::Malformed("another answer than the one asked for".into())),
         }
     }
