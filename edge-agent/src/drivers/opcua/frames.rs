@@ -116,7 +116,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunks_pass_however_they_are_cut(sizes in prop::collection::vec(30_usize..300, 1..20), cut in 1_usize..50) {
+        fn chunks_pass_however_they_are_cut(sizes in prop::collection::vec(32_usize..300, 1..20), cut in 1_usize..50) {
             let mut stream = Vec::new();
             for size in &sizes {
                 stream.extend(chunk(u32::try_from(*size).unwrap(), size - HEADER));
