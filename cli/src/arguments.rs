@@ -1,5 +1,6 @@
 //! The arguments of every command, and the help that teaches them.
 
+pub mod browse;
 pub mod certificates;
 pub mod quarantine;
 pub mod user;
@@ -41,6 +42,8 @@ pub enum Command {
     Check(Check),
     /// Look into a device without a configuration; show the register maps that forebay brings.
     Probe(Probe),
+    /// List what a server has, as a point list to start from.
+    Browse(browse::Browse),
     /// Prove that every accepted sample is in the table exactly once, or say which are not.
     Reconcile(Reconcile),
     /// Write a set-point, or show the latest commands.

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod browse;
 pub mod cert;
 pub mod check;
 pub mod command;

@@ -12,6 +12,7 @@ fn main() -> std::process::ExitCode {
         Command::Run(options) => commands::run::run(&options),
         Command::Check(options) => commands::check::run(&options),
         Command::Probe(options) => commands::probe::run(&options),
+        Command::Browse(options) => commands::browse::run(&options),
         Command::Reconcile(options) => commands::reconcile::run(&options),
         Command::Command(options) => commands::command::run(&options),
         Command::Quarantine(options) => commands::quarantine::run(&options),

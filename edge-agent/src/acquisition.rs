@@ -149,13 +149,15 @@ impl Acquisition {
         loop {
             if !std::mem::take(&mut at_once) {
                 match self.wait_for_poll(&schedule).await? {
-                    Waited::Poll => {}
+                    Waited::Poll => {
+                        let (due, missed) = schedule.take(Instant::now());
+                        self.keeper.meters.missed.add(missed);
+                        self.driver.select(due);
+                    }
+                    Waited::Ready => {}
                     Waited::Cut(error) => return Ok(Ended::Failed(error)),
                     Waited::Shutdown => return Ok(Ended::Shutdown),
                 }
-                let (due, missed) = schedule.take(Instant::now());
-                self.keeper.meters.missed.add(missed);
-                self.driver.select(due);
             }
             match self.read_once().await? {
                 Ok(NextRead::AtOnce) => at_once = true,
@@ -170,7 +172,7 @@ impl Acquisition {
         }
     }
 
-    /// The next poll; commands are executed meanwhile.
+    /// The next poll, or data that the source has of itself; commands are executed meanwhile.
     async fn wait_for_poll(&mut self, schedule: &Schedule) -> Result<Waited, OutboxError> {
         let due_at = schedule.next(Instant::now());
         loop {
@@ -181,6 +183,7 @@ impl Acquisition {
                 () = shutdown.cancelled() => return Ok(Waited::Shutdown),
                 Some(write) = self.writes.recv() => write,
                 () = sleep_until(due_at) => return Ok(Waited::Poll),
+                () = self.driver.ready() => return Ok(Waited::Ready),
                 () = sleep_until(stale_at), if !self.keeper.is_down => {
                     self.keeper.go_down().await?;
                     continue;
@@ -236,6 +239,7 @@ impl Acquisition {
 
 enum Waited {
     Poll,
+    Ready,
     Cut(DriverError),
     Shutdown,
 }

@@ -73,7 +73,9 @@ pub(crate) async fn execute(
             write.end(CommandOutcome::Unknown(error.to_string()), None);
             return Ok(None);
         }
-        Attended::Answered(Err(error @ (DriverError::Refused { .. } | DriverError::Config(_)))) => {
+        Attended::Answered(Err(
+            error @ (DriverError::Refused { .. } | DriverError::Config(_) | DriverError::Denied(_)),
+        )) => {
             write.end(CommandOutcome::Refused(error.to_string()), None);
             return Ok(None);
         }

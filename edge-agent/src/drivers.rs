@@ -14,11 +14,13 @@ use crate::shared::Shared;
 
 mod csv_folder;
 pub(crate) mod modbus;
+pub mod opcua;
 mod s7;
 mod simulated;
 
 /// Every driver: register here.
-pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::SERIAL, modbus::TCP, s7::KIND, simulated::KIND];
+pub const KINDS: &[DriverKind] =
+    &[csv_folder::KIND, modbus::SERIAL, modbus::TCP, opcua::KIND, s7::KIND, simulated::KIND];
 
 /// A driver's entry in the table.
 pub struct DriverKind {
@@ -87,6 +89,10 @@ pub struct Readings {
     pub position: Option<Vec<u8>>,
     /// Input that was put into the driver's quarantine with these readings, counted.
     pub quarantined: u64,
+    /// Whether all of these are from the source's history, read after an outage: newer ones may have gone before.
+    pub is_historical: bool,
+    /// Values that the source itself lost before it could hand them on, at least, since the last read.
+    pub overflowed: u64,
 }
 
 /// Most readings that one call of `read` may add.
@@ -168,6 +174,9 @@ pub enum DriverError {
     /// The configuration cannot work with what is there.
     #[error("configuration: {0}")]
     Config(String),
+    /// The device does not let us in.
+    #[error("denied: {0}")]
+    Denied(String),
 }
 
 /// What to do about a [`DriverError`].
@@ -188,7 +197,7 @@ impl DriverError {
         match self {
             Self::Silent(_) | Self::NotConnected(_) | Self::Malformed(_) => Remedy::Reconnect,
             Self::Refused { .. } | Self::InDoubt { .. } => Remedy::RetryLater,
-            Self::Config(_) => Remedy::FixConfig,
+            Self::Config(_) | Self::Denied(_) => Remedy::FixConfig,
         }
     }
 
@@ -203,6 +212,7 @@ impl DriverError {
                 Quality::with_detail(model::QualityClass::Bad, Reason::DeviceException, *code)
             }
             Self::Config(_) => Quality::stale(Reason::TypeMismatch),
+            Self::Denied(_) => Quality::stale(Reason::AccessDenied),
         }
     }
 }
@@ -221,6 +231,12 @@ pub trait Driver: Send {
     /// The next round of reads, up to its [`NextRead::OnSchedule`], is for the points of these groups. Without a
     /// word about it all are read. A driver without groups need not listen.
     fn select(&mut self, _due: Groups) {}
+
+    /// Waits until the source has something of itself: then `read` is called before the next poll is due. May be cut off
+    /// anywhere without loss, and is asked anew between all other calls. A source that only answers never says so.
+    async fn ready(&mut self) {
+        std::future::pending().await
+    }
 
     /// Reads what is due. One point's trouble is that point's quality, not an error.
     async fn read(&mut self, into: &mut Readings) -> Result<NextRead, DriverError>;

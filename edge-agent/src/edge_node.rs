@@ -237,6 +237,7 @@ impl EdgeNode {
             sample.value.as_ref().map(Value::data_type) != born
         };
         let alias = |id: PointId| u64::from(wire(id).0);
+        let historical = historical || batch.is_historical; // read from the source's own history
         let mut payload = Vec::new();
         encode::data(seq, now, batch, head, historical, &typed, &alias, &mut payload);
         Outgoing::sealed(self.topic(MessageType::DData, device), payload)

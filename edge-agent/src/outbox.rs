@@ -120,6 +120,8 @@ pub struct Durable {
 pub struct NewGroup {
     /// In source order, of one device; cut into records as needed.
     pub samples: Vec<Sample>,
+    /// Whether they were read from the source's history, maybe after newer ones.
+    pub is_historical: bool,
     /// Whether the device goes down with the last of them.
     pub event: DeviceEvent,
     /// Where the device's source stands after them.

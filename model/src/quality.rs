@@ -85,6 +85,8 @@ reasons! {
     DeviceStopped = 13, "device-stopped";
     /// The point has not been read yet.
     NeverRead = 14, "never-read";
+    /// The source lost values before this one: its own queue was full.
+    Overflow = 15, "overflow";
 }
 
 /// A class with a reason and the reason's detail, packed as drawn at the top of this file.

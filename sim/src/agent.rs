@@ -300,6 +300,7 @@ async fn read_device(
             event: if dice.one_in(40) { DeviceEvent::Down } else { DeviceEvent::None },
             position: Some((device.name.clone(), end.to_le_bytes().to_vec())),
             counted: None,
+            is_historical: false,
         };
         loop {
             shadow.offers(device.shadow, end);

@@ -23,6 +23,7 @@ const REASONS: Record<string, string> = {
   foreign: "Sparkplug quality",
   "device-stopped": "the device is in stop",
   "never-read": "not read yet",
+  overflow: "values before it were lost by the source",
 };
 
 /** `bad:device-exception:2` → `Bad: the device answered with an exception (2)`. */

@@ -9,7 +9,9 @@ use crate::{complain, plant, say};
 #[must_use]
 pub fn run(options: &Run) -> u8 {
     let Some(plants) = plant::load_all(&options.files) else { return USAGE };
-    ::runtime::telemetry::start_log_lines("info,delta_kernel=warn,delta_kernel_default_engine=warn");
+    ::runtime::telemetry::start_log_lines(
+        "info,delta_kernel=warn,delta_kernel_default_engine=warn,opcua_client=off,opcua_core=off,opcua_crypto=off",
+    );
     let started = runtime().and_then(|runtime| runtime.block_on(until_signal(plants)));
     match started {
         Ok(complaints) if complaints.is_empty() => DONE,

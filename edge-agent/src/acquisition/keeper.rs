@@ -56,6 +56,7 @@ pub(super) struct Meters {
     filtered: Counter,
     off_clock: Counter,
     quarantined: Counter,
+    overflowed: Counter,
     downs: Counter,
 }
 
@@ -73,6 +74,10 @@ impl Meters {
                 "Values whose time is beyond the bound for clocks: uncertain:clock.",
             ),
             quarantined: counter("forebay_edge_quarantined_total", "Input that the driver put aside."),
+            overflowed: counter(
+                "forebay_edge_source_overflows_total",
+                "Times that a source said it had lost values before they could be read.",
+            ),
             downs: counter("forebay_edge_device_downs_total", "Times that a device went down."),
         }
     }
@@ -161,7 +166,8 @@ impl Keeper {
         let now = self.around.clock.now();
         self.meters.reads.increment();
         self.meters.quarantined.add(readings.quarantined);
-        let has_data = !readings.list.is_empty();
+        self.meters.overflowed.add(readings.overflowed);
+        let (has_data, is_historical) = (!readings.list.is_empty(), readings.is_historical);
         let mut samples = Vec::with_capacity(readings.list.len());
         let (mut filtered, mut off_clock) = (0, 0);
         let ahead_of_hub = self.around.skew.ahead_micros(now, Instant::now());
@@ -177,8 +183,11 @@ impl Keeper {
             let normalised = rules.apply(reading, now);
             let normalised = self.clocks.apply(normalised, has_source_time, now, ahead_of_hub);
             off_clock += u64::from(normalised.quality == Quality::uncertain(Reason::Clock));
-            looks.push((at, PointLook { raw, result: normalised.clone() }));
-            if !band.passes(rules, &normalised) {
+            if !is_historical {
+                looks.push((at, PointLook { raw, result: normalised.clone() }));
+            }
+            // What is older than the band's last value says nothing about it, nor does that about this.
+            if !is_historical && !band.passes(rules, &normalised) {
                 filtered += 1;
                 continue;
             }
@@ -200,7 +209,7 @@ impl Keeper {
         if samples.is_empty() && position.is_none() {
             return Ok(true);
         }
-        self.accept(NewGroup { samples, position, ..NewGroup::default() }).await
+        self.accept(NewGroup { samples, position, is_historical, ..NewGroup::default() }).await
     }
 
     /// Said once when it begins and once when it ends.

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use model::{Quality, QualityClass, Reason, Sample, Timestamp, Value, limits::VALUE_BYTES_MAX};
+use model::{
+    CommandOutcome, Quality, QualityClass, Reason, Sample, Timestamp, Value, limits::VALUE_BYTES_MAX,
+};
 use proto::log_record::{DeviceEvent, LogRecord};
 use proto::receipt::Receipt;
 use runtime::config_file::Problems;
@@ -37,6 +39,9 @@ struct Script {
     acknowledged: Vec<u64>,
     closed: usize,
     reads: u64,
+    /// Whether it has something of itself.
+    has_data: bool,
+    is_historical: bool,
     /// Called before a position is acknowledged: is it on disk?
     check: Option<Box<dyn Fn(u64) + Send>>,
 }
@@ -64,8 +69,15 @@ impl Driver for Scripted {
         Ok(())
     }
 
+    async fn ready(&mut self) {
+        while !self.get(|script| script.has_data) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     async fn read(&mut self, into: &mut Readings) -> Result<NextRead, DriverError> {
-        self.set(|script| script.reads += 1);
+        self.set(|script| (script.reads, script.has_data) = (script.reads + 1, false));
+        into.is_historical = self.get(|script| script.is_historical);
         if self.get(|script| script.hang_read) {
             std::future::pending::<()>().await;
         }
@@ -130,6 +142,10 @@ struct Plant {
 
 impl Plant {
     fn start(dir: &Path, device: Scripted, bytes_max: u64, stale_after: Duration) -> Self {
+        Plant::polling(dir, device, bytes_max, stale_after, Duration::from_millis(20))
+    }
+
+    fn polling(dir: &Path, device: Scripted, bytes_max: u64, stale_after: Duration, poll: Duration) -> Self {
         let mut problems = Problems::default();
         let list = b"name,address,type\na,1,string\nb,2,string\n";
         let points = crate::points::parse_list(Path::new("p.csv"), list, "d", &mut problems);
@@ -149,7 +165,7 @@ impl Plant {
             kind: "scripted",
             points,
             driver: Box::new(device),
-            poll: Duration::from_millis(20),
+            poll,
             groups: Vec::new(),
             pace: Pace::default(),
             stale_after,
@@ -240,6 +256,33 @@ async fn a_source_is_acknowledged_when_it_is_on_disk_and_resumed_there() {
     let resumed = device.get(|script| script.opened_with[1].clone().unwrap());
     let resumed = u64::from_le_bytes(resumed.try_into().unwrap());
     assert!(resumed == last || resumed == last + 1, "{resumed} after {last}: a position on disk");
+    plant.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_has_data_is_read_at_once_and_commands_go_between() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Scripted::default();
+    let (stale_after, poll) = (Duration::from_secs(60), Duration::from_secs(60));
+    let plant = Plant::polling(dir.path(), device.clone(), 64 * MIB, stale_after, poll);
+    until("the first poll", || device.get(|script| script.acknowledged.len() == 1)).await;
+    for nth in 2..20 {
+        device.set(|script| (script.has_data, script.is_historical) = (true, nth % 2 == 0));
+        let begun = Instant::now();
+        until("a reading", || device.get(|script| script.acknowledged.len() == nth)).await;
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        let text = format!("written {nth}");
+        assert_eq!(plant.write(&text, Duration::from_secs(5)).await.outcome, CommandOutcome::Done);
+    }
+    assert_eq!(device.get(|script| script.reads), 19, "as often as there was something");
+    let view = plant.outbox.view();
+    let (mut reader, mut historical) = (view.reader(view.first()), Vec::new());
+    while let Some((_, bytes)) = reader.next().unwrap() {
+        if let LogRecord::Accepted { batch, .. } = LogRecord::decode(bytes).unwrap() {
+            historical.push(batch.is_historical);
+        }
+    }
+    assert_eq!(historical, (1..20).map(|nth| nth % 2 == 0).collect::<Vec<bool>>());
     plant.stop().await;
 }
 

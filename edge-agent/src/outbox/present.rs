@@ -46,8 +46,8 @@ impl Present {
         Present { points, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Takes a durable record.
-    pub fn apply(&self, samples: Vec<Sample>, event: DeviceEvent) {
+    /// Takes a durable record; of a source's history only what is newer than what is there.
+    pub fn apply(&self, samples: Vec<Sample>, event: DeviceEvent, is_historical: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let device =
             samples.first().and_then(|sample| self.points.get(sample.point)).map(|entry| entry.device);
@@ -56,6 +56,9 @@ impl Present {
             else {
                 continue;
             };
+            if is_historical && slot.as_ref().is_some_and(|held| held.time >= sample.time) {
+                continue;
+            }
             let value = sample.value.filter(|value| value.heap_bytes() <= BIRTH_VALUE_BYTES_MAX);
             *slot = Some(Latest { time: sample.time, value, quality: sample.quality });
         }

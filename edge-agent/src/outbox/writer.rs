@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use durable_log::{Budget, Committer, Level, Log, LogError, Position, SegmentInfo};
-use model::{CommandId, Epoch, Offset, RangeSet, RecordId, Sample, SampleBatch, Timestamp};
+use model::{CommandId, Epoch, Offset, RangeSet, RecordId, SampleBatch, Timestamp};
 use proto::account::{Account, DeviceCounts};
 use proto::log_record::{DeviceEvent, LogRecord};
 use runtime::clock::Clock;
@@ -158,7 +158,7 @@ impl Intake {
 struct Waiting {
     accepted: Vec<Answer<()>>,
     seen: Vec<Answer<bool>>,
-    records: Vec<(RecordPlace, Vec<Sample>, DeviceEvent)>,
+    records: Vec<(RecordPlace, SampleBatch, DeviceEvent)>,
 }
 
 struct Meters {
@@ -274,9 +274,9 @@ impl Committer for Commits {
                 epochs.add(*place);
             }
         }
-        for (_, samples, event) in records {
-            self.meters.samples.add(samples.len() as u64);
-            self.around.present.apply(samples, event);
+        for (_, batch, event) in records {
+            self.meters.samples.add(batch.samples.len() as u64);
+            self.around.present.apply(batch.samples, event, batch.is_historical);
         }
         self.around.shared.mark(self.next);
         self.around.durable_end.send_if_modified(|durable| {
@@ -338,7 +338,7 @@ impl Commits {
         });
         for (nth, samples) in cut.into_iter().enumerate() {
             let id = RecordId { epoch: self.epoch, offset: Offset(next) };
-            let batch = SampleBatch { id, accepted_at: now, is_historical: false, samples };
+            let batch = SampleBatch { id, accepted_at: now, is_historical: group.is_historical, samples };
             let own = own_account(&batch, &self.around.points)
                 .map_err(|point| OutboxError::UnknownPoint { position: log.end().0, point })?;
             let before = total;
@@ -367,7 +367,7 @@ impl Commits {
             if let LogRecord::Accepted { batch, event, .. } = record {
                 place.position = Position(at);
                 self.held.keep_arrival(batch.accepted_at, Position(at));
-                self.waiting.records.push((place, batch.samples, event));
+                self.waiting.records.push((place, batch, event));
                 at += 1;
             }
         }
