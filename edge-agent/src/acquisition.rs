@@ -233,6 +233,7 @@ impl Acquisition {
                 () = shutdown.cancelled() => return Ok(Waited::Shutdown),
                 Some(write) = self.writes.recv() => write,
                 due = polls.tick() => return Ok(Waited::Poll(due)),
+                () = self.driver.ready() => return Ok(Waited::Poll(Instant::now())),
                 () = sleep_until(stale_at), if !self.keeper.is_down => {
                     self.keeper.go_down().await?;
                     continue;

@@ -184,6 +184,12 @@ pub trait Driver: Send {
     /// The position, with the readings that it covers, is on disk. May move or delete; never more.
     async fn acknowledge(&mut self, position: &[u8]) -> Result<(), DriverError>;
 
+    /// Returns when the source has something before its next poll is due, which is then read at once. May be cut off at
+    /// any time without loss: what it would have said is said by the next call.
+    async fn ready(&mut self) {
+        std::future::pending().await
+    }
+
     /// Disconnects. Never fails, never waits long.
     async fn close(&mut self);
 }
