@@ -10,12 +10,12 @@ use runtime::config_file::{Problem, Problems, Section};
 
 use crate::points::PointConfig;
 
-mod csv_folder;
+pub mod files;
 mod modbus;
 mod simulated;
 
 /// Every driver: register here.
-pub const KINDS: &[DriverKind] = &[csv_folder::KIND, modbus::KIND, simulated::KIND];
+pub const KINDS: &[DriverKind] = &[files::KIND, files::CSV_FOLDER, modbus::KIND, simulated::KIND];
 
 /// A driver's entry in the table.
 pub struct DriverKind {

@@ -4,10 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use model::DataType;
 use proptest::prelude::*;
 use runtime::clock::Clock;
 use tempfile::TempDir;
 
+use super::pattern::Pattern;
 use super::*;
 use crate::driver_conformance::{self as conformance, Candidate, point, validated};
 
@@ -343,7 +345,7 @@ async fn keeps_the_contract() {
 #[test]
 fn every_mistake_is_named() {
     let text = "folder = 5\npattern = \"a/b\"\nseparator = \"::\"\ndecimal = \",\"\ntime = \"\"\ntime_format = \"%H\"\n\
-                zone = \"Berlin\"\nstart = \"now\"\ncolumns = 1\n";
+                zone = \"Berlin\"\nstart = \"now\"\ncolour = 1\n";
     let points = vec![point("a", DataType::Bytes)];
     let setup = conformance::setup(points, Clock::machine(), "state".into());
     let problems = validated(&KIND, text, &setup).err().unwrap();
@@ -358,7 +360,7 @@ fn every_mistake_is_named() {
         "zone",
         "start",
         "address",
-        "columns",
+        "colour",
     ];
     assert_eq!(keys, expected);
     assert!(validated(&KIND, "", &setup).is_err());

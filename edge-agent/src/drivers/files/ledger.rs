@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::content::{Content, Head};
 
 /// Contents that are remembered. The oldest of which no file is left are forgotten first.
-pub(super) const CONTENTS_MAX: usize = 50_000;
+pub(super) const CONTENTS_MAX: usize = 200_000;
 /// A position longer than this sends its contents to the journal.
 const POSITION_BYTES_MAX: usize = 8 * 1024;
 /// A journal shorter than this is not worth writing anew.
