@@ -35,9 +35,11 @@ mod mapping;
 mod number;
 mod pattern;
 mod place;
+pub mod preview;
 mod quarantine;
 mod reader;
 mod settings;
+mod sniff;
 mod time;
 
 /// The entry in the table of drivers.
@@ -50,6 +52,9 @@ pub(super) const KIND: DriverKind = DriverKind {
 /// What the driver was called when it knew CSV files only.
 pub(super) const CSV_FOLDER: DriverKind =
     DriverKind { name: "csv-folder", summary: "an older name of \"files\"", validate };
+
+/// The driver's names.
+pub const NAMES: [&str; 2] = [KIND.name, CSV_FOLDER.name];
 
 /// A step reads 256 KiB: one that takes longer hangs in a network share.
 const CLOSE_AT_MOST: Duration = Duration::from_secs(1);

@@ -67,8 +67,12 @@ impl Place for Local {
             if !wanted(&name) {
                 continue;
             }
-            // A file that goes away between the two calls is no file.
-            let Ok(metadata) = std::fs::metadata(entry.path()) else { continue };
+            // A file that goes away between the two calls is no file. Names are looked up in the open folder.
+            let Ok(mut metadata) = entry.metadata() else { continue };
+            if metadata.is_symlink() {
+                let Ok(target) = std::fs::metadata(entry.path()) else { continue };
+                metadata = target;
+            }
             if metadata.is_file() {
                 found.push((name, facts(&metadata)));
             }

@@ -16,6 +16,9 @@ use crate::drivers::{READINGS_MAX, Readings};
 /// A line longer than this is none.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Of a file's beginning, what is read first.
+const HEAD_BYTES: u64 = 4 * 1024;
+
 /// How the records of a file are read.
 struct Way {
     layout: Layout,
@@ -265,9 +268,15 @@ impl Reader {
             return Ok(Some(layout.clone()));
         }
         let Some(mut content) = self.ledger.get(id).cloned() else { return Ok(None) };
-        let bytes = read_at(open.file.as_ref(), 0, open.facts.size.min(STEP_BYTES))?;
-        let is_all = bytes.len() as u64 == open.facts.size;
-        let head = match self.settings.head(&bytes, self.is_whole_mode() && is_all) {
+        // Most heads are short, and a file on a server costs what is asked for.
+        let mut bytes = read_at(open.file.as_ref(), 0, open.facts.size.min(HEAD_BYTES))?;
+        let mut found =
+            self.settings.head(&bytes, self.is_whole_mode() && bytes.len() as u64 == open.facts.size);
+        if matches!(found, Ok(None)) && open.facts.size > HEAD_BYTES {
+            bytes = read_at(open.file.as_ref(), 0, open.facts.size.min(STEP_BYTES))?;
+            found = self.settings.head(&bytes, self.is_whole_mode() && bytes.len() as u64 == open.facts.size);
+        }
+        let head = match found {
             Ok(Some(head)) => head,
             Ok(None) => {
                 if bytes.len() as u64 == STEP_BYTES {
