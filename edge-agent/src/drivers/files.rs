@@ -23,6 +23,8 @@ use runtime::config_file::{Problems, Section};
 use super::{DeviceSetup, Driver, DriverError, DriverKind, NextRead, Reading, Readings};
 use place::Place;
 use place::local::Local;
+use place::remote::Scheme;
+use place::sftp::Sftp;
 use place::watch::Changes;
 use reader::Reader;
 use settings::{Settings, Where};
@@ -164,6 +166,9 @@ impl Files {
 fn place(settings: &Settings, changes: Arc<Changes>) -> Box<dyn Place> {
     match &settings.place {
         Where::Folder(folder, watched) => Box::new(Local::new(folder, watched.then_some(changes))),
+        Where::Remote(remote) => match remote.scheme {
+            Scheme::Sftp => Box::new(Sftp::new(remote.clone())),
+        },
     }
 }
 

@@ -8,6 +8,8 @@ use std::io;
 use crate::drivers::DriverError;
 
 pub(super) mod local;
+pub(super) mod remote;
+pub(super) mod sftp;
 pub(super) mod watch;
 
 /// What a place says about a file.

@@ -18,6 +18,7 @@ use super::format::lines::{self, Frame, Lines};
 use super::mapping::{Mapping, TimeSource};
 use super::number::NumberForm;
 use super::pattern::Pattern;
+use super::place::remote::{Remote, Trust};
 use super::time::{ClockForm, NameTime, TimeForm};
 use crate::drivers::{DeviceSetup, READINGS_MAX};
 
@@ -95,6 +96,8 @@ impl Settings {
 pub(super) enum Where {
     /// A folder; whether the system is asked to tell what changes in it.
     Folder(PathBuf, bool),
+    /// A folder on a server.
+    Remote(Remote),
 }
 
 /// What to do with files that are there at the very first start.
@@ -204,6 +207,15 @@ pub(super) fn validate(
 }
 
 fn place(section: &mut Section<'_>, problems: &mut Problems) -> Option<Where> {
+    let remote = remote(section, problems);
+    if section.has("url") {
+        for key in ["folder", "watch"] {
+            if section.has(key) {
+                problems.push(section.problem(key, "is for a folder of this machine, not beside url"));
+            }
+        }
+        return remote.map(Where::Remote);
+    }
     if !section.has("folder") {
         problems.push(section.problem("folder", "is missing; write the folder in which the files are"));
     }
@@ -214,6 +226,45 @@ fn place(section: &mut Section<'_>, problems: &mut Problems) -> Option<Where> {
         _ => Err("must be \"auto\" or \"poll\"".into()),
     });
     Some(Where::Folder(folder?.value, watch.is_none_or(|found| found.value)))
+}
+
+/// The folder on a server.
+fn remote(section: &mut Section<'_>, problems: &mut Problems) -> Option<Remote> {
+    let url = section.checked("url", problems, Remote::parse);
+    let mut path = |key| section.path(key, problems).map(|found| found.value);
+    let (password_file, key_file) = (path("password_file"), path("key_file"));
+    let (key_password_file, known_hosts) = (path("key_password_file"), path("known_hosts_file"));
+    let fingerprint = section.checked("host_key", problems, |text| {
+        if text.starts_with("SHA256:") && text.len() == 50 {
+            Ok(text.to_owned())
+        } else {
+            Err("must be \"SHA256:\" and 43 characters, as ssh-keygen -lf shows it".into())
+        }
+    });
+    if !section.has("url") {
+        for key in ["password_file", "key_file", "key_password_file", "known_hosts_file", "host_key"] {
+            if section.has(key) {
+                problems
+                    .push(section.problem(key, "is for a server: write url = \"sftp://user@host/folder\""));
+            }
+        }
+        return None;
+    }
+    let url = url?;
+    if password_file.is_none() && key_file.is_none() {
+        problems.push(url.problem("needs password_file or key_file beside it"));
+    }
+    let trust = match (fingerprint, known_hosts) {
+        (Some(known), None) => Some(Trust::Fingerprint(known.value)),
+        (None, Some(file)) => Some(Trust::KnownHosts(file)),
+        _ => {
+            problems.push(url.problem("needs host_key or known_hosts_file beside it, one of them"));
+            None
+        }
+    };
+    let (scheme, host, port, user, folder) = url.value;
+    let trust = trust?;
+    Some(Remote { scheme, host, port, user, folder, password_file, key_file, key_password_file, trust })
 }
 
 /// The formats by name.

@@ -18,6 +18,7 @@ mod archive;
 mod finished;
 mod formats;
 mod preview;
+mod servers;
 mod watched;
 
 /// A folder with files, a state folder and the newest stored position: what outlives a process.
