@@ -1,4 +1,6 @@
 //! The keys of a device → [`Settings`]; every mistake in one run (docs/specs/driver.md has them for users).
+//!
+//! Here: times, numbers, when files are finished and what becomes of them, points.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,22 +12,20 @@ use runtime::clock::Clock;
 use runtime::config_file::{Located, Problems, Section};
 
 use super::format::Format;
-use super::format::delimited::Delimited;
-use super::format::fixed::Fixed;
-use super::format::json::{Json, Path as JsonPath};
-use super::format::key_value::KeyValue;
 use super::format::lines::{self, Frame, Lines};
 use super::mapping::{Mapping, TimeSource};
 use super::number::NumberForm;
 use super::pattern::Pattern;
-use super::place::remote::{Remote, Trust};
+use super::place::remote::Remote;
 use super::time::{ClockForm, NameTime, TimeForm};
 use crate::drivers::{DeviceSetup, READINGS_MAX};
+use format_keys::{FormatKeys, Kind, one_character};
+
+mod format_keys;
+mod place_keys;
 
 /// A file that has not changed for so long is finished, unless the configuration says otherwise.
 const FINISHED_AGE: Duration = Duration::from_secs(10);
-/// Lines before the header.
-const SKIP_LINES_MAX: i64 = 1000;
 
 /// What the configuration says.
 #[derive(Clone, Debug)]
@@ -143,7 +143,7 @@ pub(super) fn validate(
     problems: &mut Problems,
 ) -> Option<Settings> {
     let before = problems.list.len();
-    let place = place(section, problems);
+    let place = place_keys::place(section, problems);
     let pattern = section.checked("pattern", problems, |text| match text {
         "" => Err("must not be empty; write something like \"*.csv\"".into()),
         _ if text.contains('/') => Err("is a pattern of file names, without folders".into()),
@@ -204,280 +204,6 @@ pub(super) fn validate(
         state_dir: setup.state_dir.clone(),
         clock: setup.clock.clone(),
     })
-}
-
-fn place(section: &mut Section<'_>, problems: &mut Problems) -> Option<Where> {
-    let remote = remote(section, problems);
-    if section.has("url") {
-        for key in ["folder", "watch"] {
-            if section.has(key) {
-                problems.push(section.problem(key, "is for a folder of this machine, not beside url"));
-            }
-        }
-        return remote.map(Where::Remote);
-    }
-    if !section.has("folder") {
-        problems.push(section.problem("folder", "is missing; write the folder in which the files are"));
-    }
-    let folder = section.path("folder", problems);
-    let watch = section.checked("watch", problems, |text| match text {
-        "auto" => Ok(true),
-        "poll" => Ok(false),
-        _ => Err("must be \"auto\" or \"poll\"".into()),
-    });
-    Some(Where::Folder(folder?.value, watch.is_none_or(|found| found.value)))
-}
-
-/// The folder on a server.
-fn remote(section: &mut Section<'_>, problems: &mut Problems) -> Option<Remote> {
-    let url = section.checked("url", problems, Remote::parse);
-    let mut path = |key| section.path(key, problems).map(|found| found.value);
-    let (password_file, key_file) = (path("password_file"), path("key_file"));
-    let (key_password_file, known_hosts) = (path("key_password_file"), path("known_hosts_file"));
-    let fingerprint = section.checked("host_key", problems, |text| {
-        if text.starts_with("SHA256:") && text.len() == 50 {
-            Ok(text.to_owned())
-        } else {
-            Err("must be \"SHA256:\" and 43 characters, as ssh-keygen -lf shows it".into())
-        }
-    });
-    if !section.has("url") {
-        for key in ["password_file", "key_file", "key_password_file", "known_hosts_file", "host_key"] {
-            if section.has(key) {
-                problems
-                    .push(section.problem(key, "is for a server: write url = \"sftp://user@host/folder\""));
-            }
-        }
-        return None;
-    }
-    let url = url?;
-    if password_file.is_none() && key_file.is_none() {
-        problems.push(url.problem("needs password_file or key_file beside it"));
-    }
-    let trust = match (fingerprint, known_hosts) {
-        (Some(known), None) => Some(Trust::Fingerprint(known.value)),
-        (None, Some(file)) => Some(Trust::KnownHosts(file)),
-        _ => {
-            problems.push(url.problem("needs host_key or known_hosts_file beside it, one of them"));
-            None
-        }
-    };
-    let (scheme, host, port, user, folder) = url.value;
-    let trust = trust?;
-    Some(Remote { scheme, host, port, user, folder, password_file, key_file, key_password_file, trust })
-}
-
-/// The formats by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Csv,
-    Fixed,
-    JsonLines,
-    Json,
-    KeyValue,
-}
-
-impl Kind {
-    const ALL: [Kind; 5] = [Kind::Csv, Kind::Fixed, Kind::JsonLines, Kind::Json, Kind::KeyValue];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Kind::Csv => "csv",
-            Kind::Fixed => "fixed",
-            Kind::JsonLines => "ndjson",
-            Kind::Json => "json",
-            Kind::KeyValue => "key-value",
-        }
-    }
-
-    const fn pattern(self) -> &'static str {
-        match self {
-            Kind::Csv => "*.csv",
-            Kind::Fixed | Kind::KeyValue => "*.txt",
-            Kind::JsonLines => "*.ndjson",
-            Kind::Json => "*.json",
-        }
-    }
-
-    /// Which formats know a key of some.
-    fn knows(self, key: &str) -> bool {
-        match key {
-            "quote" | "quoted_lines" | "header" | "units" => self == Kind::Csv,
-            "separator" => matches!(self, Kind::Csv | Kind::KeyValue),
-            "columns" => self == Kind::Fixed,
-            "skip_lines" => matches!(self, Kind::Csv | Kind::Fixed),
-            "comment" => matches!(self, Kind::Csv | Kind::Fixed | Kind::JsonLines | Kind::KeyValue),
-            "records" => self == Kind::Json,
-            "assign" | "record" => self == Kind::KeyValue,
-            _ => true,
-        }
-    }
-}
-
-/// Keys that only some formats know.
-const FORMAT_KEYS: [&str; 11] = [
-    "quote",
-    "quoted_lines",
-    "header",
-    "units",
-    "separator",
-    "columns",
-    "skip_lines",
-    "comment",
-    "records",
-    "assign",
-    "record",
-];
-
-/// The keys that say how bytes become cells.
-struct FormatKeys {
-    kind: Kind,
-    separator: u8,
-    quote: Option<u8>,
-    quoted_lines: bool,
-    header: bool,
-    units: bool,
-    columns: Option<Fixed>,
-    skip_lines: u64,
-    comment: Option<String>,
-    records: JsonPath,
-    assign: char,
-    whole_record: bool,
-    encoding: &'static encoding_rs::Encoding,
-    long: Option<(String, String)>,
-}
-
-impl FormatKeys {
-    fn read(section: &mut Section<'_>, kind: Kind, problems: &mut Problems) -> FormatKeys {
-        for key in FORMAT_KEYS {
-            if section.has(key) && !kind.knows(key) {
-                problems.push(section.problem(key, format!("is not for format = {:?}", kind.name())));
-            }
-        }
-        let separator = section.checked("separator", problems, parse_separator).map(|found| found.value);
-        let quote = section.checked("quote", problems, |text| match text {
-            "none" => Ok(None),
-            "\"" => Ok(Some(b'"')),
-            "'" => Ok(Some(b'\'')),
-            _ => Err("must be '\"', \"'\" or \"none\"".into()),
-        });
-        let flag = |located: Option<Located<bool>>, default| located.map_or(default, |found| found.value);
-        let quoted_lines = flag(section.boolean("quoted_lines", problems), false);
-        let header = flag(section.boolean("header", problems), true) && kind == Kind::Csv;
-        let units = section.checked("units", problems, |text| match text {
-            "list" => Ok(false),
-            "header" if header => Ok(true),
-            "header" => Err("needs a header".into()),
-            _ => Err("must be \"list\" or \"header\"".into()),
-        });
-        let columns = section.texts("columns", problems).and_then(|columns| {
-            Fixed::parse(&columns.value).map_err(|rule| problems.push(columns.problem(rule))).ok()
-        });
-        if kind == Kind::Fixed && !section.has("columns") {
-            problems.push(
-                section.problem("columns", "is missing; write columns = [\"time 1-19\", \"Temp 20-27\"]"),
-            );
-        }
-        let skip_lines = section.integer("skip_lines", problems, 0..=SKIP_LINES_MAX);
-        let comment = section.checked("comment", problems, |text| match text {
-            "" => Err("must not be empty".into()),
-            _ => Ok(text.to_owned()),
-        });
-        let records = section.checked("records", problems, JsonPath::parse);
-        let assign = section.checked("assign", problems, one_character);
-        let whole_record = section.checked("record", problems, |text| match text {
-            "line" => Ok(false),
-            "file" => Ok(true),
-            _ => Err("must be \"line\" or \"file\"".into()),
-        });
-        let encoding = section.checked("encoding", problems, lines::encoding);
-        let default_separator = if kind == Kind::KeyValue { b' ' } else { b',' };
-        FormatKeys {
-            kind,
-            separator: separator.unwrap_or(default_separator),
-            quote: quote.map_or(Some(b'"'), |found| found.value),
-            quoted_lines,
-            header,
-            units: units.is_some_and(|found| found.value),
-            columns,
-            skip_lines: skip_lines.and_then(|found| u64::try_from(found.value).ok()).unwrap_or(0),
-            comment: comment.map(|found| found.value),
-            records: records.map(|found| found.value).unwrap_or_default(),
-            assign: assign.map_or('=', |found| found.value),
-            whole_record: whole_record.is_some_and(|found| found.value),
-            encoding: encoding.map_or(encoding_rs::UTF_8, |found| found.value),
-            long: long(section, problems),
-        }
-    }
-
-    /// Whether files must be there as a whole.
-    fn is_document(&self) -> bool {
-        match self.kind {
-            Kind::Json => true,
-            Kind::KeyValue => self.whole_record,
-            Kind::Csv | Kind::Fixed | Kind::JsonLines => false,
-        }
-    }
-
-    /// What is wrong with the name of a cell.
-    fn check_name(&self, name: &str) -> Result<(), String> {
-        match self.kind {
-            Kind::Csv if !self.header => match name.trim().parse::<usize>() {
-                Ok(1..=10_000) => Ok(()),
-                _ => Err("must be the number of the column, from 1: there is no header".into()),
-            },
-            Kind::Fixed if self.columns.as_ref().is_some_and(|fixed| !fixed.has(name)) => {
-                Err("is none of the columns".into())
-            }
-            Kind::JsonLines | Kind::Json => JsonPath::parse(name).map(drop),
-            Kind::Csv | Kind::Fixed | Kind::KeyValue => Ok(()),
-        }
-    }
-
-    fn format(&self, mapping: &Mapping, section: &Section<'_>, problems: &mut Problems) -> Option<Format> {
-        let mut json = Json { paths: Vec::new(), records: self.records.clone() };
-        for name in mapping.needed() {
-            if let Err(rule) = self.check_name(name)
-                && !mapping.points.iter().any(|(address, _)| address == name)
-            {
-                problems.push(section.problem("time", format!("cell {name:?} {rule}")));
-            }
-            json.paths.push(JsonPath::parse(name).unwrap_or_default());
-        }
-        let pairs = || KeyValue {
-            keys: mapping.needed().into_iter().map(str::to_owned).collect(),
-            assign: self.assign,
-            separator: char::from(self.separator),
-        };
-        Some(match self.kind {
-            Kind::Csv => Format::Delimited(Delimited {
-                separator: self.separator,
-                quote: self.quote,
-                units: self.units.then(|| mapping.units.clone()),
-            }),
-            Kind::Fixed => Format::Fixed(self.columns.clone()?),
-            Kind::JsonLines => Format::JsonLines(json),
-            Kind::Json => Format::JsonDocument(json),
-            Kind::KeyValue if self.whole_record => Format::KeyValueDocument(pairs()),
-            Kind::KeyValue => Format::KeyValueLines(pairs()),
-        })
-    }
-}
-
-fn long(section: &mut Section<'_>, problems: &mut Problems) -> Option<(String, String)> {
-    let (name, value) = (named(section, "name_column", problems), named(section, "value_column", problems));
-    match (name, value) {
-        (Some(name), Some(value)) => Some((name.value, value.value)),
-        (None, None) => None,
-        (Some(one), None) => {
-            problems.push(one.problem("value_column is missing beside it"));
-            None
-        }
-        (None, Some(one)) => {
-            problems.push(one.problem("name_column is missing beside it"));
-            None
-        }
-    }
 }
 
 /// A text that names a cell.
@@ -660,26 +386,6 @@ fn points(
     }
     if setup.points.len() > READINGS_MAX {
         problems.push(section.problem("points", format!("a device has at most {READINGS_MAX} columns")));
-    }
-}
-
-fn one_character(text: &str) -> Result<char, String> {
-    let mut characters = text.chars();
-    match (characters.next(), characters.next()) {
-        (Some(one), None) => Ok(one),
-        _ => Err("must be one character".into()),
-    }
-}
-
-fn parse_separator(text: &str) -> Result<u8, String> {
-    match text.as_bytes() {
-        b"tab" => Ok(b'\t'),
-        [byte]
-            if (byte.is_ascii_punctuation() || matches!(byte, b'\t' | b' ')) && !b"\"'.-+".contains(byte) =>
-        {
-            Ok(*byte)
-        }
-        _ => Err("must be one character such as \",\", \";\" or \"|\", or \"tab\"".into()),
     }
 }
 

@@ -53,6 +53,8 @@ impl TimeForm {
         let unreadable = || format!("time {text:?} cannot be read");
         match self {
             TimeForm::Epoch(unit) => epoch(text, *unit).ok_or_else(unreadable),
+            // A cell that is formatted as a time comes as one.
+            TimeForm::Serial(_) if text.contains('-') => TimeForm::Iso.read(text, zone, last),
             TimeForm::Serial(first) => {
                 let days: f64 = text
                     .parse()

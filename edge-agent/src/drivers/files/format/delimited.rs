@@ -18,12 +18,23 @@ pub(in super::super) struct Delimited {
 impl Delimited {
     /// Where the columns are.
     pub(in super::super) fn layout(&self, mapping: &Mapping, header: Option<&str>) -> Result<Layout, String> {
-        let Some(header) = header else {
+        let header = header.map(|header| self.split(header)).transpose()?;
+        let mut layout = self.layout_of(mapping, header.as_deref())?;
+        layout.width = header.map(|header| header.len());
+        Ok(layout)
+    }
+
+    /// The same with the cells of the header.
+    pub(in super::super) fn layout_of(
+        &self,
+        mapping: &Mapping,
+        header: Option<&[Cow<'_, str>]>,
+    ) -> Result<Layout, String> {
+        let Some(cells) = header else {
             // Columns have numbers then. Checked by `settings`: these are numbers from 1.
             return mapping
                 .layout(|name| Ok(name.trim().parse::<usize>().ok().and_then(|nth| nth.checked_sub(1))));
         };
-        let cells = self.split(header)?;
         let named = |nth: usize| cells.get(nth).map_or("", |cell| cell.trim());
         let find = |name: &str| {
             let whole = (0..cells.len()).filter(|nth| named(*nth) == name);
@@ -36,8 +47,7 @@ impl Delimited {
             }
             Ok(found.first().copied())
         };
-        let mut layout = mapping.layout(find)?;
-        layout.width = Some(cells.len());
+        let layout = mapping.layout(find)?;
         for (address, expected) in self.units.iter().flatten().filter(|(_, unit)| !unit.is_empty()) {
             let unit = find(address)?.and_then(|nth| name_and_unit(named(nth)).1);
             if let Some(unit) = unit.filter(|unit| ucum(unit) != expected) {
@@ -74,4 +84,13 @@ impl Delimited {
         }
         Ok(record.iter().map(|cell| Cow::Owned(cell.to_owned())).collect())
     }
+}
+
+/// Cells as the texts of a header.
+pub(in super::super) fn texts(cells: &Cells<'_>) -> Vec<Cow<'static, str>> {
+    let text = |cell: &Option<Cell<'_>>| match cell {
+        Some(Cell::Text(text) | Cell::Number(text)) => Cow::Owned(text.to_string()),
+        None => Cow::Borrowed(""),
+    };
+    cells.iter().map(text).collect()
 }

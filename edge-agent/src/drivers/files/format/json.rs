@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::super::mapping::{Cell, Cells};
-use super::{DOCUMENT_VALUES_MAX, WithCells};
+use super::DOCUMENT_VALUES_MAX;
 
 /// Which cells, and where the records are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,42 +84,36 @@ impl Json {
     /// The cells of a line.
     pub(in super::super) fn line(&self, line: &str) -> Result<Cells<'static>, String> {
         let value: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
-        self.cells(&value, &value)
+        Ok(self.cells(&value, &value))
     }
 
-    /// Calls `each` for the records of a document; whether the end was reached.
-    pub(in super::super) fn document(
-        &self,
-        text: &str,
-        first: u64,
-        each: WithCells<'_>,
-    ) -> Result<bool, String> {
-        // Every value but the first has one of these before it.
-        let values = text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
-        if values > DOCUMENT_VALUES_MAX {
-            return Err(format!("the document has more than {DOCUMENT_VALUES_MAX} values"));
-        }
-        let root: Value = serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
-        let found = self.records.find(&root, &root).ok_or("the document has nothing where records says")?;
-        let records = found.as_array().map_or(std::slice::from_ref(found), Vec::as_slice);
-        for (nth, record) in (0..).zip(records).skip(usize::try_from(first).unwrap_or(usize::MAX)) {
-            if !each(nth, self.cells(&root, record)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// The records of a document.
+    pub(in super::super) fn records<'v>(&self, root: &'v Value) -> Result<&'v [Value], String> {
+        let found = self.records.find(root, root).ok_or("the document has nothing where records says")?;
+        Ok(found.as_array().map_or(std::slice::from_ref(found), Vec::as_slice))
     }
 
-    fn cells(&self, root: &Value, record: &Value) -> Result<Cells<'static>, String> {
-        let cell = |path: &Path| match path.find(root, record) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(Cell::Text(Cow::Owned(text.clone())))),
-            Some(Value::Number(number)) => Ok(Some(Cell::Number(Cow::Owned(number.to_string())))),
-            Some(Value::Bool(yes)) => Ok(Some(Cell::Number(Cow::Owned(yes.to_string())))),
-            Some(other) => Ok(Some(Cell::Text(Cow::Owned(other.to_string())))),
+    /// The cells of a record.
+    pub(in super::super) fn cells(&self, root: &Value, record: &Value) -> Cells<'static> {
+        let cell = |path: &Path| match path.find(root, record)? {
+            Value::Null => None,
+            Value::String(text) => Some(Cell::Text(Cow::Owned(text.clone()))),
+            Value::Number(number) => Some(Cell::Number(Cow::Owned(number.to_string()))),
+            Value::Bool(yes) => Some(Cell::Number(Cow::Owned(yes.to_string()))),
+            other => Some(Cell::Text(Cow::Owned(other.to_string()))),
         };
         self.paths.iter().map(cell).collect()
     }
+}
+
+/// Reads a document.
+pub(in super::super) fn parse(text: &str) -> Result<Value, String> {
+    // Every value but the first has one of these before it.
+    let values = text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+    if values > DOCUMENT_VALUES_MAX {
+        return Err(format!("the document has more than {DOCUMENT_VALUES_MAX} values"));
+    }
+    serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use model::Timestamp;
 
 use super::super::content::{self, Content, Likeness};
-use super::super::format::DOCUMENT_BYTES_MAX;
 use super::super::format::lines::{Frame, trimmed};
+use super::super::format::{DOCUMENT_BYTES_MAX, Format};
 use super::super::ledger::ContentId;
 use super::super::mapping::{FileTimes, Layout};
 use super::super::place::local::Local;
@@ -68,6 +68,11 @@ impl Reader {
             self.finish(&open);
             return Ok(true);
         };
+        if self.holds_nothing_new(id, &open) {
+            let content = self.ledger.get(id).cloned();
+            content.iter().for_each(|content| self.end(&open, content, step));
+            return Ok(true);
+        }
         let times = match self.settings.mapping.file_times(name, facts.modified) {
             Ok(times) => times,
             Err(reason) => {
@@ -84,6 +89,13 @@ impl Reader {
             return Ok(true);
         };
         self.read_lines(id, &open, &Way { layout, times }, step, into)
+    }
+
+    /// Whether all of a file is accepted: then nobody needs to know where its columns are.
+    fn holds_nothing_new(&self, id: ContentId, open: &Open<'_>) -> bool {
+        self.ledger.get(id).is_some_and(|content| {
+            content.offset == open.facts.size && content.offset > 0 && content.part == 0 && !content.refused
+        })
     }
 
     fn read_lines(
@@ -203,7 +215,7 @@ impl Reader {
             }
             let Some(line) = rest.get(..end) else { break };
             self.line(name, way, content, (at, line, is_closed), step, into);
-            content.lines += lines.count(line).max(1);
+            content.lines += if lines.quoted.is_some() { lines.count(line).max(1) } else { 1 };
             used += end;
         }
         used
@@ -349,40 +361,35 @@ impl Reader {
         if bytes.len() as u64 != size {
             return Err(changed().into());
         }
-        if let Some(reason) = self.settings.lines.contradiction(&bytes) {
-            return refused(self, &reason, b"", step);
-        }
-        let layout = match self.settings.format.layout(&self.settings.mapping, None) {
-            Ok(layout) => layout,
-            Err(reason) => return refused(self, &reason, b"", step),
+        let settings = self.settings.clone();
+        let is_text = !matches!(settings.format, Format::Excel(..));
+        let against = settings.lines.contradiction(&bytes).filter(|_| is_text);
+        let parsed = against.map_or_else(|| settings.format.document(&settings, &bytes), Err);
+        let (document, layout) = match parsed {
+            Ok(parsed) => parsed,
+            Err(reason) => {
+                let text = if is_text { bytes.as_slice() } else { b"" };
+                return refused(self, &reason, text, step);
+            }
         };
-        let settings = &self.settings;
         let (marks, mut bad, mut reached) = ((into.list.len(), step.entries.len()), Vec::new(), content.part);
         let mut last = content.last_time.map(Timestamp);
-        let read = settings.format.records(&settings.lines, &bytes, content.part, &mut |nth, cells| {
+        let read = document.records(content.part, &mut |nth, number, cells| {
             if self.is_full(into) {
                 return false;
             }
             let before = into.list.len();
-            let read = cells.and_then(|cells| {
-                settings.mapping.readings(&layout, &cells, times, last, &mut into.list, &mut bad)
-            });
-            match read {
+            match settings.mapping.readings(&layout, &cells, times, last, &mut into.list, &mut bad) {
                 Ok(time) => last = time.or(last),
                 Err(reason) => {
                     into.list.truncate(before);
-                    step.entries.push(Entry::new(
-                        open.name,
-                        nth + 1,
-                        0,
-                        format!("record {}: {reason}", nth + 1),
-                        b"",
-                    ));
+                    let reason = format!("record {number}: {reason}");
+                    step.entries.push(Entry::new(open.name, number, 0, reason, b""));
                 }
             }
             for reason in bad.drain(..) {
-                let reason = format!("record {}: {reason}", nth + 1);
-                step.entries.push(Entry::new(open.name, nth + 1, 0, reason, b"").of_cell());
+                let reason = format!("record {number}: {reason}");
+                step.entries.push(Entry::new(open.name, number, 0, reason, b"").of_cell());
             }
             reached = nth + 1;
             true
@@ -392,7 +399,7 @@ impl Reader {
             Err(reason) => {
                 into.list.truncate(marks.0);
                 step.entries.truncate(marks.1);
-                return refused(self, &reason, &bytes, step);
+                return refused(self, &reason, b"", step);
             }
         };
         if reached == content.part && !is_over {

@@ -131,10 +131,17 @@ async fn documents_have_records_too() {
             "20261122-0600.txt",
             "batch: x\n[oven]\ntemp : 1\n".into(),
         ),
+        writing(
+            "format = \"xml\"\nrecords = \"/Log/Row\"\ntime = \"@t\"",
+            ["S[@id='T1']", "/Log/@batch"],
+            "x.xml",
+            "<Log batch='x'><Row t='2026-11-22T06:00'><S id='T0'>9</S><S id='T1'>1</S></Row>\n<Row t='2026-11-22T06:01'><S id='T1'>2</S></Row></Log>".into(),
+        ),
     ];
     let expected = [
         vec!["0 22T06:00:00 1", "1 22T06:00:00 x", "0 22T06:01:00 2", "1 22T06:01:00 x"],
         vec!["0 22T06:00:00 1", "1 22T06:00:00 x"],
+        vec!["0 22T06:00:00 1", "1 22T06:00:00 x", "0 22T06:01:00 2", "1 22T06:01:00 x"],
     ];
     for (writing, expected) in documents.iter().zip(expected) {
         let mut plant = writing.plant();
@@ -142,6 +149,63 @@ async fn documents_have_records_too() {
         plant.append(writing.name, &writing.bytes);
         let (readings, quarantined) = plant.run_all().await;
         assert_eq!((shown(&readings), quarantined), (expected.into_iter().map(str::to_owned).collect(), 0));
+    }
+}
+
+/// A workbook as openpyxl writes it: text, numbers, times in three ways, an error, a cell far away, an empty row.
+const WORKBOOK: &str = r##"
+import sys, datetime, openpyxl
+book = openpyxl.Workbook()
+book.active.title = "cover"
+sheet = book.create_sheet("data")
+sheet.append(["Report of the press"])
+sheet.append([])
+sheet.append(["when", "a [°C]", "b", "day", "clock", "serial"])
+for n in range(3):
+    at = datetime.datetime(2026, 11, 22, 6, 0, n)
+    sheet.append([at, n + 0.5 if n else 1234.5, f"Öl {n}", at.date(), at.time(), 46348.25 + n / 86400])
+sheet["B5"] = "#DIV/0!"
+sheet["A6"] = None
+sheet["XFD1000000"] = 1
+book.save(sys.argv[1])
+"##;
+
+#[tokio::test]
+async fn a_workbook_has_rows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let venv = std::env::var_os("FOREBAY_VENV").map_or_else(|| root.join(".venv"), Into::into);
+    let whole = "format = \"excel\"\nmode = \"whole\"\nfinished = \"rename\"\nsheet = \"data\"\nskip_lines = 2\nunits = \"header\"";
+    for (time, count) in [
+        ("time = \"when\"", 2),
+        ("date = \"day\"\ntime = \"clock\"", 3),
+        ("time = \"serial\"\ntime_format = \"excel\"", 3),
+    ] {
+        let mut plant = Plant::new(&format!("{whole}\n{time}"));
+        plant.points = vec![point("a", DataType::Double), point("b", DataType::String)];
+        let file = plant.folder().join("x.xlsx");
+        let made =
+            std::process::Command::new(venv.join("bin/python")).args(["-c", WORKBOOK]).arg(&file).status();
+        assert!(made.expect("no Python: run `make peers`").success());
+        let (readings, quarantined) = plant.run_all().await;
+        let mut expected = vec![
+            "0 22T06:00:00 1234.5",
+            "1 22T06:00:00 Öl 0",
+            "0 22T06:00:01 bad:undecodable",
+            "1 22T06:00:01 Öl 1",
+        ];
+        expected.extend(["0 22T06:00:02 2.5", "1 22T06:00:02 Öl 2"].iter().filter(|_| count == 3));
+        // A cell that is no number, and a row whose time is missing; what is far away is nothing.
+        let noted = if count == 3 { 1 } else { 2 };
+        assert_eq!(
+            (shown(&readings), quarantined),
+            (expected.into_iter().map(str::to_owned).collect(), noted),
+            "{time}"
+        );
+        assert!(plant.quarantine().iter().any(|entry| entry["line"] == 5), "the row's number in the sheet");
+        // The same bytes, cut or damaged: a reason, never a panic.
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+        assert_eq!(plant.run().await, (Vec::new(), 1));
     }
 }
 
@@ -220,7 +284,7 @@ proptest! {
 
     #[test]
     fn any_bytes_as_any_format_are_read_or_put_aside(
-        format in 0_usize..11,
+        format in 0_usize..13,
         bytes in proptest::collection::vec(prop_oneof![
             6 => any::<u8>().prop_map(|byte| vec![byte]),
             1 => Just(b"\n".to_vec()),
@@ -236,7 +300,8 @@ proptest! {
         let mut plant = match formats.get(format) {
             Some(writing) => writing.plant(),
             None => {
-                let keys = ["format = \"json\"", "format = \"key-value\"\nrecord = \"file\"", "format = \"json\"\nrecords = \"t\""];
+                let keys = ["format = \"json\"", "format = \"key-value\"\nrecord = \"file\"", "format = \"json\"\nrecords = \"t\"",
+                    "format = \"xml\"\nrecords = \"/a\"", "format = \"excel\""];
                 Plant::new(&format!("pattern = \"*\"\n{whole}{}", keys[format - formats.len()]))
             }
         };
