@@ -81,7 +81,8 @@ pub(super) enum Likeness {
     Different,
 }
 
-/// Under which a content is found again: the length and hash of its first up to [`WINDOW`] bytes.
+/// Under which a content is found again: its highest anchor, as place and print; below [`WINDOW`] bytes all of it. So
+/// contents that share a long header are told apart by what they have behind it.
 pub(super) type Head = (u64, u64);
 
 impl Content {
@@ -106,10 +107,16 @@ impl Content {
 
     /// Under which it is found again; `None` while nothing is accepted.
     pub(super) fn head(&self) -> Option<Head> {
-        match self.anchors.first() {
-            Some(first) => Some((WINDOW, *first)),
+        match self.anchors.last() {
+            Some(last) => Some((place(self.anchors.len() - 1)?, *last)),
             None => (self.offset > 0).then_some((self.offset, self.tail)),
         }
+    }
+
+    /// Its anchors that have a row in them: of those a file may be the beginning.
+    pub(super) fn telling_anchors(&self) -> impl Iterator<Item = Head> {
+        let anchors = self.anchors.iter().enumerate().filter_map(|(nth, print)| Some((place(nth)?, *print)));
+        anchors.filter(|(place, _)| *place >= self.header_bytes + ROW_BYTES)
     }
 
     /// Moves to `offset`, which is further, and takes the prints from the file.
@@ -163,8 +170,18 @@ pub(super) fn heads(file: &dyn Source, size: u64) -> io::Result<Vec<Head>> {
             (length, state)
         })
         .collect();
+    let anchors = (1..).map_while(place).take_while(|place| *place <= size);
+    for place in anchors {
+        heads.push((place, print(file, place)?));
+    }
     heads.reverse();
     Ok(heads)
+}
+
+/// The highest anchor of a file.
+pub(super) fn highest_anchor(file: &dyn Source, size: u64) -> io::Result<Option<Head>> {
+    let highest = (0..).map_while(place).take_while(|place| *place <= size).last();
+    highest.map(|place| Ok((place, print(file, place)?))).transpose()
 }
 
 /// The place of the nth anchor.
@@ -173,7 +190,7 @@ fn place(nth: usize) -> Option<u64> {
 }
 
 /// Hash of the up to [`WINDOW`] bytes before `place`.
-fn print(file: &dyn Source, place: u64) -> io::Result<u64> {
+pub(super) fn print(file: &dyn Source, place: u64) -> io::Result<u64> {
     let start = place.saturating_sub(WINDOW);
     Ok(hash(&read_window(file, start, place - start)?))
 }

@@ -28,7 +28,9 @@ mod walk;
 
 /// Bytes that one step reads.
 const STEP_BYTES: u64 = 256 * 1024;
-/// Listing a folder that the system watches may take this part of the time.
+/// Listing a folder that takes no longer is done at each poll, even if the system watches it ...
+const LISTING_CHEAP: Duration = Duration::from_millis(10);
+/// ... a longer one may take this part of the time.
 const LISTING_PART: u32 = 50;
 /// ... and is done so often at least.
 const LISTING_APART_MAX: Duration = Duration::from_secs(60);
@@ -261,28 +263,29 @@ impl Reader {
         self.no_access.retain(|name| pending.contains(name));
         let seen = &self.seen;
         self.ledger.forget(|content| seen.contains_key(&content.inode)).map_err(ledger_fault)?;
-        self.list_at = Instant::now() + (began.elapsed() * LISTING_PART).min(LISTING_APART_MAX);
+        let took = began.elapsed();
+        let apart = if took <= LISTING_CHEAP { Duration::ZERO } else { took * LISTING_PART };
+        self.list_at = Instant::now() + apart.min(LISTING_APART_MAX);
         Ok(queue)
     }
 
     /// Whether a file is to be read now. One that has to wait for something is pending.
     fn is_due(&mut self, name: &str, facts: Facts) -> bool {
         let skips = self.first_scan && self.settings.start == Start::End;
-        let is_marked = skips || self.is_marked(name);
         let age = self.finished_age();
         let seen = self.seen.entry(facts.identity).or_default();
         seen.present = true;
         let waited = seen.waiting.as_ref().is_some_and(Waiting::is_over);
         let is_new = waited || seen.finished != Some(facts.state());
-        let is_finished = is_marked && age.is_none_or(|age| skips || seen.is_unchanged_for(age, facts));
-        let waits = seen.waiting.is_some() || (is_new && !is_finished);
-        let keep = waits || self.no_access.contains(name);
-        if keep {
-            self.pending.insert(name.to_owned())
+        let is_old = age.is_none_or(|age| skips || seen.is_unchanged_for(age, facts));
+        let waits = seen.waiting.is_some();
+        let is_due = is_new && is_old && (skips || self.is_marked(name));
+        if waits || is_new != is_due || self.no_access.contains(name) {
+            self.pending.insert(name.to_owned());
         } else {
-            self.pending.remove(name)
-        };
-        is_new && is_finished
+            self.pending.remove(name);
+        }
+        is_due
     }
 
     fn marker(&self) -> Option<&str> {

@@ -60,6 +60,13 @@ impl Reader {
         {
             return Ok(Some(*id));
         }
+        if let Some((id, content)) = &held
+            && content.offset == facts.size
+            && content.name == name
+            && content.offset > 0
+        {
+            return Ok(Some(*id)); // it cannot hold more than this of any content
+        }
         let (best, beginning) = self.search(file, facts)?;
         let modified = if self.is_whole_mode() { facts.modified } else { 0 };
         if let Some((id, held)) = held {
@@ -121,15 +128,21 @@ impl Reader {
     /// Compares a file with every content that begins like it.
     fn search(&self, file: &dyn Source, facts: Facts) -> io::Result<Found> {
         let mut best: Option<(ContentId, &Content)> = None;
-        let mut beginning = None;
         for head in content::heads(file, facts.size)? {
-            for (id, content) in self.ledger.by_head(head) {
-                match self.likeness(content, file, facts)? {
-                    Likeness::Same if best.is_none_or(|(_, best)| best.offset < content.offset) => {
-                        best = Some((id, content));
-                    }
-                    Likeness::Beginning => beginning = Some(content.clone()),
-                    Likeness::Same | Likeness::Different => {}
+            for (id, content) in self.ledger.held(head, facts.size, |place| content::print(file, place))? {
+                if best.is_none_or(|(_, best)| best.offset < content.offset)
+                    && self.likeness(content, file, facts)? == Likeness::Same
+                {
+                    best = Some((id, content));
+                }
+            }
+        }
+        let mut beginning = None;
+        if let Some(anchor) = content::highest_anchor(file, facts.size)? {
+            for content in self.ledger.by_anchor(anchor) {
+                if self.likeness(content, file, facts)? == Likeness::Beginning {
+                    beginning = Some(content.clone());
+                    break;
                 }
             }
         }

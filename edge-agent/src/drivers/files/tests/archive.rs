@@ -119,3 +119,29 @@ async fn logs_that_are_rotated_bring_every_line_once() {
     assert_eq!(values(&plant.read_on(driver.as_mut()).await.0).collect::<Vec<_>>(), numbers(1628, 1));
     driver.close().await;
 }
+
+#[tokio::test]
+async fn many_files_with_the_same_long_header_are_told_apart_quickly() {
+    let mut plant = Plant::new("watch = \"poll\"");
+    let columns: String = (0..300).map(|n| format!(",column {n}")).collect();
+    let text = |n: usize| {
+        format!("timestamp,a,b{columns}\n{}", row(n).replace('\n', &format!("{}\n", ",".repeat(300))))
+    };
+    let write = |plant: &Plant, from: usize, to: usize| {
+        for n in from..to {
+            plant.append(&format!("{n:05}.csv"), text(n));
+        }
+    };
+    write(&plant, 0, 500);
+    let began = Instant::now();
+    assert_eq!(plant.run().await.0, numbers(0, 500));
+    let first = began.elapsed();
+    write(&plant, 500, 4500);
+    assert_eq!(plant.run().await.0, numbers(500, 4000));
+    write(&plant, 4500, 5000);
+    let mut driver = plant.candidate().driver();
+    driver.open(plant.position.as_deref()).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(values(&plant.read_on(driver.as_mut()).await.0).collect::<Vec<_>>(), numbers(4500, 500));
+    eprintln!("500 files with a header of 3 KiB: {first:?}, beside 4500 others {:?}", began.elapsed());
+}
