@@ -2,6 +2,7 @@
 
 pub mod browse;
 pub mod certificates;
+pub mod file;
 pub mod quarantine;
 pub mod user;
 
@@ -48,6 +49,8 @@ pub enum Command {
     Reconcile(Reconcile),
     /// Write a set-point, or show the latest commands.
     Command(CommandOptions),
+    /// Show how a file would be read, or let an agent look at files anew.
+    File(file::FileOptions),
     /// Show what could not become data, and decide about it: retry or discard.
     Quarantine(quarantine::Quarantine),
     /// Say who may log in at the hub's broker, and what they may do.

@@ -7,6 +7,7 @@ pub mod cert;
 pub mod check;
 pub mod command;
 pub mod demo;
+pub mod file;
 pub mod init;
 pub mod join;
 pub mod log;

@@ -15,6 +15,7 @@ fn main() -> std::process::ExitCode {
         Command::Browse(options) => commands::browse::run(&options),
         Command::Reconcile(options) => commands::reconcile::run(&options),
         Command::Command(options) => commands::command::run(&options),
+        Command::File(options) => commands::file::run(&options),
         Command::Quarantine(options) => commands::quarantine::run(&options),
         Command::User(options) => commands::user::run(&options),
         Command::Log(options) => commands::log::run(&options),

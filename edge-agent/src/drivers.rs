@@ -12,7 +12,7 @@ use crate::pace::Pace;
 use crate::points::PointConfig;
 use crate::shared::Shared;
 
-mod csv_folder;
+pub mod files;
 pub(crate) mod modbus;
 pub mod opcua;
 mod s7;
@@ -20,7 +20,7 @@ mod simulated;
 
 /// Every driver: register here.
 pub const KINDS: &[DriverKind] =
-    &[csv_folder::KIND, modbus::SERIAL, modbus::TCP, opcua::KIND, s7::KIND, simulated::KIND];
+    &[files::KIND, files::CSV_FOLDER, modbus::SERIAL, modbus::TCP, opcua::KIND, s7::KIND, simulated::KIND];
 
 /// A driver's entry in the table.
 pub struct DriverKind {

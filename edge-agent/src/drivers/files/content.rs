@@ -10,12 +10,16 @@
 //! - anything else is another content, and begins at 0. That is what a file becomes that was cut or written anew.
 //!
 //! Two different files share their first KiB easily (a long header), but not the bytes before the place reached.
+//!
+//! Files that are read when they are finished can be exchanged for others of the same length which differ in a few bytes
+//! anywhere (a status document). Of their contents the hash of all accepted bytes is kept too, and asked whenever the
+//! file is not the one of the last time.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
+
+use super::place::{Source, read_at};
 
 /// Rows are in a print that ends this far behind the header: a time stamp takes most of it.
 const ROW_BYTES: u64 = 64;
@@ -49,6 +53,15 @@ pub(super) struct Content {
     /// Its header was found unusable, which is in the quarantine.
     #[serde(rename = "r", default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) refused: bool,
+    /// Records accepted of a document of which more are left; `offset` is its end already.
+    #[serde(rename = "d", default, skip_serializing_if = "is_zero")]
+    pub(super) part: u64,
+    /// Hash of all accepted bytes, of a file that was finished.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub(super) whole: Option<u64>,
+    /// When the finished file that holds it was changed.
+    #[serde(rename = "m", default, skip_serializing_if = "is_no_time")]
+    pub(super) modified: i64,
     /// Print before `offset`.
     #[serde(rename = "p")]
     pub(super) tail: u64,
@@ -68,7 +81,8 @@ pub(super) enum Likeness {
     Different,
 }
 
-/// Under which a content is found again: the length and hash of its first up to [`WINDOW`] bytes.
+/// Under which a content is found again: its highest anchor, as place and print; below [`WINDOW`] bytes all of it. So
+/// contents that share a long header are told apart by what they have behind it.
 pub(super) type Head = (u64, u64);
 
 impl Content {
@@ -83,6 +97,9 @@ impl Content {
             last_time: None,
             skipping: false,
             refused: false,
+            part: 0,
+            whole: None,
+            modified: 0,
             tail: hash(&[]),
             anchors: Vec::new(),
         }
@@ -90,14 +107,20 @@ impl Content {
 
     /// Under which it is found again; `None` while nothing is accepted.
     pub(super) fn head(&self) -> Option<Head> {
-        match self.anchors.first() {
-            Some(first) => Some((WINDOW, *first)),
+        match self.anchors.last() {
+            Some(last) => Some((place(self.anchors.len() - 1)?, *last)),
             None => (self.offset > 0).then_some((self.offset, self.tail)),
         }
     }
 
+    /// Its anchors that have a row in them: of those a file may be the beginning.
+    pub(super) fn telling_anchors(&self) -> impl Iterator<Item = Head> {
+        let anchors = self.anchors.iter().enumerate().filter_map(|(nth, print)| Some((place(nth)?, *print)));
+        anchors.filter(|(place, _)| *place >= self.header_bytes + ROW_BYTES)
+    }
+
     /// Moves to `offset`, which is further, and takes the prints from the file.
-    pub(super) fn advance(&mut self, file: &File, offset: u64) -> io::Result<()> {
+    pub(super) fn advance(&mut self, file: &dyn Source, offset: u64) -> io::Result<()> {
         let mut anchors = std::mem::take(&mut self.anchors);
         while let Some(place) = place(anchors.len()).filter(|place| *place <= offset) {
             anchors.push(print(file, place)?);
@@ -109,7 +132,7 @@ impl Content {
     }
 
     /// Compares a file of `size` bytes.
-    pub(super) fn likeness(&self, file: &File, size: u64) -> io::Result<Likeness> {
+    pub(super) fn likeness(&self, file: &dyn Source, size: u64) -> io::Result<Likeness> {
         if size >= self.offset {
             let same = print(file, self.offset)? == self.tail;
             return Ok(if same { Likeness::Same } else { Likeness::Different });
@@ -127,12 +150,17 @@ impl Content {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_no_time(time: &i64) -> bool {
+    *time == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
 /// Every head that a content in this file may have: longest first.
-pub(super) fn heads(file: &File, size: u64) -> io::Result<Vec<Head>> {
+pub(super) fn heads(file: &dyn Source, size: u64) -> io::Result<Vec<Head>> {
     let bytes = read_window(file, 0, size.min(WINDOW))?;
     let mut state = SEED;
     let mut heads: Vec<Head> = (1..)
@@ -142,8 +170,18 @@ pub(super) fn heads(file: &File, size: u64) -> io::Result<Vec<Head>> {
             (length, state)
         })
         .collect();
+    let anchors = (1..).map_while(place).take_while(|place| *place <= size);
+    for place in anchors {
+        heads.push((place, print(file, place)?));
+    }
     heads.reverse();
     Ok(heads)
+}
+
+/// The highest anchor of a file.
+pub(super) fn highest_anchor(file: &dyn Source, size: u64) -> io::Result<Option<Head>> {
+    let highest = (0..).map_while(place).take_while(|place| *place <= size).last();
+    highest.map(|place| Ok((place, print(file, place)?))).transpose()
 }
 
 /// The place of the nth anchor.
@@ -152,22 +190,40 @@ fn place(nth: usize) -> Option<u64> {
 }
 
 /// Hash of the up to [`WINDOW`] bytes before `place`.
-fn print(file: &File, place: u64) -> io::Result<u64> {
+pub(super) fn print(file: &dyn Source, place: u64) -> io::Result<u64> {
     let start = place.saturating_sub(WINDOW);
     Ok(hash(&read_window(file, start, place - start)?))
 }
 
-fn read_window(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(length.min(WINDOW)).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, start)?;
-    Ok(bytes)
+fn read_window(file: &dyn Source, start: u64, length: u64) -> io::Result<Vec<u8>> {
+    let bytes = read_at(file, start, length.min(WINDOW))?;
+    if bytes.len() as u64 == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Hash of the first `length` bytes; fails if there are fewer.
+pub(super) fn hash_of(file: &dyn Source, length: u64) -> io::Result<u64> {
+    let (mut state, mut at) = (SEED, 0);
+    while at < length {
+        let bytes = read_at(file, at, (length - at).min(256 * 1024))?;
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        state = more(state, &bytes);
+        at += bytes.len() as u64;
+    }
+    Ok(state)
 }
 
 const SEED: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// FNV-1a of 64 bits: the hash of each beginning of the window on the way, and nothing to depend on.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(SEED, |state, byte| step(state, *byte))
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    more(SEED, bytes)
+}
+
+/// The hash of what had `state` and of `bytes` behind it.
+pub(super) fn more(state: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(state, |state, byte| step(state, *byte))
 }
 
 const fn step(state: u64, byte: u8) -> u64 {
@@ -176,6 +232,7 @@ const fn step(state: u64, byte: u8) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use super::*;

@@ -4,17 +4,30 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use model::DataType;
 use proptest::prelude::*;
 use runtime::clock::Clock;
 use tempfile::TempDir;
 
+use super::pattern::Pattern;
 use super::*;
 use crate::driver_conformance::{self as conformance, Candidate, point, validated};
+use crate::drivers::READINGS_MAX;
+
+mod archive;
+mod finished;
+mod formats;
+mod preview;
+mod servers;
+mod watched;
 
 /// A folder with files, a state folder and the newest stored position: what outlives a process.
 struct Plant {
     root: TempDir,
+    /// The keys that say where the files are; empty: the folder.
+    place: String,
     keys: String,
+    points: Vec<crate::points::PointConfig>,
     position: Option<Vec<u8>>,
 }
 
@@ -22,7 +35,8 @@ impl Plant {
     fn new(keys: &str) -> Plant {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("in")).unwrap();
-        Plant { root, keys: keys.to_owned(), position: None }
+        let points = vec![point("a", DataType::Double), point("b", DataType::Int32)];
+        Plant { root, place: String::new(), keys: keys.to_owned(), points, position: None }
     }
 
     fn folder(&self) -> std::path::PathBuf {
@@ -36,33 +50,47 @@ impl Plant {
     }
 
     fn candidate(&self) -> Candidate {
-        let points = vec![point("a", DataType::Double), point("b", DataType::Int32)];
+        let points = self.points.clone();
+        let place = match self.place.as_str() {
+            "" => format!("folder = {:?}", self.folder().display().to_string()),
+            place => place.to_owned(),
+        };
         Candidate {
             driver: KIND.name,
-            text: format!("folder = {:?}\n{}", self.folder().display().to_string(), self.keys),
+            text: format!("{place}\n{}", self.keys),
             setup: conformance::setup(points, Clock::machine(), self.root.path().join("state")),
         }
     }
 
     /// Starts a driver, reads to the end, stops: the values of `a`, and how much went to the quarantine.
     async fn run(&mut self) -> (Vec<f64>, u64) {
+        let (readings, quarantined) = self.run_all().await;
+        (values(&readings).collect(), quarantined)
+    }
+
+    /// The same, with all readings.
+    async fn run_all(&mut self) -> (Vec<Reading>, u64) {
         let mut driver = self.candidate().driver();
         driver.open(self.position.as_deref()).await.unwrap();
+        let seen = self.read_on(driver.as_mut()).await;
+        driver.close().await;
+        seen
+    }
+
+    /// Reads until nothing is left.
+    async fn read_on(&mut self, driver: &mut dyn Driver) -> (Vec<Reading>, u64) {
         let mut seen = Vec::new();
         let mut quarantined = 0;
         loop {
             let mut readings = Readings::default();
             let next = driver.read(&mut readings).await.unwrap();
-            seen.extend(
-                readings.list.iter().filter(|r| r.point == 0).filter_map(|r| r.value.as_ref()?.as_f64()),
-            );
+            seen.append(&mut readings.list);
             quarantined += readings.quarantined;
             if let Some(position) = readings.position {
                 driver.acknowledge(&position).await.unwrap();
                 self.position = Some(position);
             }
             if next == NextRead::OnSchedule {
-                driver.close().await;
                 return (seen, quarantined);
             }
         }
@@ -343,7 +371,7 @@ async fn keeps_the_contract() {
 #[test]
 fn every_mistake_is_named() {
     let text = "folder = 5\npattern = \"a/b\"\nseparator = \"::\"\ndecimal = \",\"\ntime = \"\"\ntime_format = \"%H\"\n\
-                zone = \"Berlin\"\nstart = \"now\"\ncolumns = 1\n";
+                zone = \"Berlin\"\nstart = \"now\"\ncolour = 1\n";
     let points = vec![point("a", DataType::Bytes)];
     let setup = conformance::setup(points, Clock::machine(), "state".into());
     let problems = validated(&KIND, text, &setup).err().unwrap();
@@ -358,7 +386,7 @@ fn every_mistake_is_named() {
         "zone",
         "start",
         "address",
-        "columns",
+        "colour",
     ];
     assert_eq!(keys, expected);
     assert!(validated(&KIND, "", &setup).is_err());

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::content::{Content, Head};
 
 /// Contents that are remembered. The oldest of which no file is left are forgotten first.
-pub(super) const CONTENTS_MAX: usize = 50_000;
+pub(super) const CONTENTS_MAX: usize = 200_000;
 /// A position longer than this sends its contents to the journal.
 const POSITION_BYTES_MAX: usize = 8 * 1024;
 /// A journal shorter than this is not worth writing anew.
@@ -75,7 +75,10 @@ pub(super) struct Ledger {
     contents: BTreeMap<ContentId, Content>,
     next: u32,
     by_inode: HashMap<(u64, u64), ContentId>,
-    by_head: HashMap<Head, BTreeSet<ContentId>>,
+    /// Of each head by offset and the print before it.
+    by_head: HashMap<Head, BTreeMap<(u64, u64), BTreeSet<ContentId>>>,
+    /// Of each anchor that tells contents apart.
+    by_anchor: HashMap<Head, BTreeSet<ContentId>>,
     /// Changed since the journal's end.
     changed: BTreeSet<ContentId>,
     generation: u64,
@@ -95,6 +98,7 @@ impl Ledger {
             next: 1,
             by_inode: HashMap::new(),
             by_head: HashMap::new(),
+            by_anchor: HashMap::new(),
             changed: BTreeSet::new(),
             generation: 1,
             journal_bytes: 0,
@@ -127,10 +131,34 @@ impl Ledger {
         Some((id, self.contents.get(&id)?))
     }
 
-    /// Contents that begin with this head.
-    pub(super) fn by_head(&self, head: Head) -> impl Iterator<Item = (ContentId, &Content)> {
-        let ids = self.by_head.get(&head).into_iter().flatten();
-        ids.filter_map(|id| Some((*id, self.contents.get(id)?)))
+    /// Contents with this head of which a file of `size` bytes, whose prints `print` knows, holds all.
+    pub(super) fn held(
+        &self,
+        head: Head,
+        size: u64,
+        print: impl Fn(u64) -> io::Result<u64>,
+    ) -> io::Result<Vec<(ContentId, &Content)>> {
+        let mut found = Vec::new();
+        let Some(places) = self.by_head.get(&head) else { return Ok(found) };
+        let mut last = None;
+        for (offset, tail) in places.range(..=(size, u64::MAX)).map(|(place, _)| *place) {
+            let known = match last {
+                Some((at, print)) if at == offset => print,
+                _ => print(offset)?,
+            };
+            last = Some((offset, known));
+            if known == tail {
+                let ids = places.get(&(offset, tail)).into_iter().flatten();
+                found.extend(ids.filter_map(|id| Some((*id, self.contents.get(id)?))));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Contents that have this anchor.
+    pub(super) fn by_anchor(&self, anchor: Head) -> impl Iterator<Item = &Content> {
+        let ids = self.by_anchor.get(&anchor).into_iter().flatten();
+        ids.filter_map(|id| self.contents.get(id))
     }
 
     /// A content.
@@ -165,7 +193,11 @@ impl Ledger {
             self.by_inode.insert(content.inode, id);
         }
         if let Some(head) = content.head() {
-            self.by_head.entry(head).or_default().insert(id);
+            let places = self.by_head.entry(head).or_default();
+            places.entry((content.offset, content.tail)).or_default().insert(id);
+        }
+        for anchor in content.telling_anchors() {
+            self.by_anchor.entry(anchor).or_default().insert(id);
         }
         self.contents.insert(id, content);
     }
@@ -175,13 +207,25 @@ impl Ledger {
         if self.by_inode.get(&content.inode) == Some(&id) {
             self.by_inode.remove(&content.inode);
         }
-        if let Some(head) = content.head()
-            && let Some(ids) = self.by_head.get_mut(&head)
-        {
+        for anchor in content.telling_anchors() {
+            if let Some(ids) = self.by_anchor.get_mut(&anchor) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.by_anchor.remove(&anchor);
+                }
+            }
+        }
+        let Some(head) = content.head() else { return };
+        let Some(places) = self.by_head.get_mut(&head) else { return };
+        let place = (content.offset, content.tail);
+        if let Some(ids) = places.get_mut(&place) {
             ids.remove(&id);
             if ids.is_empty() {
-                self.by_head.remove(&head);
+                places.remove(&place);
             }
+        }
+        if places.is_empty() {
+            self.by_head.remove(&head);
         }
     }
 
