@@ -30,7 +30,7 @@ mod walk;
 const STEP_BYTES: u64 = 256 * 1024;
 /// Listing a folder that takes no longer is done at each poll, even if the system watches it ...
 const LISTING_CHEAP: Duration = Duration::from_millis(10);
-/// ... a longer one may take this part of the time.
+/// ... otherwise, and when the system wakes the device, it may take this part of the time.
 const LISTING_PART: u32 = 50;
 /// ... and is done so often at least.
 const LISTING_APART_MAX: Duration = Duration::from_secs(60);
@@ -53,6 +53,7 @@ pub(super) struct Reader {
     pending: BTreeSet<String>,
     /// When the folder is listed again even if nothing is said to have changed.
     list_at: Instant,
+    listing_is_cheap: bool,
     /// Files that the agent may not read.
     no_access: HashSet<String>,
     /// The first file that could not be opened in this round, and why.
@@ -139,6 +140,7 @@ impl Reader {
             seen: HashMap::new(),
             pending: BTreeSet::new(),
             list_at: Instant::now(),
+            listing_is_cheap: true,
             no_access: HashSet::new(),
             unreadable: None,
         })
@@ -198,7 +200,12 @@ impl Reader {
     /// Queues the files that have changed, or are said to have.
     fn scan(&mut self) -> Result<(), DriverError> {
         let wishes = again::take(&self.settings.state_dir);
-        let changed = self.place.changes().filter(|_| Instant::now() < self.list_at && wishes.is_empty());
+        // Nothing said to have changed may be news that is still on its way: where it is cheap, the poll looks itself.
+        let trusts = |changed: &Vec<String>| !changed.is_empty() || !self.listing_is_cheap;
+        let changed = self
+            .place
+            .changes()
+            .filter(|changed| Instant::now() < self.list_at && wishes.is_empty() && trusts(changed));
         let mut names = match changed {
             Some(changed) => self.look_at(changed),
             None => self.look_at_all(&wishes.patterns)?,
@@ -264,8 +271,8 @@ impl Reader {
         let seen = &self.seen;
         self.ledger.forget(|content| seen.contains_key(&content.inode)).map_err(ledger_fault)?;
         let took = began.elapsed();
-        let apart = if took <= LISTING_CHEAP { Duration::ZERO } else { took * LISTING_PART };
-        self.list_at = Instant::now() + apart.min(LISTING_APART_MAX);
+        self.listing_is_cheap = took <= LISTING_CHEAP;
+        self.list_at = Instant::now() + (took * LISTING_PART).min(LISTING_APART_MAX);
         Ok(queue)
     }
 
