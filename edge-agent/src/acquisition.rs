@@ -14,7 +14,8 @@
 //!   it down; its next record brings it up again. This happens in time even while a call hangs.
 //! - Back-pressure: while the outbox is full or slow nothing is read; what was read is not thrown away.
 //! - A source is acknowledged only when its readings are on disk.
-//! - Devices share nothing but the outbox: a dead one costs the others nothing.
+//! - Devices share nothing but the outbox: a dead one costs the others nothing. (Units behind one gateway share its
+//!   connection, inside their driver, where that is bounded.)
 //! - A device that is away is asked again soon, so that its first value is there within 2 s of its return: at most
 //!   [`BACKOFF`] passes between the end of one try (which lasts as long as the driver's own deadline, 1 s unless
 //!   configured otherwise) and the next. That costs a dead device's network three small packets in two seconds, which

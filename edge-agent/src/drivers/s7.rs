@@ -254,11 +254,7 @@ impl S7 {
             Ok(items) => {
                 for (piece, item) in pieces.iter().zip(items) {
                     if let Err(code) = item {
-                        self.hint(
-                            code.into(),
-                            telegram::item_meaning(code),
-                            &format!("{:?}", piece.block.span),
-                        );
+                        self.hint(code.into(), telegram::item_meaning(code), &piece.block.span.to_string());
                     }
                     self.took(round, piece, item.map_err(item_quality), into);
                 }

@@ -57,7 +57,10 @@ impl Connection {
             this.send(&asked).await?;
             this.packet().await
         });
-        telegram::check_connected(&granted.await?).map_err(trouble)?;
+        telegram::check_connected(&granted.await?).map_err(|refused| match trouble(refused) {
+            DriverError::Malformed(why) => DriverError::NotConnected(format!("{target}: {why}")),
+            other => other,
+        })?;
         let (reference, answer) =
             connection.exchange(|reference| telegram::setup(reference, settings.pdu)).await?;
         connection.pdu = telegram::check_setup(&answer, reference, settings.pdu).map_err(trouble)?;

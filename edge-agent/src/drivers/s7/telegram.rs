@@ -10,6 +10,7 @@
 //! write  5  items {as for read} | { 0  size  length (2)  data, filled to even }  →  5  items | { return code }
 //! ```
 
+use std::fmt;
 use std::ops::Range;
 
 /// The longest PDU that is asked for: what an S7-1500 grants.
@@ -82,6 +83,22 @@ impl Span {
     /// Bytes of its data.
     pub(super) const fn bytes(self) -> usize {
         self.count as usize * if self.area.is_words() { 2 } else { 1 }
+    }
+}
+
+/// For people: `DB1, bytes 4 to 7`.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.area {
+            Area::Inputs => f.write_str("inputs")?,
+            Area::Outputs => f.write_str("outputs")?,
+            Area::Markers => f.write_str("markers")?,
+            Area::Counters => f.write_str("counters")?,
+            Area::Timers => f.write_str("timers")?,
+            Area::Block(number) => write!(f, "DB{number}")?,
+        }
+        let what = if self.area.is_words() { "numbers" } else { "bytes" };
+        write!(f, ", {what} {} to {}", self.start, self.end().saturating_sub(1))
     }
 }
 
