@@ -11,7 +11,7 @@ use model::DataType;
 use opcua::types::{
     AttributeId, BrowseDescription, BrowseDirection, BrowseResultMaskFlags, DataValue, EUInformation,
     NodeClass, NodeClassMask, NodeId, ObjectId, Range, ReadValueId, ReferenceDescription, ReferenceTypeId,
-    Variant,
+    UAString, Variant,
 };
 use runtime::clock::Clock;
 
