@@ -11,7 +11,7 @@ use model::DataType;
 use opcua::types::{
     AttributeId, BrowseDescription, BrowseDirection, BrowseResultMaskFlags, DataValue, EUInformation,
     NodeClass, NodeClassMask, NodeId, ObjectId, Range, ReadValueId, ReferenceDescription, ReferenceTypeId,
-    Variant,
+    UAString, Variant,
 };
 use runtime::clock::Clock;
 
@@ -151,7 +151,7 @@ fn visit(
     next: &mut Vec<(NodeId, String, Option<usize>)>,
 ) {
     let node = reference.node_id.node_id;
-    let name = reference.browse_name.name.to_string();
+    let name = text_of(&reference.browse_name.name);
     if reference.reference_type_id == ReferenceTypeId::HasProperty {
         if let Some(owner) = variable.and_then(|nth| found.get_mut(nth)) {
             match name.as_str() {
@@ -216,10 +216,10 @@ async fn describe(
                 ..Line::default()
             };
             if let Some(Variant::LocalizedText(text)) = value_of(answer.get(3)) {
-                line.description = text.text.to_string();
+                line.description = text_of(&text.text);
             }
             if let Some(unit) = unit.as_ref().and_then(object::<EUInformation>) {
-                let said = unit.display_name.text.to_string();
+                let said = text_of(&unit.display_name.text);
                 line.unit = units::ucum(unit.unit_id, &said);
                 if line.unit.is_empty() && !said.is_empty() {
                     line.description = format!("{} ({said})", line.description).trim().to_owned();
@@ -269,6 +269,11 @@ fn spread(line: Line, rank: i32, value: Option<&Variant>, lines: &mut Vec<Line>)
 
 fn value_of(answer: Option<&DataValue>) -> Option<&Variant> {
     answer.and_then(|answer| answer.value.as_ref())
+}
+
+/// A null text is an empty one.
+fn text_of(text: &UAString) -> String {
+    text.value().clone().unwrap_or_default()
 }
 
 fn node_of(answer: Option<&DataValue>) -> Option<NodeId> {

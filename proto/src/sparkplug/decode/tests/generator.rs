@@ -203,8 +203,13 @@ fn birth() -> BoxedStrategy<BirthExtension> {
     let one = (epoch(), of(0..5u64), of(3..10u64), of(account()), of(account())).prop_map(
         |(epoch, first_held, end, before, total)| EpochAccount { epoch, first_held, end, before, total },
     );
-    (vec(one, 0..4), of(any::<i64>()), of(text()))
-        .prop_map(|(epochs, agent_time, version)| BirthExtension { epochs, agent_time, version })
+    (vec(one, 0..4), of(any::<i64>()), of(text()), of(any::<u32>()))
+        .prop_map(|(epochs, agent_time, version, outbox_used)| BirthExtension {
+            epochs,
+            agent_time,
+            version,
+            outbox_used,
+        })
         .boxed()
 }
 
