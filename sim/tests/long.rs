@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+#[expect(clippy::print_stdout, reason = "figures of a long run")]
 fn judged(name: &str, run: impl FnOnce() -> simulator::Outcome) {
     let begun = Instant::now();
     let outcome = run();
