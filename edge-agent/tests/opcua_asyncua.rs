@@ -75,7 +75,7 @@ impl Server {
     /// An opened driver without security.
     async fn driver(&self, points: &[(&str, DataType)], keys: &str) -> Box<dyn Driver> {
         let mut driver = self.candidate(points, &format!("security = \"none\"\n{keys}")).driver();
-        driver.open(None).await.unwrap();
+        driver.open(None).await.expect("it works");
         driver
     }
 
@@ -121,7 +121,7 @@ async fn round(driver: &mut dyn Driver) -> Vec<Reading> {
     let mut all = Vec::new();
     loop {
         let mut readings = Readings::default();
-        let next = driver.read(&mut readings).await.unwrap();
+        let next = driver.read(&mut readings).await.expect("it works");
         all.extend(readings.list);
         if next == NextRead::OnSchedule {
             return all;
@@ -135,7 +135,7 @@ async fn follow(driver: &mut dyn Driver, mut is_enough: impl FnMut(&[Reading]) -
     let following = async {
         loop {
             let mut readings = Readings::default();
-            let next = driver.read(&mut readings).await.unwrap();
+            let next = driver.read(&mut readings).await.expect("it works");
             all.extend(readings.list);
             if is_enough(&all) {
                 break;
@@ -501,7 +501,7 @@ async fn live_and_history(driver: &mut dyn Driver, last: i32) -> (Vec<i32>, Vec<
     let reading = async {
         loop {
             let mut readings = Readings::default();
-            let next = driver.read(&mut readings).await.unwrap();
+            let next = driver.read(&mut readings).await.expect("it works");
             let numbers = readings.list.iter().filter_map(int);
             if readings.is_historical {
                 history.extend(numbers)
@@ -601,8 +601,8 @@ async fn every_security_policy_and_mode_carries_values() {
 /// What a person does who reads the message.
 fn trust_the_rejected(server: &Server, message: &str) {
     let rejected: Vec<PathBuf> = std::fs::read_dir(server.pki().join("rejected"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("it works")
+        .map(|entry| entry.expect("it works").path())
         .collect();
     let [file] = rejected.as_slice() else { panic!("{rejected:?}") };
     assert!(message.contains(&file.display().to_string()), "{message}");
@@ -611,7 +611,8 @@ fn trust_the_rejected(server: &Server, message: &str) {
         word.len() == 40 && word.bytes().all(|b| b.is_ascii_hexdigit())
     });
     assert_eq!(thumbprints.count(), 2, "{message}");
-    std::fs::rename(file, server.pki().join("trusted").join(file.file_name().unwrap())).unwrap();
+    std::fs::rename(file, server.pki().join("trusted").join(file.file_name().expect("it works")))
+        .expect("it works");
 }
 
 #[tokio::test]
