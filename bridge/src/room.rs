@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 /// From here on somebody should look.
 const FILLING_PERCENT: u8 = 80;
 /// From here on somebody must.
@@ -19,18 +21,24 @@ pub(crate) struct Room {
     folder: PathBuf,
     /// The line that is passed, 0 if none.
     line: u8,
+    /// A question that a mount that hangs has not answered: no other is asked until it has.
+    asked: Option<JoinHandle<Option<u8>>>,
 }
 
 impl Room {
     pub(crate) const fn new(folder: PathBuf) -> Self {
-        Room { folder, line: 0 }
+        Room { folder, line: 0, asked: None }
     }
 
     /// Percent used, and what is to be said of it; `None` if nobody can tell now.
     pub(crate) async fn look(&mut self) -> Option<(u8, Option<String>)> {
-        let folder = self.folder.clone();
-        let asked = runtime::world::blocking(move || used_percent(&folder));
-        let used = tokio::time::timeout(DEADLINE, asked).await.ok()?.ok()??;
+        let asked = self.asked.get_or_insert_with(|| {
+            let folder = self.folder.clone();
+            tokio::task::spawn_blocking(move || used_percent(&folder))
+        });
+        let answered = tokio::time::timeout(DEADLINE, asked).await.ok()?;
+        self.asked = None;
+        let used = answered.ok()??;
         Some((used, self.judge(used)))
     }
 

@@ -117,13 +117,16 @@ impl TwinLog {
     fn follow(&mut self) -> Result<(), LogError> {
         let view = self.log.view();
         let mut reader = view.reader(self.copy.end());
+        let mut holes_to = self.copy.end();
         while let Some((position, record)) = reader.next()? {
             if record.is_empty() {
-                self.copy.skip_to(position.next())?;
-            } else {
-                self.copy.append_group(&[record])?;
+                holes_to = position.next();
+                continue;
             }
+            self.copy.skip_to(holes_to)?; // a run of holes at once
+            self.copy.append_group(&[record])?;
         }
+        self.copy.skip_to(holes_to)?;
         self.copy.sync().map(|_end| ())
     }
 }

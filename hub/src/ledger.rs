@@ -139,16 +139,26 @@ impl Ledger {
             Ok(kept) => kept,
             Err(error) => return tracing::warn!(%error, log, "the folder of damaged files cannot be read"),
         };
-        let known: Vec<LedgerEntry> =
-            self.newest(usize::MAX).into_iter().filter(|entry| entry.kind == LedgerKind::Damaged).collect();
+        let known = self.damage_told();
         for path in kept.iter().map(|path| path.display().to_string()) {
-            if !known.iter().any(|entry| entry.reason.contains(&path)) {
+            if !known.iter().any(|reason| reason.ends_with(&path)) {
                 let reason = format!(
                     "{log}: repaired, but the hub ended before it was entered here; the damaged file is kept as {path}"
                 );
                 self.enter_damage(reason, None, at);
             }
         }
+    }
+
+    /// The reasons of every entry about damage.
+    fn damage_told(&self) -> Vec<String> {
+        let mut reader = self.view.reader(self.view.first());
+        let mut reasons = Vec::new();
+        while let Ok(Some((_, bytes))) = reader.next() {
+            let entry = serde_json::from_slice::<LedgerEntry>(bytes).ok();
+            reasons.extend(entry.filter(|entry| entry.kind == LedgerKind::Damaged).map(|entry| entry.reason));
+        }
+        reasons
     }
 
     fn enter_damage(&self, reason: String, range: Option<std::ops::Range<Position>>, at: &str) {

@@ -161,9 +161,11 @@ impl Hub {
         self.store.durable().borrow().0
     }
 
-    /// Whether the ledger tells of bytes that are not what was written.
+    /// Positions of logs that the ledger names as damaged; `None` if it tells of damage without saying how much.
     #[must_use]
-    pub fn has_damage(&self) -> bool {
-        self.ledger.newest(usize::MAX).iter().any(|entry| entry.kind == LedgerKind::Damaged)
+    pub fn damaged_positions(&self) -> Option<u64> {
+        let entries = self.ledger.newest(usize::MAX).into_iter();
+        let damaged = entries.filter(|entry| entry.kind == LedgerKind::Damaged);
+        damaged.map(|entry| Some(entry.end? - entry.start?)).sum()
     }
 }

@@ -358,6 +358,8 @@ struct Shared {
 struct Generations {
     newest: u64,
     previous: u64,
+    /// Position of the picture of the accounts alone.
+    counted: u64,
 }
 
 impl Store {
@@ -459,9 +461,9 @@ impl Store {
                 None => view.first(),
             },
         };
-        if committed.is_some() && view.cursors()?.get(&name).is_none_or(|kept| *kept < at) {
+        if committed.is_some() {
             // Without it a later damage may double rows; without the cursor a full disk would get no room now.
-            if let Err(error) = self.write_counted() {
+            if let Err(error) = self.write_counted(at) {
                 tracing::warn!(%error, "the accounts that a sink has read cannot be written");
             }
         }
@@ -469,17 +471,22 @@ impl Store {
         Ok(Some(at))
     }
 
-    /// Writes what is counted, for [`recovery`] to know what sinks hold. Blocking.
-    fn write_counted(&self) -> io::Result<()> {
+    /// Writes what is counted, for [`recovery`] to know what a sink holds that has come so far. Blocking.
+    fn write_counted(&self, read: Position) -> io::Result<()> {
+        let mut generations = self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if generations.counted >= read.0 {
+            return Ok(());
+        }
         let accounts = self.shared.accounts().clone();
         let position = accounts.position;
-        let _one_writer = self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(log_epoch) = position.checked_sub(1).and_then(|at| self.shared.view.epoch_of(Position(at)))
         else {
             return Ok(()); // nothing, or it cannot be bound to the log
         };
         let counted = Checkpoint { log_epoch, accounts, ..Checkpoint::default() };
-        checkpoint::write_counted(&*self.shared.checkpoint_storage, &counted)
+        checkpoint::write_counted(&*self.shared.checkpoint_storage, &counted)?;
+        generations.counted = position;
+        Ok(())
     }
 
     /// The durable end, as it moves.
@@ -616,7 +623,7 @@ impl Store {
             &*self.shared.checkpoint_storage,
             &Checkpoint { log_epoch, accounts, values_position, values },
         )?;
-        *generations = Generations { newest: values_position, previous: generations.newest };
+        (generations.newest, generations.previous) = (values_position, generations.newest);
         Ok(())
     }
 }

@@ -157,9 +157,13 @@ impl HubMachine {
         flip_one(&self.disks, dice);
     }
 
-    /// Whether it has said that something on its disks is not what was written.
-    pub(crate) fn tells_damage(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.hub.has_damage())
+    /// Records that may be missing by what it has said of its disks and of agents; `None` if it has not said how many.
+    pub(crate) fn may_lack(&self) -> Option<u64> {
+        let Some(running) = &self.running else { return Some(0) };
+        let epochs = running.hub.accounts().into_iter().flat_map(|account| account.epochs);
+        let lost = epochs
+            .flat_map(|epoch| epoch.lost.iter().map(|range| range.end - range.start).collect::<Vec<_>>());
+        Some(running.hub.damaged_positions()? + lost.sum::<u64>())
     }
 
     pub(crate) async fn stop(&mut self, plan: &Plan, net: &Net) {

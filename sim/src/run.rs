@@ -179,10 +179,15 @@ impl World {
         (!settled).then(|| "S8: everything is there, and it does not come to rest".to_owned())
     }
 
-    /// A bit flipped, and somebody has said so: the hub in its ledger or in what it calls lost, an agent at its opening.
+    /// A bit flipped, and no more is missing than somebody has said: the hub in its ledger and in what it calls lost, by
+    /// records; an agent at its opening, which does not say how many.
     fn tells_damage(&self) -> bool {
-        let agents = || self.agents.iter().any(|(agent, _)| agent.tells_damage);
-        self.flipped > 0 && (self.hub.0.tells_damage() || agents() || !self.hub.0.complaints().is_empty())
+        if self.flipped == 0 {
+            return false;
+        }
+        let agents = self.agents.iter().any(|(agent, _)| agent.tells_damage);
+        let record_max = self.plan.samples; // what was read together is a record
+        agents || self.hub.0.may_lack().is_none_or(|records| self.shadow.lacking() <= records * record_max)
     }
 
     fn is_settled(&self) -> bool {

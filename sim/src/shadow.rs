@@ -3,7 +3,7 @@
 //! Every reading has a number (`source`), so the shadow is two numbers per device: below `accepted` the agent has said
 //! yes, below `offered` it may have. What breaks is kept as text, the first one only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bridge::batch::Row;
@@ -25,8 +25,8 @@ struct State {
     history: Option<BTreeMap<usize, u64>>,
     arrivals: BTreeMap<(u32, i64), (i64, i64)>,
     broken: Option<String>,
-    /// A backup was restored: sources may give again what was read since.
-    repeats: bool,
+    /// Agents of which a backup was restored, or a source position damaged: sources may give again what was read since.
+    repeats: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Shadow {
     /// A backup of an agent is restored: its sources go back too, and what they give again is accepted again.
     pub(crate) fn restored(&self, agent: usize) {
         let mut state = self.state();
-        state.repeats = true;
+        state.repeats.insert(u32::try_from(agent).unwrap_or(u32::MAX));
         state.live.clear();
         for device in state.devices.iter_mut().filter(|device| device.agent as usize == agent) {
             (device.resumes_from, device.rolled_back) = (0, true);
@@ -135,7 +135,7 @@ impl Shadow {
             Some((at, number))
         });
         let id = (agent, row.epoch, row.offset, row.index);
-        let repeats = state.repeats;
+        let repeats = state.repeats.contains(&agent);
         let wrong = match found {
             None => Some(format!("S2: a row that no source said: {row:?}")),
             Some((at, number)) => {
@@ -177,6 +177,12 @@ impl Shadow {
     /// Whether every number accepted is in the table.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing().is_none()
+    }
+
+    /// How many are accepted and not in the table.
+    pub(crate) fn lacking(&self) -> u64 {
+        let lacks = |device: &Device| device.accepted - device.seen.range(..device.accepted).count() as u64;
+        self.state().devices.iter().map(lacks).sum()
     }
 
     /// The first that is accepted and not in the table.

@@ -97,8 +97,12 @@ fn verify_all(dir: &Path, as_json: bool) -> Result<bool, LogError> {
         }
         all_whole &= verify(log, as_json)?;
     }
-    let folders = folders(dir).unwrap_or_default();
-    for folder in std::iter::once(dir.to_owned()).chain(folders) {
+    let mut beside = vec![dir.to_owned()];
+    for below in folders(dir).unwrap_or_default() {
+        let deeper = folders(&below).unwrap_or_default();
+        beside.extend(std::iter::once(below).chain(deeper));
+    }
+    for folder in beside {
         all_whole &= verify_beside(&folder, as_json);
     }
     Ok(all_whole)

@@ -6,7 +6,7 @@
 //! one's position on, so one bad file costs time, not truth.
 //!
 //! Beside them is a picture of the accounts alone, `counted`, made anew before the hub keeps that a sink stands further
-//! on: whatever a sink holds is in it. If the log is then found damaged where a sink has read already, it says whose
+//! on: whatever the hub knows a sink to hold is in it. If the log is then found damaged where a sink has read already, it says whose
 //! records those were; agents that still hold them would otherwise be asked again, and the table would count them twice.
 //!
 //! ```text

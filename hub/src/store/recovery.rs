@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use durable_log::{Log, LogError, LogView, Options, Position, Recovery, WhenDamaged};
+use durable_log::{Log, LogError, LogView, Options, Position, Recovery, Storage, WhenDamaged};
 use model::{Sample, SampleBatch};
 use proto::log_record::LogRecord;
 use runtime::clock::Clock;
@@ -78,11 +78,13 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
     let (quarantine, quarantine_recovery) =
         Quarantine::open(Arc::clone(&disks.quarantine), random_epoch()?.0)
             .map_err(|source| StoreError::Log { log: "quarantine", source })?;
+    ledger.damaged("quarantine", &quarantine_recovery, &now);
+    ledger.kept_aside("quarantine", &*disks.quarantine, &now);
 
     let view = log.view();
     let found = checkpoint::read(&*disks.checkpoint)?;
     let counted = checkpoint::read_counted(&*disks.checkpoint)?;
-    let gone = skip_used(&mut log, found.iter().chain(&counted), &ledger, &clock)?;
+    skip_used(&mut log, found.iter().chain(&counted), &ledger, &clock)?;
     let counted = counted.filter(|counted| counted.fits(&view));
     let exported = exported(&view).map_err(plant_error)?;
     let fitting: Vec<Checkpoint> = found.into_iter().filter(|found| found.fits(&view)).collect();
@@ -90,13 +92,19 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
         .map_err(|source| StoreError::Log { log: "quarantine's book", source })?;
     let positions: Vec<u64> =
         fitting.iter().map(|found| found.accounts.position.min(found.values_position)).collect();
-    if fitting.is_empty() && view.first().0 > 0 {
+    ledger.damaged("quarantine's book", &book_recovery, &now);
+    if fitting.is_empty() && counted.is_none() && view.first().0 > 0 {
         rebuilt(&ledger, &view, &clock);
     }
-    let (accounts, last_values) = loop {
-        let damaged = damaged(&recovery, gone.as_ref());
-        let start = start(&fitting, counted.as_ref(), damaged, exported);
-        match replay(&view, start, &catalogue) {
+    let counted_at = counted.as_ref().map_or(0, |counted| counted.accounts.position);
+    let oldest = fitting.iter().map(|found| found.accounts.position).min();
+    let ((accounts, last_values), had_damage) = loop {
+        let replayed =
+            damaged(&view, &recovery, oldest.unwrap_or(0)).map_err(plant_error).and_then(|damaged| {
+                let start = start(&fitting, counted.as_ref(), &damaged, exported);
+                Ok((replay(&view, start, &catalogue)?, !damaged.is_empty()))
+            });
+        match replayed {
             Err(StoreError::Log { source: source @ LogError::Damaged { .. }, .. }) => {
                 let healed = log.heal().map_err(plant_error)?;
                 if healed.is_empty() {
@@ -109,14 +117,19 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
             replayed => break replayed?,
         }
     };
-    ledger.damaged("quarantine", &quarantine_recovery, &now);
-    ledger.damaged("quarantine's book", &book_recovery, &now);
+    if had_damage {
+        let counted = (accounts.clone(), last_values.clone());
+        if let Err(error) = keep_judgement(&*disks.checkpoint, &view, counted) {
+            tracing::warn!(%error, "no checkpoint after damage: the next opening judges it anew");
+        }
+    }
 
     let (queue, intake) = mpsc::channel(QUEUE_ITEMS_MAX);
     let (readers, groups) = mpsc::channel(READER_GROUPS_MAX);
     let generations = Generations {
         newest: positions.first().copied().unwrap_or(0),
         previous: positions.get(1).copied().unwrap_or(0),
+        counted: if had_damage { 0 } else { counted_at },
     };
     let shared = Arc::new(Shared {
         hub_id,
@@ -154,11 +167,36 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
     Ok(Opened { store, writer, groups, last_values })
 }
 
-/// What the checkpoints are to be judged by: everything from the first position found damaged just now to the last.
-fn damaged(recovery: &Recovery, gone: Option<&Range<u64>>) -> Option<Range<u64>> {
+/// What of the log is not what was written: mended in this opening, or holes that may not have been judged yet, because
+/// the opening that made them did not come to its end. [`keep_judgement`] leaves no checkpoint before those that were.
+fn damaged(view: &LogView, recovery: &Recovery, oldest: u64) -> Result<Vec<Range<u64>>, LogError> {
     let repaired = recovery.repaired.iter().flat_map(|repaired| &repaired.lost);
-    let lost = repaired.map(|lost| lost.start.0..lost.end.0).chain(gone.cloned());
-    lost.reduce(|all, lost| all.start.min(lost.start)..all.end.max(lost.end))
+    let mut damaged: Vec<Range<u64>> = repaired.map(|lost| lost.start.0..lost.end.0).collect();
+    let mut reader = view.reader(Position(oldest).max(view.first()));
+    while let Some((at, bytes)) = reader.next()? {
+        match damaged.last_mut() {
+            _ if !bytes.is_empty() => {}
+            Some(last) if last.end == at.0 => last.end = at.0 + 1,
+            _ => damaged.push(at.0..at.0 + 1),
+        }
+    }
+    Ok(damaged)
+}
+
+/// Damage was judged: both checkpoints and the picture of the accounts say how from now on.
+fn keep_judgement(
+    storage: &dyn Storage,
+    view: &LogView,
+    (accounts, values): (Accounts, Vec<LastValue>),
+) -> std::io::Result<()> {
+    let position = accounts.position;
+    let Some(log_epoch) = position.checked_sub(1).and_then(|last| view.epoch_of(Position(last))) else {
+        return Ok(());
+    };
+    let judged = Checkpoint { log_epoch, accounts, values_position: position, values };
+    checkpoint::write(storage, &judged)?;
+    checkpoint::write(storage, &judged)?;
+    checkpoint::write_counted(storage, &Checkpoint { values: Vec::new(), values_position: 0, ..judged })
 }
 
 /// Where the sinks stand: the furthest of them.
@@ -175,16 +213,15 @@ fn exported(view: &LogView) -> Result<u64, LogError> {
 fn start(
     fitting: &[Checkpoint],
     counted: Option<&Checkpoint>,
-    damaged: Option<Range<u64>>,
+    damaged: &[Range<u64>],
     exported: u64,
 ) -> Checkpoint {
-    let Some(damaged) = damaged else { return fitting.first().cloned().unwrap_or_default() };
-    let before = fitting.iter().find(|found| found.accounts.position <= damaged.start);
-    let values = before.or(fitting.first()).cloned().unwrap_or_default();
-    if exported <= damaged.start {
-        return values;
-    }
-    let read = damaged.end.min(exported);
+    let newest = || fitting.first().or(counted).cloned().unwrap_or_default();
+    let Some(first) = damaged.iter().map(|damaged| damaged.start).min() else { return newest() };
+    let before = fitting.iter().find(|found| found.accounts.position <= first);
+    let values = before.cloned().unwrap_or_else(newest);
+    let read = damaged.iter().filter(|damaged| damaged.start < exported);
+    let Some(read) = read.map(|damaged| damaged.end.min(exported)).max() else { return values };
     let pictures = fitting.iter().chain(counted).filter(|found| found.accounts.position >= read);
     match pictures.min_by_key(|found| found.accounts.position) {
         Some(picture) => {
@@ -201,16 +238,15 @@ fn skip_used<'c>(
     found: impl Iterator<Item = &'c Checkpoint>,
     ledger: &Ledger,
     clock: &Clock,
-) -> Result<Option<Range<u64>>, StoreError> {
+) -> Result<(), StoreError> {
     let plant_error = |source| StoreError::Log { log: "plant log", source };
     let end = log.view().durable_end();
     let sinks = log.view().cursors().map_err(plant_error)?.into_values().map(|at| at.0).max();
     let counted = found.map(|found| found.accounts.position).max();
-    let Some(used) = sinks.max(counted).filter(|used| end.0 > 0 && *used > end.0) else { return Ok(None) };
+    let Some(used) = sinks.max(counted).filter(|used| end.0 > 0 && *used > end.0) else { return Ok(()) };
     if used - end.0 > SKIPPED_MAX {
-        return Ok(None); // another log: the sinks will say that it is not theirs
+        return Ok(()); // another log: the sinks will say that it is not theirs
     }
-    log.skip_to(Position(used)).map_err(plant_error)?;
     let reason = "the end of the plant log is missing, although a checkpoint or a sink had read it; agents that still \
                   hold what no sink had read send it again";
     let entry = LedgerEntry {
@@ -225,7 +261,7 @@ fn skip_used<'c>(
     if let Err(error) = ledger.record(entry) {
         tracing::error!(%error, "ledger");
     }
-    Ok(Some(end.0..used))
+    log.skip_to(Position(used)).map_err(plant_error) // told first: afterwards the end is not missing any more
 }
 
 fn rebuilt(ledger: &Ledger, view: &LogView, clock: &Clock) {

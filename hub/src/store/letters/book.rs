@@ -93,7 +93,11 @@ impl Book {
         let state = loop {
             match read_all(&log.view()) {
                 Err(LogError::Damaged { .. }) if log.view().is_damaged() => {
-                    recovery.repaired.extend(log.heal()?);
+                    let healed = log.heal()?;
+                    if healed.is_empty() {
+                        break read_all(&log.view())?;
+                    }
+                    recovery.repaired.extend(healed);
                 }
                 read => break read?,
             }
@@ -101,7 +105,8 @@ impl Book {
         let mut book = Book { log, state: Arc::new(Mutex::new(state)) };
         let open = std::mem::take(&mut book.state().trying);
         for (id, trying) in open {
-            if happened(plant, id, trying)? {
+            // Damage in the plant log is for its own opening to mend: whoever tries again finds the record there.
+            if matches!(happened(plant, id, trying), Ok(true)) {
                 tracing::info!(entry = %id, "a retry had come as far as the plant log before the hub ended");
                 let by = "the hub, after its restart".to_owned();
                 book.end(id, Ended { fate: Fate::Retried, at: now, by, reason: String::new() })?;
