@@ -104,10 +104,13 @@ async fn a_document_written_anew_is_read_anew() {
         fs::write(plant.folder().join("s.json"), status(n)).unwrap();
         assert_eq!(plant.run().await, (numbers(n, 1), 0));
         assert_eq!(plant.run().await, (Vec::new(), 0));
+        // A file system's clock ticks every 4 ms or so: of one size and one time it would be the same file.
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         // The same again, with another time of change or another name.
         fs::write(plant.folder().join("s.json"), status(n)).unwrap();
         fs::write(plant.folder().join("copy.json"), status(n)).unwrap();
         assert_eq!(plant.run().await, (Vec::new(), 0));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     fs::write(plant.folder().join("s.json"), "{\"a\":").unwrap();
     assert_eq!(plant.run().await, (Vec::new(), 1));
