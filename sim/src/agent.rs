@@ -114,6 +114,12 @@ impl Agent {
         flip_one(&self.disks, dice);
     }
 
+    /// Whether anything on its disks was found damaged: an opening said so, or ended after it had kept the damaged file.
+    pub(crate) fn found_damage(&self) -> bool {
+        let kept = |disk: &FaultyStorage| disk.names().iter().any(|name| name.starts_with("damaged-"));
+        self.tells_damage || self.disks.iter().any(kept)
+    }
+
     /// MQTT client id.
     fn client(&self) -> String {
         format!("forebay-{}-{}", self.node.group(), self.node.node())

@@ -1,5 +1,6 @@
 //! The hub's process, and the bridge's.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +51,11 @@ type Answering = (Arc<Hub>, Fuse);
 
 /// The hub's API, if it is there. Clones are the same door.
 #[derive(Clone, Default)]
-pub(crate) struct Door(Arc<Mutex<Option<Answering>>>);
+pub(crate) struct Door {
+    hub: Arc<Mutex<Option<Answering>>>,
+    /// Where the hub knows the sink to stand.
+    kept: Arc<AtomicU64>,
+}
 
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -60,12 +65,12 @@ impl std::fmt::Debug for Door {
 
 impl Door {
     fn open(&self) -> Option<Arc<Hub>> {
-        let door = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let door = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
         door.as_ref().filter(|(_, power)| !power.is_blown()).map(|(hub, _)| Arc::clone(hub))
     }
 
     fn set(&self, hub: Option<Answering>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = hub;
+        *self.hub.lock().unwrap_or_else(PoisonError::into_inner) = hub;
     }
 }
 
@@ -79,6 +84,11 @@ impl HubMachine {
             sessions: 0,
             door: Door::default(),
         }
+    }
+
+    /// Where it knows the sink to stand.
+    pub(crate) fn kept(&self) -> u64 {
+        self.door.kept.load(Ordering::Relaxed)
     }
 
     pub(crate) fn door(&self) -> Door {
@@ -257,6 +267,9 @@ impl Pages for ThroughDoor {
         let committed = request.committed.and_then(|cursor| Some((cursor.position, cursor.epoch?)));
         let bytes = usize::try_from(bytes).unwrap_or(1);
         let page = hub.page(&caller.sink, request.from, catalogue, committed, bytes);
+        if let (Ok(_), Some((at, _))) = (&page, committed) {
+            self.door.kept.fetch_max(at, Ordering::Relaxed);
+        }
         match page {
             Ok(page) if !after => Ok(page),
             _ => Err(away()),

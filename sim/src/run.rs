@@ -185,7 +185,7 @@ impl World {
         if self.flipped == 0 {
             return false;
         }
-        let agents = self.agents.iter().any(|(agent, _)| agent.tells_damage);
+        let agents = self.agents.iter().any(|(agent, _)| agent.found_damage());
         let record_max = self.plan.samples; // what was read together is a record
         agents || self.hub.0.may_lack().is_none_or(|records| self.shadow.lacking() <= records * record_max)
     }
@@ -313,6 +313,10 @@ impl World {
                 {
                     self.flipped += 1;
                     self.hub.0.flip(dice);
+                    if self.table.newest() > self.hub.0.kept() {
+                        // What was committed since is not known to the hub, and comes again if it was damaged.
+                        self.shadow.may_double();
+                    }
                 }
                 self.start_hub().await;
             }

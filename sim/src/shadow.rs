@@ -27,6 +27,8 @@ struct State {
     broken: Option<String>,
     /// Agents of which a backup was restored, or a source position damaged: sources may give again what was read since.
     repeats: BTreeSet<u32>,
+    /// The hub's log may be damaged where a table has rows that the hub does not know of.
+    may_double: bool,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,11 @@ impl Shadow {
     /// From now on order is demanded in the history stream too.
     pub(crate) fn watch_history(&self) {
         self.state().history = Some(BTreeMap::new());
+    }
+
+    /// A record may be in the table twice: docs/reliability.md, "not promised".
+    pub(crate) fn may_double(&self) {
+        self.state().may_double = true;
     }
 
     /// A new device; returns its number.
@@ -135,7 +142,7 @@ impl Shadow {
             Some((at, number))
         });
         let id = (agent, row.epoch, row.offset, row.index);
-        let repeats = state.repeats.contains(&agent);
+        let (repeats, may_double) = (state.repeats.contains(&agent), state.may_double);
         let wrong = match found {
             None => Some(format!("S2: a row that no source said: {row:?}")),
             Some((at, number)) => {
@@ -146,11 +153,11 @@ impl Shadow {
                     *times += 1;
                     (device.offered, *times)
                 });
-                if before.is_some() {
+                if before.is_some() && !may_double {
                     Some(format!("S3: two rows with one identity: {row:?} and {before:?}"))
                 } else if number >= offered {
                     Some(format!("S2: device {at} has not offered {number}: {row:?}"))
-                } else if times > 1 && !repeats {
+                } else if times > 1 && !repeats && !may_double {
                     Some(format!("S3: device {at} counts {number} {times} times: {row:?}"))
                 } else if !repeats
                     && !row.is_historical

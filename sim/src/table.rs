@@ -58,6 +58,11 @@ impl Table {
         self.content().failed
     }
 
+    /// What is committed.
+    pub(crate) fn newest(&self) -> u64 {
+        self.content().newest.unwrap_or(0)
+    }
+
     pub(crate) fn holds_rows(&self) -> bool {
         self.content().newest.is_some()
     }
