@@ -3,6 +3,10 @@
 //! A [`Candidate`] is one configuration of a driver with its peer running. Numbers in brackets are the statements of
 //! the specification.
 
+mod python_peer;
+
+pub use python_peer::{PythonPeer, value};
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -12,9 +12,11 @@ use crate::pace::Pace;
 use crate::points::PointConfig;
 use crate::shared::Shared;
 
+mod big_endian;
 pub mod files;
 pub(crate) mod modbus;
 pub mod opcua;
+mod read_blocks;
 mod s7;
 mod simulated;
 

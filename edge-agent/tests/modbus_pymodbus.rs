@@ -9,7 +9,8 @@ mod lines;
 #[path = "modbus_pymodbus/peer.rs"]
 mod peer;
 
-use peer::{Server, value};
+use edge_agent::driver_conformance::value;
+use peer::Server;
 
 #[tokio::test]
 async fn every_type_in_every_order_is_read() {
@@ -43,7 +44,7 @@ async fn every_type_in_every_order_is_written() {
         let value = value(text, *data_type);
         driver.write(nth, &value).await.unwrap();
         let write = server.next_write();
-        let expected = &server.hello["writes"][nth];
+        let expected = &server.hello()["writes"][nth];
         let cells = expected["cells"].as_array().unwrap();
         assert_eq!(write["function"], if cells.len() == 1 { 6 } else { 16 }, "{address}");
         assert_eq!(

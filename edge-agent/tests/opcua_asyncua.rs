@@ -1,11 +1,9 @@
 //! The OPC UA driver against asyncua: types, parts, writes, subscriptions, limits, faults, history, security.
 
-use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use edge_agent::driver_conformance::{self as conformance, Candidate, point};
+use edge_agent::driver_conformance::{self as conformance, Candidate, PythonPeer, point};
 use edge_agent::drivers::opcua::browse::{BrowseOptions, browse};
 use edge_agent::drivers::{Driver, DriverError, NextRead, Reading, Readings};
 use edge_agent::points::parse_list;
@@ -15,41 +13,25 @@ use runtime::config_file::Problems;
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, timeout};
 
-/// The server of `tests/peers/opcua_server.py`; killed when dropped.
+/// The server of `tests/peers/opcua_server.py`, and the agent's folder.
 struct Server {
-    child: Child,
-    stdin: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    hello: Json,
+    peer: PythonPeer,
     state: tempfile::TempDir,
 }
 
 impl Server {
     fn start(options: Json) -> Server {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent");
-        let venv = std::env::var_os("FOREBAY_VENV").map_or_else(|| root.join(".venv"), PathBuf::from);
-        let python = venv.join("bin/python");
-        assert!(python.exists(), "{} is missing: run `make peers`, or set FOREBAY_VENV", python.display());
-        let mut child = Command::new(python)
-            .arg(root.join("tests/peers/opcua_server.py"))
-            .arg(options.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its stdout")).lines();
-        let stdin = child.stdin.take().expect("its stdin");
-        let hello = next_json(&mut lines);
-        Server { child, stdin, lines, hello, state: tempfile::tempdir().expect("a folder") }
+        let peer = PythonPeer::start("opcua_server.py", &[options.to_string()]);
+        Server { peer, state: tempfile::tempdir().expect("a folder") }
     }
 
     /// Tells the server to do something; its answer is waited for elsewhere.
     fn tell(&mut self, command: &Json) {
-        writeln!(self.stdin, "{command}").expect("the server listens");
+        self.peer.tell(&command.to_string());
     }
 
     fn answer(&mut self) -> Json {
-        let answer = next_json(&mut self.lines);
+        let answer = self.peer.hear();
         assert!(answer.get("error").is_none(), "{answer}");
         answer
     }
@@ -60,7 +42,7 @@ impl Server {
     }
 
     fn url(&self) -> String {
-        format!("opc.tcp://127.0.0.1:{}/press", self.hello["port"])
+        format!("opc.tcp://127.0.0.1:{}/press", self.peer.hello["port"])
     }
 
     fn candidate(&self, points: &[(&str, DataType)], keys: &str) -> Candidate {
@@ -80,27 +62,12 @@ impl Server {
     }
 
     fn scalars(&self) -> Vec<(String, DataType, String)> {
-        let text = |entry: &Json, key: &str| entry[key].as_str().expect("a text").to_owned();
-        let entries = self.hello["points"].as_array().expect("a list");
-        let data_type = |entry: &Json| DataType::from_name(&text(entry, "type")).expect("a type");
-        entries.iter().map(|e| (text(e, "node"), data_type(e), text(e, "value"))).collect()
+        self.peer.listed("points", "node")
     }
 
     fn pki(&self) -> PathBuf {
         self.state.path().join("drivers/opcua-pki")
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().expect("it was running");
-        self.child.wait().expect("it ended");
-    }
-}
-
-fn next_json(lines: &mut Lines<BufReader<ChildStdout>>) -> Json {
-    let line = lines.next().expect("the server has ended").expect("a line");
-    serde_json::from_str(&line).expect("JSON")
 }
 
 fn shown(value: &Value) -> String {
@@ -298,7 +265,7 @@ async fn elements_fields_and_namespaces_are_found() {
     }
     // The same machine after a restart with another order of namespaces.
     let other = Server::start(json!({"name": "other"}));
-    assert_eq!(other.hello["index"], 3);
+    assert_eq!(other.peer.hello["index"], 3);
     let mut driver = other.driver(&[("nsu=urn:forebay:test:press;s=Temps[0]", DataType::Double)], "").await;
     assert_eq!(round(driver.as_mut()).await[0].value, Some(Value::Double(10.0)));
     driver.close().await;

@@ -1,86 +1,35 @@
 //! The S7 driver against snap7's server: every type of every area, packing, refusals, writes, CPU in STOP, loss of the server.
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-
-use edge_agent::driver_conformance::{self as conformance, Candidate, point};
+use edge_agent::driver_conformance::{self as conformance, Candidate, PythonPeer, point, value};
 use edge_agent::drivers::{Driver, DriverError, NextRead, Readings};
 use model::{DataType, Timestamp, Value};
 use runtime::clock::Clock;
-use serde_json::Value as Json;
 
-struct Server {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-    hello: Json,
-}
+struct Server(PythonPeer);
 
 impl Server {
     fn start() -> Server {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a parent");
-        let venv = std::env::var_os("FOREBAY_VENV").map_or_else(|| root.join(".venv"), PathBuf::from);
-        let python = venv.join("bin/python");
-        assert!(python.exists(), "{} is missing: run `make peers`, or set FOREBAY_VENV", python.display());
-        let mut command = Command::new(python);
-        command.arg(root.join("tests/peers/s7_server.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its stdout")).lines();
-        let hello = next_json(&mut lines);
-        Server { child, lines, hello }
+        Server(PythonPeer::start("s7_server.py", &[]))
     }
 
     fn set_state(&mut self, state: &str) {
-        writeln!(self.child.stdin.as_mut().expect("its stdin"), "{state}").expect("it listens");
-        assert_eq!(next_json(&mut self.lines)["state"], state);
+        self.0.tell(state);
+        assert_eq!(self.0.hear()["state"], state);
     }
 
     fn candidate(&self, points: &[(String, DataType)], keys: &str) -> Candidate {
         let points = points.iter().map(|(address, data_type)| point(address, *data_type)).collect();
         Candidate {
             driver: "s7",
-            text: format!("address = \"127.0.0.1:{}\"\nstop_check = \"10ms\"\n{keys}", self.hello["port"]),
+            text: format!("address = \"127.0.0.1:{}\"\nstop_check = \"10ms\"\n{keys}", self.0.hello["port"]),
             setup: conformance::setup(points, Clock::machine(), std::env::temp_dir().join("not-written")),
         }
     }
 
     /// Address, type and value of everything that it holds.
     fn listed(&self) -> Vec<(String, DataType, Value)> {
-        let entries = self.hello["points"].as_array().expect("a list");
-        let text = |entry: &Json, key: &str| entry[key].as_str().expect("a text").to_owned();
-        let entry = |entry: &Json| {
-            let data_type = DataType::from_name(&text(entry, "type")).expect("a type");
-            (text(entry, "address"), data_type, value(&text(entry, "value"), data_type))
-        };
-        entries.iter().map(entry).collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().expect("it was running");
-        self.child.wait().expect("it ended");
-    }
-}
-
-fn next_json(lines: &mut Lines<BufReader<ChildStdout>>) -> Json {
-    let line = lines.next().expect("the server has ended").expect("a line");
-    serde_json::from_str(&line).expect("JSON")
-}
-
-fn value(text: &str, data_type: DataType) -> Value {
-    match data_type {
-        DataType::UInt64 => Value::UInt64(text.parse().expect("a number")),
-        DataType::Int64 => Value::Int64(text.parse().expect("a number")),
-        DataType::Boolean => Value::Boolean(text.parse().expect("true or false")),
-        DataType::String => Value::String(text.to_owned()),
-        DataType::DateTime => Value::DateTime(Timestamp(text.parse().expect("a number"))),
-        DataType::Bytes => {
-            let digits: Vec<char> = text.chars().collect();
-            let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
-            Value::Bytes(digits.chunks(2).map(|pair| byte(pair).expect("hexadecimal")).collect())
-        }
-        _ => Value::from_f64(text.parse().expect("a number"), data_type).expect("of the type"),
+        let listed = self.0.listed("points", "address").into_iter();
+        listed.map(|(address, data_type, text)| (address, data_type, value(&text, data_type))).collect()
     }
 }
 

@@ -178,8 +178,10 @@ impl Driver for Modbus {
                 continue;
             }
             for (span, point) in &block.points {
-                let answer =
-                    answer.as_ref().map(|cells| block.cells(*span, cells)).map_err(|exception| *exception);
+                let answer = answer
+                    .as_ref()
+                    .map(|cells| read_plan::cells(block, *span, cells))
+                    .map_err(|exception| *exception);
                 into.list
                     .extend(self.points.get(*point).map(|place| reading(*point, &place.address, answer)));
             }

@@ -208,7 +208,7 @@ impl S7 {
                 }
                 let whole = std::mem::take(&mut round.partial);
                 for (span, point) in &piece.block.points {
-                    into.list.extend(self.reading(*point, piece.block.bytes(*span, &whole)));
+                    into.list.extend(self.reading(*point, plan::bytes(&piece.block, *span, &whole)));
                 }
             }
             Err(quality) => {

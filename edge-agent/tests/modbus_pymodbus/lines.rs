@@ -11,15 +11,16 @@ use model::{DataType, Value};
 use runtime::clock::Clock;
 use serde_json::Value as Json;
 
-use super::peer::{Server, value};
+use super::peer::Server;
+use edge_agent::driver_conformance::value;
 
 /// The five lines: driver and keys of each.
 fn devices(server: &Server) -> [(&'static str, String); 5] {
     let tcp = |name: &str, framing: &str| {
-        ("modbus-tcp", format!("address = \"127.0.0.1:{}\"\nframing = \"{framing}\"\n", server.hello[name]))
+        ("modbus-tcp", format!("address = \"127.0.0.1:{}\"\nframing = \"{framing}\"\n", server.hello()[name]))
     };
     let serial = |name: &str, framing: &str| {
-        let port = server.hello[name].as_str().expect("a port");
+        let port = server.hello()[name].as_str().expect("a port");
         (
             "modbus-serial",
             format!("port = \"{port}\"\nframing = \"{framing}\"\nbaud = 115200\ndata_bits = 8\n"),
@@ -48,7 +49,7 @@ fn candidate(
 
 /// Address, type and value (none: the device says that it has none) of a list.
 fn listed(server: &Server, list: &str) -> Vec<(String, DataType, Option<Value>)> {
-    let entries = server.hello[list].as_array().expect("a list");
+    let entries = server.hello()[list].as_array().expect("a list");
     let entry = |entry: &Json| {
         let data_type = DataType::from_name(entry["type"].as_str().expect("a type")).expect("a type");
         let held = entry["value"].as_str().map(|text| value(text, data_type));
@@ -202,7 +203,7 @@ async fn a_probe_reads_around_holes_on_every_framing() {
     let server = Server::of("modbus_lines.py");
     for framing in ["tcp", "rtu", "ascii"] {
         let probe = |from: u16, count: u16, unit: u8| Probe {
-            address: format!("127.0.0.1:{}", server.hello[framing]),
+            address: format!("127.0.0.1:{}", server.hello()[framing]),
             framing: framing.to_owned(),
             unit,
             table: "hr".to_owned(),

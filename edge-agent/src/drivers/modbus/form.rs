@@ -14,6 +14,8 @@ use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeZone, Timelike};
 use chrono_tz::Tz;
 use model::{DataType, Timestamp, Value};
 
+use super::super::big_endian::{self, from_bcd};
+
 /// What the registers of a point are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -208,39 +210,28 @@ impl Form {
 }
 
 fn plain(data_type: DataType, cells: &[u16], order: Order) -> Option<Value> {
-    let register = order.register(*cells.first()?);
-    let [low, _] = register.to_le_bytes();
-    Some(match data_type {
-        DataType::Boolean => Value::Boolean(register != 0),
-        DataType::UInt8 => Value::UInt8(low),
-        DataType::Int8 => Value::Int8(low.cast_signed()),
-        DataType::UInt16 => Value::UInt16(register),
-        DataType::Int16 => Value::Int16(register.cast_signed()),
-        DataType::UInt32 => Value::UInt32(u32::from_be_bytes(order.number(cells)?)),
-        DataType::Int32 => Value::Int32(i32::from_be_bytes(order.number(cells)?)),
-        DataType::Float => Value::Float(f32::from_be_bytes(order.number(cells)?)),
-        DataType::UInt64 => Value::UInt64(u64::from_be_bytes(order.number(cells)?)),
-        DataType::Int64 => Value::Int64(i64::from_be_bytes(order.number(cells)?)),
-        DataType::Double => Value::Double(f64::from_be_bytes(order.number(cells)?)),
-        DataType::String | DataType::DateTime | DataType::Bytes => return None,
-    })
+    let register = order.register(*cells.first()?).to_be_bytes();
+    match data_type {
+        DataType::Boolean => Some(Value::Boolean(register != [0; 2])),
+        DataType::UInt8 | DataType::Int8 => big_endian::number(data_type, register.get(1..)?),
+        DataType::UInt16 | DataType::Int16 => big_endian::number(data_type, &register),
+        DataType::UInt32 | DataType::Int32 | DataType::Float => {
+            big_endian::number(data_type, &order.number::<4>(cells)?)
+        }
+        DataType::UInt64 | DataType::Int64 | DataType::Double => {
+            big_endian::number(data_type, &order.number::<8>(cells)?)
+        }
+        DataType::String | DataType::DateTime | DataType::Bytes => None,
+    }
 }
 
+/// Bytes of whole registers: half a register is written by its mask instead.
 fn number_bytes(value: &Value) -> Option<Vec<u8>> {
-    Some(match value {
-        Value::Boolean(on) => u16::from(*on).to_be_bytes().into(),
-        Value::UInt16(v) => v.to_be_bytes().into(),
-        Value::Int16(v) => v.to_be_bytes().into(),
-        Value::UInt32(v) => v.to_be_bytes().into(),
-        Value::Int32(v) => v.to_be_bytes().into(),
-        Value::Float(v) => v.to_be_bytes().into(),
-        Value::UInt64(v) => v.to_be_bytes().into(),
-        Value::Int64(v) => v.to_be_bytes().into(),
-        Value::Double(v) => v.to_be_bytes().into(),
-        Value::UInt8(_) | Value::Int8(_) | Value::String(_) | Value::DateTime(_) | Value::Bytes(_) => {
-            return None;
-        }
-    })
+    match value {
+        Value::Boolean(on) => Some(u16::from(*on).to_be_bytes().into()),
+        Value::UInt8(_) | Value::Int8(_) => None,
+        number => big_endian::bytes(number),
+    }
 }
 
 fn whole(value: &Value) -> Option<u64> {
@@ -249,10 +240,6 @@ fn whole(value: &Value) -> Option<u64> {
         Value::UInt32(number) => Some((*number).into()),
         _ => None,
     }
-}
-
-fn from_bcd(byte: u8) -> Option<u8> {
-    (byte >> 4 < 10 && byte & 15 < 10).then_some((byte >> 4) * 10 + (byte & 15))
 }
 
 const fn to_bcd(number: u8) -> u8 {

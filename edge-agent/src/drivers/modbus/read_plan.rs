@@ -1,13 +1,11 @@
 //! Which requests read all points of a device: neighbours are merged, within the device's limits. Pure.
 //!
 //! Invariants (a property test holds them): every point is in exactly one block and whole within it; a block is of one
-//! poll group and one table, no longer than the limit, holds at most [`POINTS_PER_BLOCK_MAX`] points, and no gap in it is longer than
+//! poll group and one table, no longer than the limit, holds at most `POINTS_PER_BLOCK_MAX` points, and no gap in it is longer than
 //! allowed.
 
+use super::super::read_blocks::{self, Stretch};
 use super::address::{Span, Table};
-
-/// Points of one block: bounds what one request adds to the readings, however many points share a register.
-pub(super) const POINTS_PER_BLOCK_MAX: usize = 2000;
 
 /// How much one request may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,70 +29,29 @@ impl Limits {
 }
 
 /// One request and the points that it serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    /// Poll group.
-    pub(super) group: u8,
-    /// What is read.
-    pub(super) span: Span,
-    /// The points' numbers with their spans, by span.
-    pub(super) points: Vec<(Span, usize)>,
+pub(super) type Block = read_blocks::Block<Span>;
+
+impl Stretch for Span {
+    fn with(self, other: Span) -> Span {
+        let cells = self.end().max(other.end()) - u32::from(self.start);
+        Span { count: u16::try_from(cells).unwrap_or(u16::MAX), ..self } // at most cells_max, which is a u16
+    }
 }
 
 /// The blocks for these points: number, poll group and span of each.
 pub(super) fn plan(points: impl Iterator<Item = (usize, u8, Span)>, limits: Limits) -> Vec<Block> {
-    let mut points: Vec<(u8, Span, usize)> =
-        points.map(|(point, group, span)| (group, span, point)).collect();
-    points.sort_unstable();
-    let mut blocks: Vec<Block> = Vec::new();
-    for (group, span, point) in points {
-        match blocks.last_mut() {
-            Some(block) if block.group == group && block.can_take(span, limits) => block.take(span, point),
-            _ => blocks.push(Block { group, span, points: vec![(span, point)] }),
-        }
-    }
-    blocks
+    read_blocks::blocks(points, |read, span| {
+        let end = read.end().max(span.end());
+        span.table == read.table
+            && u32::from(span.start) <= read.end() + limits.gap_max(span.table)
+            && end - u32::from(read.start) <= limits.cells_max(span.table)
+    })
 }
 
-impl Block {
-    fn can_take(&self, span: Span, limits: Limits) -> bool {
-        let end = self.span.end().max(span.end());
-        self.points.len() < POINTS_PER_BLOCK_MAX
-            && span.table == self.span.table
-            && u32::from(span.start) <= self.span.end() + limits.gap_max(span.table)
-            && end - u32::from(self.span.start) <= limits.cells_max(span.table)
-    }
-
-    fn take(&mut self, span: Span, point: usize) {
-        let cells = self.span.end().max(span.end()) - u32::from(self.span.start);
-        self.span.count = u16::try_from(cells).unwrap_or(u16::MAX); // at most cells_max, which is a u16
-        self.points.push((span, point));
-    }
-
-    /// Two blocks with half of the points each; `None` if all points have the same span.
-    pub(super) fn split(&self) -> Option<[Block; 2]> {
-        let middle = self.points.len() / 2;
-        let differs = |at: &usize| matches!((self.points.get(at - 1), self.points.get(*at)), (Some((a, _)), Some((b, _))) if a != b);
-        let at =
-            (middle.max(1)..self.points.len()).find(differs).or_else(|| (1..middle).rev().find(differs))?;
-        let (low, high) = self.points.split_at_checked(at)?;
-        Some([Block::around(self.group, low)?, Block::around(self.group, high)?])
-    }
-
-    fn around(group: u8, points: &[(Span, usize)]) -> Option<Block> {
-        let (&(span, point), rest) = points.split_first()?;
-        let mut block = Block { group, span, points: vec![(span, point)] };
-        for (span, point) in rest {
-            block.take(*span, *point);
-        }
-        Some(block)
-    }
-
-    /// The cells of one of the block's points within what was read.
-    pub(super) fn cells<'c>(&self, span: Span, cells: &'c [u16]) -> &'c [u16] {
-        let from = usize::from(span.start.saturating_sub(self.span.start));
-        cells.get(from..from + usize::from(span.count)).unwrap_or(&[])
-    }
+/// The cells of one of a block's points within what was read.
+pub(super) fn cells<'c>(block: &Block, span: Span, cells: &'c [u16]) -> &'c [u16] {
+    let from = usize::from(span.start.saturating_sub(block.span.start));
+    cells.get(from..from + usize::from(span.count)).unwrap_or(&[])
 }
 
 #[cfg(test)]
@@ -155,7 +112,7 @@ mod tests {
         assert_eq!(seen, (0..spans.len()).collect::<Vec<_>>());
         for block in blocks {
             assert!(u32::from(block.span.count) <= limits.cells_max(block.span.table));
-            assert!(block.points.len() <= POINTS_PER_BLOCK_MAX);
+            assert!(block.points.len() <= read_blocks::POINTS_PER_BLOCK_MAX);
             let mut covered = u32::from(block.span.start);
             for (span, point) in &block.points {
                 assert_eq!((*span, span.table), (spans[*point], block.span.table));
@@ -164,7 +121,7 @@ mod tests {
                 covered = covered.max(span.end());
                 let cells: Vec<u16> = (0..block.span.count).map(|n| block.span.start + n).collect();
                 let expected: Vec<u16> = (0..span.count).map(|n| span.start + n).collect();
-                assert_eq!(block.cells(*span, &cells), expected);
+                assert_eq!(super::cells(block, *span, &cells), expected);
             }
             assert_eq!(covered, block.span.end());
         }

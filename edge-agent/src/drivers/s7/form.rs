@@ -4,6 +4,8 @@ use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeZone, Timelike};
 use chrono_tz::Tz;
 use model::{DataType, Timestamp, Value};
 
+use super::super::big_endian;
+
 /// What the bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -87,7 +89,7 @@ impl Form {
         let number = |number: f64| Value::from_f64(number, data_type);
         Some(match self {
             Form::Bit(bit) => Value::Boolean(bytes.first()? >> bit & 1 == 1),
-            Form::Number(held) => plain(held, bytes)?,
+            Form::Number(held) => big_endian::number(held, bytes)?,
             Form::Text(room) => {
                 let [_, length, characters @ ..] = bytes else { return None };
                 let characters = characters.get(..usize::from(*length)).filter(|_| *length <= room)?;
@@ -138,7 +140,7 @@ impl Form {
         Ok((
             0,
             match (self, value) {
-                (Form::Number(_), _) => plain_bytes(value).ok_or_else(|| out_of("the type"))?,
+                (Form::Number(_), _) => big_endian::bytes(value).ok_or_else(|| out_of("the type"))?,
                 (Form::Text(room), Value::String(text)) => {
                     let one =
                         |c: char| u8::try_from(u32::from(c)).map_err(|_| format!("{c:?} is not in Latin-1"));
@@ -200,44 +202,12 @@ impl Form {
     }
 }
 
-fn plain(data_type: DataType, bytes: &[u8]) -> Option<Value> {
-    Some(match data_type {
-        DataType::UInt8 => Value::UInt8(*bytes.first()?),
-        DataType::Int8 => Value::Int8(bytes.first()?.cast_signed()),
-        DataType::UInt16 => Value::UInt16(u16::from_be_bytes(*bytes.first_chunk()?)),
-        DataType::Int16 => Value::Int16(i16::from_be_bytes(*bytes.first_chunk()?)),
-        DataType::UInt32 => Value::UInt32(u32::from_be_bytes(*bytes.first_chunk()?)),
-        DataType::Int32 => Value::Int32(i32::from_be_bytes(*bytes.first_chunk()?)),
-        DataType::Float => Value::Float(f32::from_be_bytes(*bytes.first_chunk()?)),
-        DataType::UInt64 => Value::UInt64(u64::from_be_bytes(*bytes.first_chunk()?)),
-        DataType::Int64 => Value::Int64(i64::from_be_bytes(*bytes.first_chunk()?)),
-        DataType::Double => Value::Double(f64::from_be_bytes(*bytes.first_chunk()?)),
-        DataType::Boolean | DataType::String | DataType::DateTime | DataType::Bytes => return None,
-    })
-}
-
-fn plain_bytes(value: &Value) -> Option<Vec<u8>> {
-    Some(match value {
-        Value::UInt8(v) => vec![*v],
-        Value::Int8(v) => vec![v.cast_unsigned()],
-        Value::UInt16(v) => v.to_be_bytes().into(),
-        Value::Int16(v) => v.to_be_bytes().into(),
-        Value::UInt32(v) => v.to_be_bytes().into(),
-        Value::Int32(v) => v.to_be_bytes().into(),
-        Value::Float(v) => v.to_be_bytes().into(),
-        Value::UInt64(v) => v.to_be_bytes().into(),
-        Value::Int64(v) => v.to_be_bytes().into(),
-        Value::Double(v) => v.to_be_bytes().into(),
-        Value::Boolean(_) | Value::String(_) | Value::DateTime(_) | Value::Bytes(_) => return None,
-    })
-}
-
 fn first_day() -> Option<NaiveDate> {
     NaiveDate::from_ymd_opt(EPOCH_DAYS.0, EPOCH_DAYS.1, EPOCH_DAYS.2)
 }
 
 fn from_bcd(byte: u8) -> Option<u32> {
-    (byte >> 4 < 10 && byte & 15 < 10).then_some(u32::from((byte >> 4) * 10 + (byte & 15)))
+    big_endian::from_bcd(byte).map(u32::from)
 }
 
 fn bcd3(word: u16) -> Option<u32> {

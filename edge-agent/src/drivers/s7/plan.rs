@@ -7,20 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::super::read_blocks::{self, Stretch};
 use super::telegram::{ITEM_ANSWERED, ITEM_ASKED, ITEMS_MAX, READ_ANSWERED, READ_ASKED, Span};
 
-/// Points of one block: bounds what one answer adds to the readings.
-const POINTS_PER_BLOCK_MAX: usize = 2000;
-
 /// A stretch of one area and the points in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    /// Poll group.
-    pub(super) group: u8,
-    pub(super) span: Span,
-    /// The points' spans and numbers, by span.
-    pub(super) points: Vec<(Span, usize)>,
-}
+pub(super) type Block = read_blocks::Block<Span>;
 
 /// A part of a block that one item asks for.
 #[derive(Clone, Debug)]
@@ -36,67 +27,32 @@ pub(super) fn piece_bytes_max(pdu: u16) -> usize {
     usize::from(pdu).saturating_sub(READ_ANSWERED + ITEM_ANSWERED) & !1
 }
 
+impl Stretch for Span {
+    fn with(self, other: Span) -> Span {
+        Span { count: self.end().max(other.end()) - self.start, ..self }
+    }
+}
+
 /// The blocks for these points: number, poll group and span of each.
 pub(super) fn plan(
     points: impl Iterator<Item = (usize, u8, Span)>,
     pdu: u16,
     gap_max: u32,
 ) -> Vec<Arc<Block>> {
-    let mut points: Vec<(u8, Span, usize)> =
-        points.map(|(point, group, span)| (group, span, point)).collect();
-    points.sort_unstable();
-    let mut blocks: Vec<Block> = Vec::new();
-    for (group, span, point) in points {
-        match blocks.last_mut() {
-            Some(block) if block.group == group && block.can_take(span, pdu, gap_max) => {
-                block.take(span, point)
-            }
-            _ => blocks.push(Block { group, span, points: vec![(span, point)] }),
+    let blocks = read_blocks::blocks(points, |read, span| {
+        span.area == read.area && span.start <= read.end() + gap_max && {
+            let whole = read.with(span);
+            whole.bytes() <= piece_bytes_max(pdu) || whole == read
         }
-    }
+    });
     blocks.into_iter().map(Arc::new).collect()
 }
 
-impl Block {
-    fn can_take(&self, span: Span, pdu: u16, gap_max: u32) -> bool {
-        let end = self.span.end().max(span.end());
-        let whole = Span { count: end - self.span.start, ..self.span };
-        self.points.len() < POINTS_PER_BLOCK_MAX
-            && span.area == self.span.area
-            && span.start <= self.span.end() + gap_max
-            && (whole.bytes() <= piece_bytes_max(pdu) || whole == self.span)
-    }
-
-    fn take(&mut self, span: Span, point: usize) {
-        self.span.count = self.span.end().max(span.end()) - self.span.start;
-        self.points.push((span, point));
-    }
-
-    /// Two blocks with half of the points each; `None` if all points have the same span.
-    pub(super) fn split(&self) -> Option<[Block; 2]> {
-        let middle = self.points.len() / 2;
-        let differs = |at: &usize| matches!((self.points.get(at - 1), self.points.get(*at)), (Some((a, _)), Some((b, _))) if a != b);
-        let at =
-            (middle.max(1)..self.points.len()).find(differs).or_else(|| (1..middle).rev().find(differs))?;
-        let (low, high) = self.points.split_at_checked(at)?;
-        Some([self.around(low)?, self.around(high)?])
-    }
-
-    fn around(&self, points: &[(Span, usize)]) -> Option<Block> {
-        let (&(span, point), rest) = points.split_first()?;
-        let mut block = Block { group: self.group, span, points: vec![(span, point)] };
-        for (span, point) in rest {
-            block.take(*span, *point);
-        }
-        Some(block)
-    }
-
-    /// The bytes of one of its points within what was read of it.
-    pub(super) fn bytes<'b>(&self, span: Span, bytes: &'b [u8]) -> &'b [u8] {
-        let size = if span.area.is_words() { 2 } else { 1 };
-        let from = usize::try_from(span.start.saturating_sub(self.span.start)).unwrap_or(usize::MAX);
-        bytes.get(from.saturating_mul(size)..).and_then(|rest| rest.get(..span.bytes())).unwrap_or(&[])
-    }
+/// The bytes of one of a block's points within what was read of it.
+pub(super) fn bytes<'b>(block: &Block, span: Span, bytes: &'b [u8]) -> &'b [u8] {
+    let size = if span.area.is_words() { 2 } else { 1 };
+    let from = usize::try_from(span.start.saturating_sub(block.span.start)).unwrap_or(usize::MAX);
+    bytes.get(from.saturating_mul(size)..).and_then(|rest| rest.get(..span.bytes())).unwrap_or(&[])
 }
 
 /// Takes as many pieces as one request holds from the queue; `done` are the elements of its first block that were read before.
@@ -182,7 +138,7 @@ mod tests {
                     prop_assert_eq!((*span, block.group), spans[*nth]);
                     prop_assert!(span.start >= block.span.start && span.end() <= block.span.end());
                     let bytes = vec![0; block.span.bytes()];
-                    prop_assert_eq!(block.bytes(*span, &bytes).len(), span.bytes());
+                    prop_assert_eq!(super::bytes(block, *span, &bytes).len(), span.bytes());
                 }
             }
         }
