@@ -15,6 +15,7 @@ pub(crate) mod feed_page;
 pub(crate) mod history;
 mod ingest;
 pub mod letters;
+mod pictures;
 mod quarantine;
 mod recovery;
 mod retention;
@@ -36,8 +37,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::catalogue::{Catalogue, CatalogueError};
 use accounts::Accounts;
-use checkpoint::{Checkpoint, CheckpointError};
+use checkpoint::CheckpointError;
 use letters::{BookState, Letters, Work};
+use pictures::Generations;
 use writer::{Item, Queued};
 
 pub(crate) use letters::Retrial;
@@ -353,15 +355,6 @@ struct Shared {
     receipts: Invariant,
 }
 
-/// From where the log would be read after each of the two checkpoints on disk.
-#[derive(Clone, Copy, Debug, Default)]
-struct Generations {
-    newest: u64,
-    previous: u64,
-    /// Position of the picture of the accounts alone.
-    counted: u64,
-}
-
 impl Store {
     /// Takes a decoded payload; waits while the writer is behind. `Ok` means queued, not durable.
     pub(crate) async fn ingest(&self, batch: ReceivedBatch) -> Result<(), StoreError> {
@@ -438,55 +431,6 @@ impl Store {
     #[must_use]
     pub fn log_epoch(&self) -> Epoch {
         self.shared.epoch
-    }
-
-    /// Keeps where a sink stands, so that retention minds it; gives what is kept. A sink that is new here stands at the
-    /// log's beginning from its first question on: what it has not read must not make room. Blocking.
-    pub(crate) fn keep_sink(
-        &self,
-        sink: &str,
-        committed: Option<(Position, Epoch)>,
-    ) -> Result<Option<Position>, LogError> {
-        let (view, name) = (&self.shared.view, format!("{SINK_CURSOR}{sink}"));
-        let at = match committed {
-            Some((at, epoch)) => {
-                let is_ours = view.segments().iter().any(|segment| segment.epoch == epoch.0);
-                if at > view.durable_end() || !is_ours {
-                    return Ok(None);
-                }
-                at
-            }
-            None => match view.cursors()?.get(&name) {
-                Some(at) => return Ok(Some(*at)),
-                None => view.first(),
-            },
-        };
-        if committed.is_some() {
-            // Without it a later damage may double rows; without the cursor a full disk would get no room now.
-            if let Err(error) = self.write_counted(at) {
-                tracing::warn!(%error, "the accounts that a sink has read cannot be written");
-            }
-        }
-        view.set_cursor(&name, at)?;
-        Ok(Some(at))
-    }
-
-    /// Writes what is counted, for [`recovery`] to know what a sink holds that has come so far. Blocking.
-    fn write_counted(&self, read: Position) -> io::Result<()> {
-        let mut generations = self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        if generations.counted >= read.0 {
-            return Ok(());
-        }
-        let accounts = self.shared.accounts().clone();
-        let position = accounts.position;
-        let Some(log_epoch) = position.checked_sub(1).and_then(|at| self.shared.view.epoch_of(Position(at)))
-        else {
-            return Ok(()); // nothing, or it cannot be bound to the log
-        };
-        let counted = Checkpoint { log_epoch, accounts, ..Checkpoint::default() };
-        checkpoint::write_counted(&*self.shared.checkpoint_storage, &counted)?;
-        generations.counted = position;
-        Ok(())
     }
 
     /// The durable end, as it moves.
@@ -596,47 +540,11 @@ impl Store {
         });
         open.fold(0, u64::saturating_add)
     }
-
-    /// What lies below is not read again at the next start.
-    pub(crate) fn checkpointed(&self) -> Position {
-        Position(self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).newest)
-    }
-
-    /// Writes a checkpoint with these last values, which have seen every record below `values_position`. Blocking.
-    pub(crate) fn write_checkpoint(
-        &self,
-        values: Vec<LastValue>,
-        values_position: Position,
-    ) -> io::Result<()> {
-        let accounts = self.shared.accounts().clone();
-        let position = accounts.position;
-        let mut generations = self.shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let log_epoch = match position.checked_sub(1) {
-            None => 0,
-            Some(last) => match self.shared.view.epoch_of(Position(last)) {
-                Some(epoch) => epoch,
-                None => return Ok(()), // cannot be bound to the log; the next one can
-            },
-        };
-        let values_position = values_position.0.min(position);
-        checkpoint::write(
-            &*self.shared.checkpoint_storage,
-            &Checkpoint { log_epoch, accounts, values_position, values },
-        )?;
-        (generations.newest, generations.previous) = (values_position, generations.newest);
-        Ok(())
-    }
 }
 
 impl Shared {
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Retention must leave everything from here on, so that either checkpoint can be replayed and checked.
-    fn needed_from(&self) -> Position {
-        let generations = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        Position(generations.newest.min(generations.previous).saturating_sub(1))
     }
 }
 

@@ -80,6 +80,20 @@ pub(super) enum CheckpointError {
 }
 
 impl Checkpoint {
+    /// These accounts and values, bound to the log; `None` if the record before their position is not held any more.
+    pub(super) fn of(
+        view: &LogView,
+        accounts: Accounts,
+        values_position: u64,
+        values: Vec<LastValue>,
+    ) -> Option<Self> {
+        let log_epoch = match accounts.position.checked_sub(1) {
+            None => 0,
+            Some(last) => view.epoch_of(Position(last))?,
+        };
+        Some(Checkpoint { log_epoch, accounts, values_position, values })
+    }
+
     /// Whether the log holds what this counts: nothing was cut away behind it, and it is the same log.
     pub(super) fn fits(&self, view: &LogView) -> bool {
         let position = self.accounts.position;

@@ -17,12 +17,13 @@ use super::accounts::{Accounts, Change, Counted};
 use super::checkpoint::{self, Checkpoint};
 use super::ingest::accounts_of;
 use super::letters::{Book, Letters};
+use super::pictures::Generations;
 use super::quarantine::Quarantine;
 use super::retention::Retention;
 use super::writer::{Counts, Group, QUARANTINED, Writer};
 use super::{
-    Disks, DurableGroup, Generations, LastValue, QUEUE_ITEMS_MAX, QUEUE_KIB_MAX, Shared, Store, StoreError,
-    StoreHealth, random_epoch,
+    Disks, DurableGroup, LastValue, QUEUE_ITEMS_MAX, QUEUE_KIB_MAX, Shared, Store, StoreError, StoreHealth,
+    random_epoch,
 };
 use crate::catalogue::Catalogue;
 use crate::ledger::{Ledger, LedgerEntry, LedgerKind};
@@ -190,10 +191,7 @@ fn keep_judgement(
     (accounts, values): (Accounts, Vec<LastValue>),
 ) -> std::io::Result<()> {
     let position = accounts.position;
-    let Some(log_epoch) = position.checked_sub(1).and_then(|last| view.epoch_of(Position(last))) else {
-        return Ok(());
-    };
-    let judged = Checkpoint { log_epoch, accounts, values_position: position, values };
+    let Some(judged) = Checkpoint::of(view, accounts, position, values) else { return Ok(()) };
     checkpoint::write(storage, &judged)?;
     checkpoint::write(storage, &judged)?;
     checkpoint::write_counted(storage, &Checkpoint { values: Vec::new(), values_position: 0, ..judged })
