@@ -85,6 +85,7 @@ fn validate(
         }
     }
     (points.len() == setup.points.len()).then_some(())?;
+    super::places::warn_of_twins(setup, points.iter().map(|point| point.address.key()), problems);
     let memory = Memory::new(setup.points.iter().map(|point| point.address.as_str()));
     Some(Box::new(OpcUa::new(settings?, setup.clock.clone(), points, memory)))
 }
