@@ -469,7 +469,9 @@ impl Writer {
                     self.shared.set_health(StoreHealth::Holding(crate::chain(&error)));
                     self.measure();
                     let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
-                    let made = Retention::make_room(&mut self.log, needed, now, &self.ledger);
+                    let catalogue = self.shared.catalogue.clone();
+                    let names = |agent| catalogue.agent(agent).map(|node| node.to_string());
+                    let made = Retention::make_room(&mut self.log, needed, now, &self.ledger, &names);
                     if !made.is_ok_and(|made| made) {
                         tokio::time::sleep(RETRY).await;
                     }
