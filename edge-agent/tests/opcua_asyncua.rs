@@ -353,7 +353,7 @@ async fn a_command_to_a_method_calls_it_once() {
     for (nth, value, code) in [
         (0, Value::Boolean(false), 0),            // there is nothing to call with false
         (2, Value::String("[1.5, 7]".into()), 0), // an argument too few: nothing was sent
-        (3, Value::Boolean(true), 0x8075),        // no such method
+        (3, Value::Boolean(true), 0x8033),        // no such method
         (5, Value::Boolean(true), 0x80af),        // the machine says: not now
     ] {
         match driver.write(nth, &value).await {

@@ -83,7 +83,7 @@ fn validate(
     let settings = Settings::read(section, setup, problems);
     let mut points = Vec::with_capacity(setup.points.len());
     for point in &setup.points {
-        let may_call = settings.as_ref().is_some_and(|settings| settings.methods);
+        let may_call = settings.as_ref().is_none_or(|settings| settings.methods);
         match parse_point(point, may_call) {
             Ok(found) => points.push(found),
             Err(rule) => problems.push(setup.address_problem(point, rule)),

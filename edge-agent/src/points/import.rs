@@ -340,7 +340,7 @@ fn render(drafts: &[Draft], groups: &BTreeMap<String, String>) -> String {
 /// A cell, in quotes where it needs them; on one line.
 fn quoted(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let needs = text.starts_with('#') || text.contains([',', ';', '"', '\t']);
+    let needs = text.starts_with('#') || text.contains([',', '"', '\t']);
     if needs { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 

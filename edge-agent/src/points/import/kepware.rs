@@ -202,14 +202,14 @@ fn scaling(table: &Table, row: &Row, draft: &mut Draft) -> Result<(), String> {
     let (scale, offset) = (sign * scale, sign * offset);
     draft.scale = Some(scale).filter(|scale| *scale != 1.0);
     draft.offset = Some(offset).filter(|offset| *offset != 0.0);
-    let ends = if sign < 0.0 {
-        (is_yes("Clamp High"), is_yes("Clamp Low"))
-    } else {
-        (is_yes("Clamp Low"), is_yes("Clamp High"))
-    };
-    let (bottom, top) =
-        ((low.min(high) * sign).min(low.max(high) * sign), (low.min(high) * sign).max(low.max(high) * sign));
-    draft.min = ends.0.then_some(bottom);
-    draft.max = ends.1.then_some(top);
+    // Negated, the lower end is the upper one; and 0 is written without a sign.
+    let (mut bottom, mut top) = (sign * low.min(high) + 0.0, sign * low.max(high) + 0.0);
+    let (mut clamps_bottom, mut clamps_top) = (is_yes("Clamp Low"), is_yes("Clamp High"));
+    if sign < 0.0 {
+        std::mem::swap(&mut bottom, &mut top);
+        std::mem::swap(&mut clamps_bottom, &mut clamps_top);
+    }
+    draft.min = clamps_bottom.then_some(bottom);
+    draft.max = clamps_top.then_some(top);
     Ok(())
 }
