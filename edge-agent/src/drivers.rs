@@ -16,6 +16,7 @@ mod big_endian;
 pub mod files;
 pub(crate) mod modbus;
 pub mod opcua;
+mod places;
 mod read_blocks;
 mod s7;
 mod simulated;

@@ -22,14 +22,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::limits::MQTT_PACKET_BYTES_MAX;
 use model::{Epoch, NodeId, PointId, RecordId, SampleBatch, Timestamp};
+use proto::health::{Look, LookAnswer};
 use proto::log_record::AgentId;
 use proto::seal::{self, Seal};
 use proto::sparkplug::{EpochAccount, MessageType, PayloadView, Topic};
 use runtime::telemetry::{Counter, Metrics};
 
+use super::AgentStatus;
 use super::birth::Present;
 use super::problem::{Problem, ProblemCounts};
-use super::{AgentStatus, DeviceStatus};
 use crate::catalogue::{AGENTS_MAX, Catalogue};
 use crate::store::{AgentAccount, QuarantineEntry, ReceivedBatch};
 use node::{Node, Span};
@@ -92,6 +93,10 @@ pub(super) enum Action {
     Stale(Vec<PointId>),
     /// From now on the node takes receipts for these epochs; none: no more.
     Receipts(AgentId, NodeId, Option<BTreeSet<Epoch>>),
+    /// Ask the node about a point.
+    Ask(NodeId, Look),
+    /// It answered.
+    Answered(NodeId, Vec<LookAnswer>),
     /// For the ledger: claimed paths that were another's, and the first of them.
     Conflict(NodeId, usize, String),
 }
@@ -181,11 +186,7 @@ impl EdgeNodes {
             node: id.clone(),
             online: node.online,
             foreign: node.foreign,
-            devices: node
-                .devices
-                .iter()
-                .map(|(name, device)| DeviceStatus { name: name.clone(), online: device.online })
-                .collect(),
+            devices: node.device_statuses(),
             since: node.since,
             last_message: node.last_message,
             last_receipt: None,

@@ -92,6 +92,36 @@ fn area(upper: &str) -> Result<(Area, &str), String> {
     Ok((area, rest))
 }
 
+/// Whether `limits` may name it.
+pub(super) fn is_area(name: &str) -> bool {
+    let block = name.strip_prefix("DB").and_then(digits).is_some_and(|number| (1..=65_535).contains(&number));
+    block || matches!(name, "M" | "I" | "Q" | "T" | "C")
+}
+
+impl Area {
+    /// Its name in `limits`, and a number of its own.
+    pub(super) fn name(self) -> (String, u64) {
+        match self {
+            Self::Block(number) => (format!("DB{number}"), u64::from(number) + 16),
+            Self::Markers => ("M".into(), 0),
+            Self::Inputs => ("I".into(), 1),
+            Self::Outputs => ("Q".into(), 2),
+            Self::Timers => ("T".into(), 3),
+            Self::Counters => ("C".into(), 4),
+        }
+    }
+
+    /// Bytes (or timers, counters) that the CPU with the most of them has: an S7-1500, an S7-400 of markers no more.
+    pub(super) const fn size_max(self) -> u64 {
+        match self {
+            Self::Block(_) => BYTES_MAX as u64,
+            Self::Markers => 16_384,
+            Self::Inputs | Self::Outputs => 32_768,
+            Self::Timers | Self::Counters => 2_048,
+        }
+    }
+}
+
 /// What stands at the place, by the name before it.
 fn form(name: &str, bit: Option<u8>, room: Option<u32>, data_type: DataType) -> Result<Form, String> {
     let sized = |bytes: u32| {
