@@ -4,7 +4,7 @@
 //! without backplane), `connected` (true), `size` (4000 bytes of a message, what is asked for), `timeout` ("1s"), `max_gap` (8
 //! elements read in vain to save a read), `stop_check` ("2s", "0s": never). [`address`] explains a point's address, [`value`]
 //! makes values of bytes, [`plan`] packs reads, [`cip`] and [`frame`] are the protocol, [`connection`] its transport,
-//! [`browse`] lists what a controller has.
+//! [`tags`] numbers tags, [`learn`] asks what they are, [`round`] reads, [`browse`] lists what a controller has.
 //!
 //! - Many reads go out as one message. A controller that does not know that is asked one by one. What is longer than a message
 //!   is read in parts, alone.
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::{DataType, Quality, QualityClass, Reason, Value};
+use model::{DataType, Value};
 use runtime::config_file::{Problems, Section};
 use tokio::time::Instant;
 
@@ -29,18 +29,23 @@ use super::{
 };
 use crate::pace::Pace;
 use address::Address;
-use cip::{Held, Path, STRUCTURE, Status};
+use cip::{Held, Path, STRUCTURE};
 use connection::{Connection, Settings, refused};
 use plan::{Block, Span};
-use value::{Form, Written};
+use round::Round;
+use tags::{PointPlace, Tag, Tags};
+use value::Written;
 
 mod address;
 pub mod browse;
 mod cip;
 mod connection;
 mod frame;
+mod learn;
 mod plan;
+mod round;
 mod route;
+mod tags;
 mod template;
 mod value;
 
@@ -61,9 +66,6 @@ const STOP_CHECK_DEFAULT: Duration = Duration::from_secs(2);
 const ROUND_PART: Duration = Duration::from_secs(1);
 /// What a write carries beside path and data.
 const WRITE_OVERHEAD: usize = 2 + 2 + 2 + 2;
-/// The longest data that is read in parts, and the most parts.
-const DATA_BYTES_MAX: usize = 65_536;
-const PARTS_MAX: usize = 1024;
 /// Hints that are remembered as said, and structures whose kind is.
 const HINTS_MAX: usize = 32;
 const STRUCTURES_MAX: usize = 256;
@@ -128,71 +130,6 @@ fn validate(
         hints: Vec::new(),
         connection: None,
     }))
-}
-
-/// A tag, or a member of one, without its last index.
-struct Tag {
-    name: String,
-    path: Path,
-    is_indexed: bool,
-}
-
-impl Tag {
-    /// The path of its element, or of itself.
-    fn at(&self, start: u32) -> Path {
-        if self.is_indexed { self.path.clone().element(start) } else { self.path.clone() }
-    }
-}
-
-/// Tags by their numbers.
-#[derive(Default)]
-struct Tags {
-    list: Vec<Tag>,
-    numbers: HashMap<(String, bool), usize>,
-}
-
-impl Tags {
-    fn place(&mut self, address: &Address, data_type: DataType, group: u8) -> PointPlace {
-        let is_indexed = address.index.is_some();
-        let number =
-            self.numbers.entry((address.name.to_ascii_lowercase(), is_indexed)).or_insert_with(|| {
-                self.list.push(Tag { name: address.name.clone(), path: address.path.clone(), is_indexed });
-                self.list.len() - 1
-            });
-        let form = match (address.bit, address.length) {
-            (Some(bit), _) => Form::Bit(bit),
-            (None, Some(length)) => Form::Bytes(length),
-            (None, None) => Form::Whole,
-        };
-        let unit = match (form, data_type) {
-            (Form::Bit(32..), _) => 8,
-            (Form::Bit(_), _) => 4, // as most are
-            (Form::Bytes(_), _) | (_, DataType::Boolean | DataType::Int8 | DataType::UInt8) => 1,
-            (_, DataType::Int16 | DataType::UInt16) => 2,
-            (_, DataType::Int32 | DataType::UInt32 | DataType::Float) => 4,
-            (_, DataType::String) => 88, // as Logix' own
-            _ => 8,
-        };
-        let count = address.length.unwrap_or(1);
-        let span = Span { tag: *number, unit, start: address.index.unwrap_or(0), count };
-        PointPlace { span, form, data_type, group }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct PointPlace {
-    span: Span,
-    form: Form,
-    data_type: DataType,
-    group: u8,
-}
-
-/// What is left of a round of reading.
-#[derive(Default)]
-struct Round {
-    queue: VecDeque<Arc<Block>>,
-    /// What does not go together with others.
-    alone: VecDeque<Arc<Block>>,
 }
 
 struct EtherNetIp {
@@ -292,236 +229,6 @@ impl EtherNetIp {
             None => (self.is_stopped, self.asked_at) = (false, Some(now + Duration::from_secs(86_400 * 365))),
         }
         Ok(())
-    }
-
-    /// Several requests in as many messages as it takes; what each of them found, or nothing.
-    async fn ask_types(&mut self, paths: &[Path]) -> Result<Vec<Option<Held>>, DriverError> {
-        let room = self.room()?;
-        let mut found = Vec::with_capacity(paths.len());
-        let mut rest = paths;
-        while !rest.is_empty() {
-            let (mut fits, mut asked) = (0, cip::SEVERAL_ASKED);
-            for path in rest {
-                asked += cip::EACH + cip::READ_ASKED + path.len();
-                if fits > 0 && asked > room || (fits + 1) * (cip::EACH + cip::READ_ANSWERED + 8) > room {
-                    break;
-                }
-                fits += 1;
-            }
-            let (now, later) = rest.split_at(fits.clamp(1, rest.len()));
-            rest = later;
-            let requests: Vec<_> = now.iter().map(|path| cip::read(path, 1)).collect();
-            let bytes = self.exchange(&cip::several(&requests)).await?;
-            let answer = cip::answer(&bytes, cip::SEVERAL).map_err(|why| self.malformed(why))?;
-            match answer.status.general {
-                0 | 0x1e => {
-                    let answers = cip::answers(answer.data, &vec![cip::READ; now.len()]);
-                    let answers = answers.map_err(|why| self.malformed(why))?;
-                    let is_there = |status: Status| status.is_ok() || status.is_partial();
-                    let types = answers.iter().map(|answer| {
-                        cip::typed(answer.data).filter(|_| is_there(answer.status)).map(|(held, _)| held)
-                    });
-                    found.extend(types);
-                }
-                _ => found.extend(vec![None; now.len()]),
-            }
-        }
-        Ok(found)
-    }
-
-    /// Elements of an array of BOOL are bits of its double words, where the controller packs them.
-    async fn place_bits(&mut self) -> Result<(), DriverError> {
-        let is_element = |place: &PointPlace, tags: &[Tag]| {
-            place.data_type == DataType::Boolean
-                && place.form == Form::Whole
-                && tags.get(place.span.tag).is_some_and(|tag| tag.is_indexed)
-        };
-        let mut numbers: Vec<usize> =
-            self.points.iter().filter(|p| is_element(p, &self.tags)).map(|place| place.span.tag).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let paths: Vec<Path> =
-            numbers.iter().filter_map(|tag| self.tags.get(*tag)).map(|tag| tag.path.clone()).collect();
-        let found = self.ask_types(&paths).await?;
-        let packed: Vec<usize> = numbers
-            .into_iter()
-            .zip(found)
-            .filter(|(_, held)| held.is_some_and(|held| held.code == value::DWORD))
-            .map(|(tag, _)| tag)
-            .collect();
-        for place in &mut self.points {
-            if is_element(place, &self.tags) && packed.binary_search(&place.span.tag).is_ok() {
-                let bit = u8::try_from(place.span.start % 32).unwrap_or_default();
-                place.form = Form::Bit(bit);
-                place.span = Span { start: place.span.start / 32, unit: 4, ..place.span };
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a structure is a text: LEN and DATA, whatever its name and length.
-    async fn learn_text(&mut self, handle: u16, span: Span) -> Result<(), DriverError> {
-        if self.texts.contains_key(&handle) {
-            return Ok(());
-        }
-        let path = self.path(span);
-        let paths = [path.clone().name("LEN"), path.name("DATA").element(0)];
-        let found = self.ask_types(&paths).await?;
-        let codes: Vec<_> = found.iter().map(|held| held.map(|held| held.code)).collect();
-        if self.texts.len() >= STRUCTURES_MAX {
-            self.texts.clear();
-        }
-        self.texts.insert(handle, codes == [Some(value::DINT), Some(value::SINT)]);
-        Ok(())
-    }
-
-    /// What a block's read brought.
-    async fn took(
-        &mut self,
-        block: &Arc<Block>,
-        held: Held,
-        bytes: &[u8],
-        into: &mut Readings,
-    ) -> Result<(), DriverError> {
-        let wants_text = |(_, point): &&(Span, usize)| {
-            self.points.get(*point).is_some_and(|p| p.data_type == DataType::String && p.form == Form::Whole)
-        };
-        if held.code == STRUCTURE
-            && let Some((span, _)) = block.points.iter().find(wants_text)
-        {
-            self.learn_text(held.handle, *span).await?;
-        }
-        let Some(elements) = value::elements(held, bytes, block.span.count.into()) else {
-            let why = format!("{} bytes for {} elements", bytes.len(), block.span.count);
-            return Err(self.malformed(why));
-        };
-        for (span, point) in &block.points {
-            let Some(place) = self.points.get(*point).copied() else { continue };
-            let from = usize::try_from(span.start.saturating_sub(block.span.start)).unwrap_or(usize::MAX);
-            let own = elements.get(from..).and_then(|rest| rest.get(..span.count.into())).unwrap_or_default();
-            if let (Some(known), Some(first)) = (self.held.get_mut(*point), own.first()) {
-                *known = Some((held, first.len()));
-            }
-            let decoded =
-                value::decode(held, own, place.form, place.data_type, |handle| self.is_text(handle));
-            if decoded == Err(Reason::TypeMismatch) {
-                let meaning = format!("the tag is of type {}", value::name(held.code));
-                self.hint(0x1_0000 | u32::from(held.code), &meaning, *span);
-            }
-            let quality = match &decoded {
-                Err(reason) => Quality::bad(*reason),
-                Ok(_) if self.is_stopped => Quality::uncertain(Reason::DeviceStopped),
-                Ok(_) => Quality::GOOD,
-            };
-            into.list.push(Reading { point: *point, time: None, value: decoded.ok(), quality });
-        }
-        Ok(())
-    }
-
-    fn is_text(&self, handle: u16) -> bool {
-        self.texts.get(&handle).copied().unwrap_or(false)
-    }
-
-    /// A block was refused: halved where it is a range, else a quality.
-    fn was_refused(&mut self, block: &Arc<Block>, status: Status, round: &mut Round, into: &mut Readings) {
-        let may_be_a_part = matches!(status.general, 0x04 | 0x05 | 0x13 | 0x15 | 0xff);
-        if may_be_a_part && let Some(halves) = block.split() {
-            let halves = halves.map(Arc::new);
-            self.blocks.retain(|known| !Arc::ptr_eq(known, block));
-            self.blocks.extend(halves.clone());
-            round.queue.extend(halves);
-            return;
-        }
-        self.hint(status.code().into(), &status.meaning(), block.span);
-        let quality = quality(status);
-        let refused =
-            |(_, point): &(Span, usize)| Reading { point: *point, time: None, value: None, quality };
-        into.list.extend(block.points.iter().map(refused));
-    }
-
-    /// The next message of a round.
-    async fn request(&mut self, round: &mut Round, into: &mut Readings) -> Result<(), DriverError> {
-        if let Some(block) = round.alone.pop_front() {
-            return self.read_alone(&block, round, into).await;
-        }
-        let points_max = READINGS_MAX.saturating_sub(into.list.len());
-        let path = |span: Span| self.path(span).len();
-        let taken = plan::next_request(&mut round.queue, self.room()?, points_max, path);
-        if !self.knows_several {
-            round.alone.extend(taken);
-            return Ok(());
-        }
-        let requests: Vec<_> =
-            taken.iter().map(|block| cip::read(&self.path(block.span), block.span.count)).collect();
-        let bytes = self.exchange(&cip::several(&requests)).await?;
-        let answer = cip::answer(&bytes, cip::SEVERAL).map_err(|why| self.malformed(why))?;
-        match answer.status.general {
-            0 | 0x1e => {}
-            0x01 | 0x07 => {
-                self.connection = None;
-                return Err(refused(&answer));
-            }
-            general => {
-                self.knows_several = general != 0x08;
-                round.alone.extend(taken);
-                return Ok(());
-            }
-        }
-        let answers = cip::answers(answer.data, &vec![cip::READ; taken.len()]);
-        let answers = answers.map_err(|why| self.malformed(why))?;
-        for (block, answer) in taken.iter().zip(answers) {
-            if answer.status.is_partial() || answer.status.general == 0x11 {
-                round.alone.push_back(block.clone());
-            } else if answer.status.is_ok() {
-                let typed = cip::typed(answer.data).ok_or_else(|| self.malformed("a value without type"));
-                let (held, bytes) = typed?;
-                self.took(block, held, bytes, into).await?;
-            } else {
-                self.was_refused(block, answer.status, round, into);
-            }
-        }
-        Ok(())
-    }
-
-    /// A block by itself, in as many parts as it takes.
-    async fn read_alone(
-        &mut self,
-        block: &Arc<Block>,
-        round: &mut Round,
-        into: &mut Readings,
-    ) -> Result<(), DriverError> {
-        let (path, count) = (self.path(block.span), block.span.count);
-        let (mut data, mut first): (Vec<u8>, Option<Held>) = (Vec::new(), None);
-        for _ in 0..PARTS_MAX {
-            let (service, request) = match u32::try_from(data.len()) {
-                Ok(offset) if first.is_some() => (cip::READ_ON, cip::read_on(&path, count, offset)),
-                _ => (cip::READ, cip::read(&path, count)),
-            };
-            let bytes = self.exchange(&request).await?;
-            let answer = cip::answer(&bytes, service).map_err(|why| self.malformed(why))?;
-            if matches!(answer.status.general, 0x01 | 0x07) {
-                self.connection = None;
-                return Err(refused(&answer));
-            }
-            if !answer.status.is_ok() && !answer.status.is_partial() {
-                self.was_refused(block, answer.status, round, into);
-                return Ok(());
-            }
-            let typed = cip::typed(answer.data).ok_or_else(|| self.malformed("a value without type"));
-            let (held, part) = typed?;
-            if first.is_some_and(|first| first != held) || data.len() + part.len() > DATA_BYTES_MAX {
-                return Err(self.malformed("parts that do not belong together"));
-            }
-            first = Some(held);
-            data.extend(part);
-            if answer.status.is_ok() {
-                return self.took(block, held, &data, into).await;
-            }
-            if part.is_empty() {
-                return Err(self.malformed("a part without data"));
-            }
-        }
-        Err(self.malformed("parts without end"))
     }
 
     fn place(&self, point: usize) -> Result<PointPlace, DriverError> {
@@ -641,14 +348,6 @@ impl Driver for EtherNetIp {
         if let Some(connection) = self.connection.take() {
             connection.close().await;
         }
-    }
-}
-
-fn quality(status: Status) -> Quality {
-    match status {
-        Status { general: 0x0f, .. } => Quality::bad(Reason::AccessDenied),
-        Status { general: 0xff, extended: 0x2107 } => Quality::bad(Reason::TypeMismatch),
-        _ => Quality::with_detail(QualityClass::Bad, Reason::DeviceException, status.code()),
     }
 }
 

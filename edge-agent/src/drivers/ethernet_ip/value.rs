@@ -223,7 +223,8 @@ pub(super) fn encode(
             match held.code {
                 STRING => {
                     let head = u16::try_from(length).map_err(|_| too_long())?.to_le_bytes();
-                    one([&head[..], &filled(text, length)?].concat())
+                    // Filled up to an even number; the length says where it ends.
+                    one([&head[..], &filled(text, length.next_multiple_of(2))?].concat())
                 }
                 SHORT_STRING => {
                     let head = u8::try_from(length).map_err(|_| too_long())?;
