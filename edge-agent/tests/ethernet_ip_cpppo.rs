@@ -67,7 +67,7 @@ async fn everything_is_read(server: &Server, keys: &str) {
     let listed = server.listed();
     assert!(listed.len() > 900, "{}", listed.len());
     let mut driver = server.candidate(&addresses(&listed), keys).driver();
-    driver.open(None).await.unwrap();
+    driver.open(None).await.expect("open");
     for _ in 0..2 {
         let readings = read_all(driver.as_mut()).await.list;
         assert_eq!(readings.len(), listed.len(), "{keys}");

@@ -233,6 +233,7 @@ fn resident_kb() -> i64 {
     line.split_whitespace().nth(1).expect("it works on loopback").parse().expect("it works on loopback")
 }
 
+#[expect(clippy::print_stdout, reason = "figures, for whoever asks with --nocapture")]
 fn say(name: &str, run: &Run) {
     let (polls, grown) = (run.polls, run.grown_kb);
     println!("{name}: p99 jitter {:?} of {polls} polls, memory {grown:+} kB", run.p99);

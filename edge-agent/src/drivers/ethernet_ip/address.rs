@@ -35,9 +35,18 @@ const LENGTH_MAX: u16 = 4096;
 impl Address {
     /// Reads the text; an error says what to write instead.
     pub(super) fn parse(text: &str, data_type: DataType) -> Result<Address, String> {
-        let (tag, length) = match text.trim().split_once(char::is_whitespace) {
+        let mut depth = 0_usize;
+        let is_end = |c: char| {
+            match c {
+                '[' => depth += 1,
+                ']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            depth == 0 && c.is_whitespace()
+        };
+        let (tag, length) = match text.trim().split_once(is_end) {
             Some((tag, option)) => {
-                let length = option.trim().strip_prefix("len=").and_then(|digits| number(digits));
+                let length = option.trim().strip_prefix("len=").and_then(number);
                 let length = length.and_then(|length| u16::try_from(length).ok());
                 let length = length.filter(|length| (1..=LENGTH_MAX).contains(length));
                 (tag, Some(length.ok_or_else(|| format!("len is from 1 to {LENGTH_MAX}; {SYNTAX}"))?))

@@ -213,6 +213,7 @@ fn every_mistake_is_named() {
     let text = "address = \"plc:x\"\nslot = 300\nroute = \"1\"\nsize = 9000\nconnected = 1\nrack = 0\n";
     let problems = validated(&KIND, text, &setup(points)).err().unwrap();
     let keys: Vec<&str> = problems.list.iter().map(|problem| problem.key.as_str()).collect();
-    let expected = ["address", "slot", "slot", "size", "route", "connected", "address", "address", "rack"];
+    let expected =
+        ["address", "slot", "slot", "size", "route", "connected", "address", "address", "address", "rack"];
     assert_eq!(keys, expected);
 }

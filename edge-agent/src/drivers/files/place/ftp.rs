@@ -84,7 +84,11 @@ impl Ftp {
             },
         )?;
         ftp.transfer_type(FileType::Binary).map_err(|error| down(&error))?;
-        ftp.set_mode(Mode::ExtendedPassive);
+        match ftp.custom_command("EPSV", &[Status::ExtendedPassiveMode]) {
+            Ok(_) => ftp.set_mode(Mode::ExtendedPassive),
+            Err(FtpError::UnexpectedResponse(_)) => ftp.set_mode(Mode::Passive), // not known, or not allowed
+            Err(error) => return Err(down(&error)),
+        }
         // Nothing but the host that was asked is ever connected to.
         ftp.set_passive_nat_workaround(true);
         Ok(ftp)
@@ -198,17 +202,10 @@ impl Session {
     fn transfer(
         &mut self,
         refusal: Refusal,
-        command: impl Fn(&mut RustlsFtpStream) -> FtpResult<TransferStream<Tls>>,
+        command: impl FnOnce(&mut RustlsFtpStream) -> FtpResult<TransferStream<Tls>>,
     ) -> io::Result<TransferStream<Tls>> {
         self.end()?;
-        match command(&mut self.ftp) {
-            Err(FtpError::UnexpectedResponse(reply)) if is_unknown(reply.status) => {
-                // EPSV is not known: the older command.
-                self.ftp.set_mode(Mode::Passive);
-                command(&mut self.ftp).map_err(|error| self.error(error, refusal))
-            }
-            result => result.map_err(|error| self.error(error, refusal)),
-        }
+        command(&mut self.ftp).map_err(|error| self.error(error, refusal))
     }
 
     /// The lines of a list, one by one.
@@ -345,14 +342,6 @@ impl Session {
 fn is_young(modified: i64) -> bool {
     let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(modified).unwrap_or(0));
     then.elapsed().map_or(true, |age| age < YOUNG)
-}
-
-/// Whether a server that answers so does not know the command.
-fn is_unknown(status: Status) -> bool {
-    matches!(
-        status,
-        Status::BadCommand | Status::BadArguments | Status::NotImplemented | Status::NotImplementedParameter
-    ) || status.code() == 522
 }
 
 /// Name, size and time of a file in a line of MLSD or MLST: `type=file;size=7;modify=20260309170459.123; name`.

@@ -380,10 +380,10 @@ fn mistakes_about_servers_are_named() {
         ("url = \"sftp://me@host/x\"", vec!["host_key", "url", "url", "folder", "watch"]),
         ("url = \"sftp://me:secret@host/x\"", vec!["url", "host_key", "folder", "watch"]),
         ("url = \"http://me@host/x\"", vec!["url", "host_key", "folder", "watch"]),
-        ("url = \"ftp://me@host/x\"", vec!["host_key", "url", "url", "folder", "watch"]),
+        ("url = \"ftp://me@host/x\"", vec!["host_key", "host_key", "url", "url", "folder", "watch"]),
         (
             "url = \"ftps://me@host/x\"\nallow_plain = 1",
-            vec!["host_key", "allow_plain", "url", "folder", "watch"],
+            vec!["host_key", "allow_plain", "host_key", "url", "folder", "watch"],
         ),
         (
             "url = \"sftp://me@host/x\"\nca_file = \"x\"",
