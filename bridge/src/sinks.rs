@@ -7,10 +7,10 @@
 
 pub mod delta;
 pub mod folder;
+pub mod location;
 pub mod parquet;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use runtime::config_file::{Problems, Section};
 
 use crate::batch::Batch;
 use crate::cursor::{Cursor, PlantLog};
+use location::Location;
 
 /// Every kind of sink.
 pub const KINDS: &[SinkKind] = &[delta::KIND, parquet::KIND];
@@ -66,8 +67,8 @@ pub trait Sink: Send {
     /// Lets go of the target.
     async fn close(&mut self);
 
-    /// Folder on this machine in which it writes; `None` if its target is elsewhere.
-    fn local_path(&self) -> Option<&Path> {
+    /// Where its table is; `None` if that is no folder and no object store.
+    fn location(&self) -> Option<&Location> {
         None
     }
 }

@@ -215,7 +215,7 @@ pub struct Reconcile {
     /// The hub's address, such as http://127.0.0.1:8080.
     #[arg(long, requires = "table")]
     pub hub: Option<String>,
-    /// The table: folder of a Delta table or of Parquet files.
+    /// The table: folder of a Delta table or of Parquet files, or s3://, az://, gs:// with credentials in the environment.
     #[arg(long)]
     pub table: Option<String>,
     /// Which of the bridge's sinks writes that table.
