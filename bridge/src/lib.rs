@@ -22,6 +22,7 @@ pub mod sink_conformance;
 pub mod sinks;
 mod status;
 pub mod table;
+pub mod upkeep;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -116,11 +117,18 @@ pub fn pump(
     let room =
         sink.sink.location().and_then(Location::folder).map(|folder| room::Room::new(folder.to_owned()));
     let watch = alarm::watch(Arc::clone(&reporter), sink.pace, sink.max_wait, room);
+    let upkeep = sink.sink.upkeep().filter(|_| !runtime::world::is_simulated());
+    let upkeep = upkeep.map(|upkeep| upkeep::run(upkeep, Arc::clone(&reporter), shutdown.clone()));
     let pump = Pump { source, sink, clock, reporter, shutdown, apart_below: 0 }.run();
     let both = async move {
+        let upkeep = async {
+            if let Some(upkeep) = upkeep {
+                upkeep.await;
+            }
+        };
         tokio::select! {
             biased;
-            ended = pump => ended,
+            (ended, ()) = futures_util::future::join(pump, upkeep) => ended, // both end with shutdown
             () = watch => Ok(()), // it never ends
         }
     };

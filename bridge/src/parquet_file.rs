@@ -16,7 +16,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::ColumnPath;
 
 use crate::batch::{Batch, DayRows};
-use crate::table::{COLUMNS, ColumnType, Columns, DAY};
+use crate::table::{COLUMNS, ColumnType, Columns, DAY, arrow_schema};
 
 /// Rows converted to Arrow at a time: bounds the memory beside the batch itself (about 100 bytes a row).
 const SLICE_ROWS: usize = 16_384;
@@ -80,6 +80,12 @@ fn encode(batch: &Batch, rows: &[(i32, u32)], with_day: bool) -> Result<EncodedF
     Ok(EncodedFile { bytes: writer.into_inner()?, rows: rows.len(), bounds: bounds(batch, rows) })
 }
 
+/// A writer of a compacted file: the same settings, for rows that come sorted.
+pub(crate) fn compacted_writer(into: Vec<u8>) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
+    let options = ArrowWriterOptions::new().with_properties(properties()).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(into, arrow_schema(false), options)
+}
+
 fn properties() -> WriterProperties {
     let sorting = |nth: usize| SortingColumn {
         column_idx: i32::try_from(nth).unwrap_or(0),
@@ -136,7 +142,7 @@ fn bounds(batch: &Batch, rows: &[(i32, u32)]) -> Bounds {
     Bounds { path: ranks.and_then(|(low, high)| path(low).zip(path(high))), time, arrival, offset }
 }
 
-fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
+pub(crate) fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
     *range = Some(match *range {
         None => (value, value),
         Some((low, high)) => (low.min(value), high.max(value)),

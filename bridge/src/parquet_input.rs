@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use bytes::{Buf as _, Bytes};
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -65,6 +66,10 @@ impl ParquetInput {
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = ArrowReaderMetadata::try_new(Arc::new(reader.finish()?), options)?;
         Ok(ParquetInput { store: Arc::clone(store), path, size, metadata })
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        self.metadata.schema()
     }
 
     pub(crate) fn groups(&self) -> usize {

@@ -18,6 +18,7 @@ use runtime::config_file::{Problems, Section};
 
 use crate::batch::Batch;
 use crate::cursor::{Cursor, PlantLog};
+use crate::upkeep::Upkeep;
 use location::Location;
 
 /// Every kind of sink.
@@ -69,6 +70,11 @@ pub trait Sink: Send {
 
     /// Where its table is; `None` if that is no folder and no object store.
     fn location(&self) -> Option<&Location> {
+        None
+    }
+
+    /// What is to be done for its table beside the commits.
+    fn upkeep(&self) -> Option<Upkeep> {
         None
     }
 }

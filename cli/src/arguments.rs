@@ -4,6 +4,7 @@ pub mod browse;
 pub mod certificates;
 pub mod file;
 pub mod quarantine;
+pub mod table;
 pub mod user;
 
 use std::net::SocketAddr;
@@ -53,6 +54,8 @@ pub enum Command {
     File(file::FileOptions),
     /// Show what could not become data, and decide about it: retry or discard.
     Quarantine(quarantine::Quarantine),
+    /// Look at a Delta table, compact it, remove its old files.
+    Table(table::Table),
     /// Say who may log in at the hub's broker, and what they may do.
     User(user::User),
     /// Look into a log directory: an agent's outbox, a hub's plant log, a catalogue.
@@ -456,6 +459,8 @@ pub enum BenchWhat {
     Log,
     /// Ingest to plant log to Delta table.
     Ingest,
+    /// A day of a recorded plant into a Delta table: rows/s, bytes per row, what DuckDB reads; beside pyarrow and DuckDB.
+    Table,
     /// Memory of an agent and of a hub.
     Memory,
     /// The hub's broker beside mosquitto and rumqttd under the same load.

@@ -10,8 +10,8 @@
 //! A commit is one file of the log, created only if it does not exist yet: two writers cannot both make version N. Who
 //! loses looks at the cursor again: unmoved, it tries again on the new version; at its own end, the commit had landed
 //! and only the answer was lost; elsewhere, the sink reports `Raced`. Every `CHECKPOINT_COMMITS` commits a checkpoint
-//! is written, after the commit; its failure is logged and tried again later. There is no vacuum and no
-//! compaction yet: files staged before a crash stay, unreferenced, unless the same range is staged again.
+//! is written, after the commit; its failure is logged and tried again later. Files staged before a crash stay, unreferenced,
+//! unless the same range is staged again; the upkeep (`upkeep.rs`) removes them when they are old.
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -45,6 +45,7 @@ use crate::batch::Batch;
 use crate::cursor::{Cursor, PlantLog, Span};
 use crate::parquet_file::{Bounds, encode_day};
 use crate::table::{COLUMNS, ColumnType, DAY, TIME_ZONE};
+use crate::upkeep::{Policy, Upkeep};
 
 /// `kind = "delta"`.
 pub const KIND: SinkKind = SinkKind { name: "delta", validate };
@@ -67,7 +68,8 @@ pub(crate) const ENGINE_INFO: &str = concat!("forebay/", env!("CARGO_PKG_VERSION
 pub(crate) type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
 fn validate(section: &mut Section<'_>, problems: &mut Problems) -> Option<Box<dyn Sink>> {
-    Some(Box::new(DeltaSink::new(Location::of_section(section, problems)?)))
+    let policy = Policy::of_section(section, problems);
+    Some(Box::new(DeltaSink::new(Location::of_section(section, problems)?).kept_in_order(policy)))
 }
 
 /// The sink.
@@ -77,6 +79,8 @@ pub struct DeltaSink {
     layer: StoreLayer,
     /// Whether another sink of the same name in this folder is kept out on this machine.
     lock: bool,
+    /// What is done beside the commits.
+    upkeep: Option<Policy>,
     target: Option<Arc<Target>>,
     /// What the next commit builds on; `None` after a failure.
     table: Option<Table>,
@@ -129,11 +133,18 @@ impl DeltaSink {
             location: location.into(),
             layer: StoreLayer::default(),
             lock: true,
+            upkeep: None,
             target: None,
             table: None,
             staged: None,
             doubtful: None,
         }
+    }
+
+    /// Kept in order, too.
+    #[must_use]
+    pub fn kept_in_order(self, policy: Policy) -> Self {
+        DeltaSink { upkeep: Some(policy), ..self }
     }
 
     /// With something between it and its object store.
@@ -227,6 +238,11 @@ impl Sink for DeltaSink {
 
     fn location(&self) -> Option<&Location> {
         Some(&self.location)
+    }
+
+    fn upkeep(&self) -> Option<Upkeep> {
+        let policy = self.upkeep.filter(|policy| policy.compact || policy.vacuum)?;
+        Some(Upkeep { place: self.location.clone(), layer: self.layer.clone(), policy })
     }
 }
 
@@ -480,6 +496,15 @@ pub(crate) fn check_schema(snapshot: &Snapshot) -> Result<(), SinkError> {
     }
 }
 
+/// Days since 1970-01-01 of `2026-11-22`.
+pub(crate) fn days_of(date: &str) -> Option<i32> {
+    let mut parts = date.splitn(3, '-').map(str::parse::<i32>);
+    let (year, month, _) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    // Near enough, and then to the day: `date_text` is the only calendar here.
+    let guess = (year.checked_sub(1970)?).checked_mul(365)? + (year - 1969).div_euclid(4) + (month - 1) * 30;
+    (guess - 40..guess + 80).find(|day| date_text(*day) == date)
+}
+
 /// `2026-11-22`.
 fn date_text(day: i32) -> String {
     let (year, month, day) = civil(i64::from(day));
@@ -611,5 +636,10 @@ mod tests {
         assert_eq!(model::Timestamp(high).to_string(), "9999-12-31T23:59:59.999000Z");
         assert_eq!(date_text(0), "1970-01-01");
         assert_eq!(date_text(20_779), "2026-11-22");
+        assert!((0..50_000).all(|day| days_of(&date_text(day)) == Some(day)));
+        assert_eq!(
+            (days_of("2026-02-30"), days_of("x"), days_of("__HIVE_DEFAULT_PARTITION__")),
+            (None, None, None)
+        );
     }
 }

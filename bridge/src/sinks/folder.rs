@@ -262,6 +262,21 @@ pub(super) fn file_word(text: &str) -> String {
     word
 }
 
+/// The text of a [`file_word`].
+pub(crate) fn word_of_file(word: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), word.bytes());
+    while let Some(byte) = rest.next() {
+        if byte != b'_' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit =
+            |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        bytes.push(digit(rest.next())? << 4 | digit(rest.next())?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +286,9 @@ mod tests {
         assert_eq!(file_word("acme9"), "acme9");
         assert_eq!(file_word("a-b.c/ü"), "a_2db_2ec_2f_c3_bc");
         assert_ne!(file_word("a_2d"), file_word("a-"));
+        for text in ["acme9", "a-b.c/ü", "a_2d", ""] {
+            assert_eq!(word_of_file(&file_word(text)).as_deref(), Some(text));
+        }
     }
 
     #[test]

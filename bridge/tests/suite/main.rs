@@ -10,3 +10,4 @@ mod readers;
 mod refusals;
 mod sinks;
 mod stores;
+mod upkeep;
