@@ -26,6 +26,7 @@ lint: ## format and clippy, as CI runs them
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 test: peers $(DIST) lint ## every test, with real peers
+	scripts/instructions
 	cargo build --locked
 	cargo test --workspace --locked --no-fail-fast
 

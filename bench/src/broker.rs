@@ -9,12 +9,12 @@
 //! - Every run has a fresh broker; repetitions of the brokers alternate; shown is the median.
 
 mod cases;
-mod connection;
+pub(crate) mod connection;
 mod durable;
 mod idle;
 mod latency;
 mod load;
-mod packet;
+pub(crate) mod packet;
 mod peers;
 mod report;
 mod stuck;

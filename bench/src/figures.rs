@@ -28,6 +28,19 @@ impl Figures {
         self.list.push(Figure { name, value, unit, what: what.into() });
     }
 
+    /// Figure by figure the middle of several runs that measured the same.
+    #[must_use]
+    pub fn medians(runs: Vec<Figures>) -> Figures {
+        let mut list = runs.first().map(|run| run.list.clone()).unwrap_or_default();
+        for (at, figure) in list.iter_mut().enumerate() {
+            let mut values: Vec<f64> =
+                runs.iter().filter_map(|run| run.list.get(at)).map(|f| f.value).collect();
+            values.sort_by(f64::total_cmp);
+            figure.value = values.get(values.len() / 2).copied().unwrap_or(figure.value);
+        }
+        Figures { list }
+    }
+
     /// A line per figure.
     #[must_use]
     pub fn text(&self) -> String {

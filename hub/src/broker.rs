@@ -53,7 +53,7 @@ pub const INBOX_MESSAGES_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Incoming {
     /// Topic name.
-    pub topic: String,
+    pub topic: Arc<str>,
     /// Payload.
     pub payload: Bytes,
     /// Whether it came with the retain flag: old news, never a command or live data.

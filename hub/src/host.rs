@@ -40,8 +40,9 @@ use receipts::Receivers;
 
 /// Rebirth requests that may wait for the host.
 const REQUESTS_MAX: usize = 64;
-/// Messages that are taken before what they lead to is done: bounds the actions in memory.
-const MESSAGES_AT_ONCE: usize = 32;
+/// Messages, and bytes of them, that are taken before what they lead to is done: bounds the actions in memory.
+const MESSAGES_AT_ONCE: usize = 256;
+const BYTES_AT_ONCE: usize = 256 * 1024;
 /// Time-outs are looked at this often.
 const TICK: Duration = Duration::from_millis(200);
 /// What people see of nodes is renewed this often, and at births and deaths.
@@ -284,7 +285,7 @@ impl Session {
     ) -> Result<(), Infallible> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut farewell = None;
+        let (mut farewell, mut messages) = (None, Vec::new());
         loop {
             tokio::select! {
                 biased;
@@ -297,16 +298,12 @@ impl Session {
                 }
                 Some(event) = events.recv() => self.broker_event(event),
                 Some(request) = asked.recv() => self.request(request),
-                message = inbox.recv() => match message {
-                    Some(first) => {
-                        self.message(first);
-                        for _ in 1..MESSAGES_AT_ONCE {
-                            let Some(next) = inbox.try_recv() else { break };
-                            self.message(next);
-                        }
+                () = inbox.recv_many(&mut messages, MESSAGES_AT_ONCE, BYTES_AT_ONCE) => {
+                    if messages.is_empty() {
+                        break;
                     }
-                    None => break,
-                },
+                    messages.drain(..).for_each(|message| self.message(message));
+                }
             }
             self.settle().await;
         }
@@ -348,27 +345,45 @@ impl Session {
 
     /// Does what the steps led to, in order.
     async fn settle(&mut self) {
-        let mut changed = false;
+        let (mut changed, mut batches) = (false, Vec::new());
         for action in std::mem::take(&mut self.actions) {
             changed |= matches!(action, Action::Receipts(..) | Action::Stale(_) | Action::Confirm(_));
-            self.act(action).await;
+            match action {
+                Action::Ingest(batch) => batches.push(batch),
+                other => {
+                    self.ingest(std::mem::take(&mut batches)).await;
+                    self.act(other).await;
+                }
+            }
         }
+        self.ingest(batches).await;
         if changed || Instant::now() >= self.status_due {
             self.publish_statuses();
         }
     }
 
+    async fn ingest(&self, batches: Vec<ReceivedBatch>) {
+        if batches.is_empty() {
+            return;
+        }
+        // While nothing can be written, people still see what comes; it is no row and gets no receipt.
+        let is_ok = self.store.health() == StoreHealth::Ok;
+        let unwritten: Vec<_> = match is_ok {
+            true => Vec::new(),
+            false => batches.iter().map(ReceivedBatch::unwritten).collect(),
+        };
+        let foreign = batches.iter().filter(|batch| batch.identity == Identity::Foreign).count();
+        let own = batches.len() - foreign;
+        if let Err(error) = self.store.ingest(batches).await {
+            self.live.apply(&unwritten);
+            (0..own).for_each(|_| self.not_taken(false, &error));
+            (0..foreign).for_each(|_| self.not_taken(true, &error));
+        }
+    }
+
     async fn act(&mut self, action: Action) {
         match action {
-            Action::Ingest(batch) => {
-                let foreign = batch.identity == Identity::Foreign;
-                // While nothing can be written, people still see what comes; it is no row and gets no receipt.
-                let unwritten = (self.store.health() != StoreHealth::Ok).then(|| batch.unwritten());
-                if let Err(error) = self.store.ingest(batch).await {
-                    unwritten.iter().for_each(|batch| self.live.apply(batch));
-                    self.not_taken(foreign, &error);
-                }
-            }
+            Action::Ingest(batch) => self.ingest(vec![batch]).await,
             Action::Quarantine(entry, settles) => {
                 if let Err(error) = self.store.quarantine(entry, settles).await {
                     self.not_taken(false, &error);
@@ -380,7 +395,7 @@ impl Session {
                 }
             }
             Action::Rebirth(node) => self.ask(&node).await,
-            Action::Show(batch) => self.live.apply(&batch),
+            Action::Show(batch) => self.live.apply([&batch]),
             Action::Confirm(points) => self.vouch(points, true).await,
             Action::Stale(points) => self.vouch(points, false).await,
             Action::Receipts(agent, node, epochs) => self.receivers.set(agent, node, epochs),

@@ -21,7 +21,7 @@ const BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 pub enum LedgerKind {
     /// Offsets that will never come.
     Lost,
-    /// Retention deleted positions that a registered reader had not read.
+    /// Positions were deleted that a registered reader had not read, or, on a full disk, nobody.
     TrimmedUnread,
     /// Data was deleted early, because the disk was full.
     TrimmedForRoom,
@@ -99,6 +99,7 @@ impl Ledger {
     pub(crate) fn open(storage: Arc<dyn Storage>, epoch: u64) -> Result<Self, LogError> {
         let options = Options {
             bytes_max: BYTES_MAX,
+            reserve_bytes: 0, // it must be able to say what happens where the other logs hold
             record_bytes_max: ENTRY_BYTES_MAX,
             when_damaged: WhenDamaged::SetAside,
             ..Options::default()

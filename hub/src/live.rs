@@ -11,6 +11,7 @@ mod fanout;
 pub mod json_tree;
 mod latest;
 
+use std::ops::BitOr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::{PointId, Quality, SampleBatch, Timestamp, Value};
@@ -55,10 +56,12 @@ impl Live {
         Live { clock, shared: Arc::new(shared) }
     }
 
-    /// Takes the samples of a durable record.
-    pub fn apply(&self, batch: &SampleBatch) {
+    /// Takes the samples of durable records, in order.
+    pub fn apply<'a>(&self, batches: impl IntoIterator<Item = &'a SampleBatch>) {
         let now = self.clock.now();
-        self.change(|latest| latest.apply(batch, now));
+        self.change(|latest| {
+            batches.into_iter().map(|batch| latest.apply(batch, now)).fold(false, BitOr::bitor)
+        });
     }
 
     /// Takes last values from a checkpoint, before any record.

@@ -135,28 +135,24 @@ impl Reader {
     }
 
     fn take(&self, group: &DurableGroup) -> Option<Position> {
-        let mut seen = None;
-        for told in group {
-            let durable = match told {
-                Told::Record(durable) => durable,
-                Told::Vouched { points, holds: true } => {
-                    self.live.confirm(points);
-                    continue;
+        for part in group.chunk_by(|one, next| one.record().is_some() && next.record().is_some()) {
+            match part {
+                [Told::Vouched { points, holds: true }] => self.live.confirm(points),
+                [Told::Vouched { points, holds: false }] => self.live.mark_stale(points),
+                records => {
+                    self.live.apply(records.iter().filter_map(Told::record).map(|durable| &durable.batch))
                 }
-                Told::Vouched { points, holds: false } => {
-                    self.live.mark_stale(points);
-                    continue;
-                }
-            };
-            seen = Some(Position(durable.position.0 + 1));
-            self.live.apply(&durable.batch);
-            if let Some(commands) = self.commands.as_ref().filter(|_| durable.has_command_report) {
+            }
+        }
+        if let Some(commands) = &self.commands {
+            for durable in group.iter().filter_map(Told::record).filter(|durable| durable.has_command_report)
+            {
                 for (node, report) in reports_of(&self.catalogue, durable.agent, &durable.batch) {
                     commands.report(&node, report);
                 }
             }
         }
-        seen
+        group.iter().rev().find_map(Told::record).map(|newest| Position(newest.position.0 + 1))
     }
 
     fn checkpoint(&self, seen: Position) -> Blocking<()> {
@@ -177,11 +173,7 @@ impl Reader {
 }
 
 fn samples_of(group: &DurableGroup) -> usize {
-    let records = group.iter().filter_map(|told| match told {
-        Told::Record(durable) => Some(durable.batch.samples.len()),
-        Told::Vouched { .. } => None,
-    });
-    records.sum()
+    group.iter().filter_map(Told::record).map(|durable| durable.batch.samples.len()).sum()
 }
 
 /// Last values as the live view takes them.

@@ -168,4 +168,13 @@ impl Hub {
         let damaged = entries.filter(|entry| entry.kind == LedgerKind::Damaged);
         damaged.map(|entry| Some(entry.end? - entry.start?)).sum()
     }
+
+    /// Positions that the ledger names as deleted before anybody had read them.
+    #[must_use]
+    pub fn deleted_unread(&self) -> u64 {
+        let entries = self.ledger.newest(usize::MAX).into_iter();
+        let deleted =
+            entries.filter(|entry| entry.kind == LedgerKind::TrimmedUnread && entry.agent.is_none());
+        deleted.filter_map(|entry| Some(entry.end? - entry.start?)).sum()
+    }
 }

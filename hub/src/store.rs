@@ -128,6 +128,12 @@ pub struct ReceivedBatch {
 }
 
 impl ReceivedBatch {
+    /// Memory.
+    fn bytes(&self) -> usize {
+        let heap = |sample: &Sample| sample.value.as_ref().map_or(0, Value::heap_bytes);
+        size_of::<Self>() + self.samples.iter().map(|sample| SAMPLE_BYTES + heap(sample)).sum::<usize>()
+    }
+
     /// As live views take it when it cannot be written; the id of a foreign record means nothing then.
     pub(crate) fn unwritten(&self) -> SampleBatch {
         let (id, accepted_at) = match self.identity {
@@ -175,10 +181,19 @@ pub struct DurableBatch {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Told {
     /// A record that is on disk now.
-    Record(Arc<DurableBatch>),
+    Record(Box<DurableBatch>),
     /// Somebody vouches for the last values of these points, or nobody does any more. No row: it only keeps its place
     /// among the records, so that a record of before a death does not look alive after it.
     Vouched { points: Vec<PointId>, holds: bool },
+}
+
+impl Told {
+    pub(crate) fn record(&self) -> Option<&DurableBatch> {
+        match self {
+            Told::Record(durable) => Some(durable),
+            Told::Vouched { .. } => None,
+        }
+    }
 }
 
 /// What one commit tells.
@@ -356,12 +371,11 @@ struct Shared {
 }
 
 impl Store {
-    /// Takes a decoded payload; waits while the writer is behind. `Ok` means queued, not durable.
-    pub(crate) async fn ingest(&self, batch: ReceivedBatch) -> Result<(), StoreError> {
+    /// Takes decoded payloads, in order; waits while the writer is behind. `Ok` means queued, not durable.
+    pub(crate) async fn ingest(&self, batches: Vec<ReceivedBatch>) -> Result<(), StoreError> {
         self.writable()?;
-        let heap: usize = batch.samples.iter().filter_map(|s| s.value.as_ref()).map(Value::heap_bytes).sum();
-        let bytes = batch.samples.len() * SAMPLE_BYTES + heap;
-        self.queue(Item::Batch(batch), bytes).await
+        let bytes = batches.iter().map(ReceivedBatch::bytes).sum();
+        self.queue(Item::Batches(batches), bytes).await
     }
 
     /// Keeps a payload that cannot be decoded. With `settles`, its record counts as settled once that is durable.

@@ -176,6 +176,11 @@ impl HubMachine {
         Some(running.hub.damaged_positions()? + lost.sum::<u64>())
     }
 
+    /// Records that its ledger says were deleted unread.
+    pub(crate) fn deleted_unread(&self) -> u64 {
+        self.running.as_ref().map_or(0, |running| running.hub.deleted_unread())
+    }
+
     pub(crate) async fn stop(&mut self, plan: &Plan, net: &Net) {
         self.door.set(None);
         if let Some(running) = self.running.take() {

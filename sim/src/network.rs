@@ -64,7 +64,7 @@ struct State {
     /// Messages that take their time, in the order of arrival.
     slow: BTreeMap<(Instant, u64), Incoming>,
     /// When the last slow message of a topic arrives.
-    busy: BTreeMap<String, Instant>,
+    busy: BTreeMap<Arc<str>, Instant>,
     sent: u64,
 }
 
@@ -234,7 +234,7 @@ impl Net {
             if state.hub.is_none() || state.dice.one_in(lost) {
                 return;
             }
-            let message = Incoming { topic, payload: Bytes::from(payload), retain: false };
+            let message = Incoming { topic: topic.into(), payload: Bytes::from(payload), retain: false };
             let twice = state.twice;
             if state.dice.one_in(twice) {
                 state.delay(message.clone());

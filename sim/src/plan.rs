@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use runtime::mistakes::{Mistake, is_made};
-
 use crate::dice::Dice;
 
 /// One run's choices. Rates are "once in so many"; 0 is never.
@@ -68,13 +66,11 @@ impl Plan {
             0 => 0,
             _ => (rate / 2 + dice.below(rate.max(1))).max(1),
         };
-        // A program that believes a second answer is seen only where a power cut follows: it needs more first ones.
-        let syncs = if is_made(Mistake::SyncAgain) { 25 } else { 40 };
         let (power_cut, killed, stopped) = (sometimes(90), sometimes(120), sometimes(400));
         let (link_cut, half_open, broker_restart) = (sometimes(80), sometimes(250), sometimes(250));
         let (delayed, delivered_twice, message_lost) = (sometimes(10), sometimes(40), sometimes(60));
         let (write_error, sync_error, read_error, short) =
-            (sometimes(3000), sometimes(syncs), sometimes(4000), sometimes(6));
+            (sometimes(3000), sometimes(25), sometimes(4000), sometimes(6));
         let (disk_full, target_fails, feed_fails) = (sometimes(150), sometimes(6), sometimes(8));
         let clock_steps = sometimes(200);
         let restores = dice.one_in(6);

@@ -162,7 +162,7 @@ impl World {
                 .then(|| "S12: the hub's log was replaced, rows are missing, and nobody says so".to_owned());
         }
         if let Some(missing) = self.shadow.missing() {
-            if self.tells_damage() {
+            if self.tells_loss() {
                 return None;
             }
             let why = self.bridges.iter().find_map(|(bridge, _)| bridge.stopped());
@@ -179,21 +179,23 @@ impl World {
         (!settled).then(|| "S8: everything is there, and it does not come to rest".to_owned())
     }
 
-    /// A bit flipped, and no more is missing than somebody has said: the hub in its ledger and in what it calls lost, by
-    /// records; an agent at its opening, which does not say how many.
-    fn tells_damage(&self) -> bool {
+    /// No more is missing than somebody has said. Of a flipped bit: the hub in its ledger and in what it calls lost, by
+    /// records; an agent at its opening, which does not say how many. Otherwise only of a full disk that nobody had read.
+    fn tells_loss(&self) -> bool {
+        let record_max = self.plan.samples; // what was read together is a record
+        let explains = |records: u64| records > 0 && self.shadow.lacking() <= records * record_max;
+        let deleted = self.hub.0.deleted_unread();
         if self.flipped == 0 {
-            return false;
+            return explains(deleted);
         }
         let agents = self.agents.iter().any(|(agent, _)| agent.found_damage());
-        let record_max = self.plan.samples; // what was read together is a record
-        agents || self.hub.0.may_lack().is_none_or(|records| self.shadow.lacking() <= records * record_max)
+        agents || self.hub.0.may_lack().is_none_or(|lacks| explains(lacks + deleted))
     }
 
     fn is_settled(&self) -> bool {
         self.agents.iter().all(|(agent, _)| agent.is_running() && agent.backlog() == 0)
             && self.hub.0.is_running()
-            && (self.wiped || self.shadow.is_complete() || self.tells_damage())
+            && (self.wiped || self.shadow.is_complete() || self.tells_loss())
     }
 
     /// Nothing breaks from here on.

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("hub", &["model", "proto", "durable-log", "runtime"]),
     ("bridge", &["model", "proto", "runtime"]),
     ("forebay-bench", &["model", "proto", "durable-log", "runtime", "edge-agent", "hub", "bridge"]),
+    ("forebay-instructions", &["model", "proto", "durable-log"]),
     ("simulator", &["model", "proto", "durable-log", "runtime", "edge-agent", "hub", "bridge"]),
     (
         "cli",

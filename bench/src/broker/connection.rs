@@ -19,15 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How to reach a broker.
 #[derive(Clone)]
-pub(super) struct Door {
-    pub(super) address: SocketAddr,
-    pub(super) login: Option<(String, String)>,
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    pub(crate) login: Option<(String, String)>,
     /// With it the connection is encrypted.
-    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 /// An open connection.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
     /// The beginning of a packet whose rest has not come.
@@ -36,14 +36,14 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects and logs in.
-    pub(super) fn open(door: &Door, client_id: &str, clean: bool) -> Result<Connection, String> {
+    pub(crate) fn open(door: &Door, client_id: &str, clean: bool) -> Result<Connection, String> {
         let mut connection = Connection::begin(door, client_id, clean)?;
         connection.finish()?;
         Ok(connection)
     }
 
     /// Connects and sends CONNECT; the answer is awaited by [`Connection::finish`].
-    pub(super) fn begin(door: &Door, client_id: &str, clean: bool) -> Result<Connection, String> {
+    pub(crate) fn begin(door: &Door, client_id: &str, clean: bool) -> Result<Connection, String> {
         let failed = |error: io::Error| format!("{client_id} at {}: {error}", door.address);
         let stream = TcpStream::connect(door.address).map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
@@ -59,7 +59,7 @@ impl Connection {
     }
 
     /// Waits for the answer to CONNECT.
-    pub(super) fn finish(&mut self) -> Result<(), String> {
+    pub(crate) fn finish(&mut self) -> Result<(), String> {
         let body = self.answer(kind::CONNACK)?;
         match body.get(1) {
             Some(0) => Ok(()),
@@ -68,7 +68,7 @@ impl Connection {
     }
 
     /// Subscribes and waits for the answer.
-    pub(super) fn subscribe(&mut self, filter: &str, qos: QosLevel) -> Result<(), String> {
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: QosLevel) -> Result<(), String> {
         self.write_whole(&packet::subscribe(filter, qos)).map_err(|error| error.to_string())?;
         match self.answer(kind::SUBACK)?.get(2) {
             Some(granted) if *granted == qos => Ok(()),
@@ -77,13 +77,13 @@ impl Connection {
     }
 
     /// Says goodbye, so that a will or a take-over plays no part.
-    pub(super) fn close(mut self) -> Result<(), String> {
+    pub(crate) fn close(mut self) -> Result<(), String> {
         self.stream.set_nonblocking(false).map_err(|error| error.to_string())?;
         self.write_whole(&packet::DISCONNECT).map_err(|error| error.to_string())
     }
 
     /// From now on nothing waits; `registry` tells when there is something to read, or room to write.
-    pub(super) fn register(&self, registry: &Registry, token: usize) -> Result<(), String> {
+    pub(crate) fn register(&self, registry: &Registry, token: usize) -> Result<(), String> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.stream
             .set_nonblocking(true)
@@ -92,7 +92,7 @@ impl Connection {
     }
 
     /// Reads until nothing more is there and gives each whole packet to `each`. True if bytes came.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
         mut each: impl FnMut(Packet<'_>),
@@ -126,7 +126,7 @@ impl Connection {
     }
 
     /// Writes what the socket takes; 0 if it is full.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize, String> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<usize, String> {
         match self.write_some(bytes) {
             Ok(written) => Ok(written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -166,7 +166,7 @@ impl Connection {
     }
 
     /// Sends what TLS has encrypted and the socket had no room for.
-    pub(super) fn flush(&mut self) -> Result<(), String> {
+    pub(crate) fn flush(&mut self) -> Result<(), String> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         while tls.wants_write() {
             match tls.write_tls(&mut self.stream) {

@@ -1,7 +1,7 @@
 //! MQTT 3.1.1 as bytes: the few packets that the load needs, built by hand, so that no codec under test takes part.
 
 /// QoS 0 or 1.
-pub(super) type QosLevel = u8;
+pub(crate) type QosLevel = u8;
 
 const CONNECT: u8 = 0x10;
 const SUBSCRIBE: u8 = 0x82;
@@ -9,22 +9,22 @@ const PUBLISH: u8 = 0x30;
 const PUBACK: u8 = 0x40;
 
 /// The kinds of packet that the load looks at, by the upper half of the first byte.
-pub(super) mod kind {
+pub(crate) mod kind {
     /// Answer to CONNECT.
-    pub(in super::super) const CONNACK: u8 = 2;
+    pub(crate) const CONNACK: u8 = 2;
     /// A message.
-    pub(in super::super) const PUBLISH: u8 = 3;
+    pub(crate) const PUBLISH: u8 = 3;
     /// A QoS 1 message is taken.
-    pub(in super::super) const PUBACK: u8 = 4;
+    pub(crate) const PUBACK: u8 = 4;
     /// Answer to SUBSCRIBE.
-    pub(in super::super) const SUBACK: u8 = 9;
+    pub(crate) const SUBACK: u8 = 9;
 }
 
 /// Long enough that no broker asks during a run; rumqttd refuses 0, which would mean never.
 const KEEP_ALIVE_SECONDS: u16 = 3600;
 
 /// CONNECT; without `clean` the session stays when the connection ends.
-pub(super) fn connect(client_id: &str, clean: bool, login: Option<(&str, &str)>) -> Vec<u8> {
+pub(crate) fn connect(client_id: &str, clean: bool, login: Option<(&str, &str)>) -> Vec<u8> {
     let mut body = Vec::new();
     text(&mut body, "MQTT");
     let flags = u8::from(clean) << 1 | if login.is_some() { 0xC0 } else { 0 };
@@ -39,18 +39,26 @@ pub(super) fn connect(client_id: &str, clean: bool, login: Option<(&str, &str)>)
 }
 
 /// SUBSCRIBE with packet identifier 1.
-pub(super) fn subscribe(filter: &str, qos: QosLevel) -> Vec<u8> {
+pub(crate) fn subscribe(filter: &str, qos: QosLevel) -> Vec<u8> {
     let mut body = vec![0, 1];
     text(&mut body, filter);
     body.push(qos);
     packet(SUBSCRIBE, &body)
 }
 
+/// Appends a PUBLISH with QoS 0.
+pub(crate) fn publish(into: &mut Vec<u8>, topic: &str, payload: &[u8]) {
+    let mut body = Vec::with_capacity(2 + topic.len() + payload.len());
+    text(&mut body, topic);
+    body.extend_from_slice(payload);
+    into.extend_from_slice(&packet(PUBLISH, &body));
+}
+
 /// DISCONNECT.
-pub(super) const DISCONNECT: [u8; 2] = [0xE0, 0];
+pub(crate) const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 /// Appends a PUBACK.
-pub(super) fn puback(into: &mut Vec<u8>, id: [u8; 2]) {
+pub(crate) fn puback(into: &mut Vec<u8>, id: [u8; 2]) {
     into.extend_from_slice(&[PUBACK, 2, id[0], id[1]]);
 }
 
@@ -77,7 +85,7 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
 
 /// Many PUBLISH packets of one size in one buffer, to be written with one call.
 #[derive(Clone, Debug)]
-pub(super) struct PublishBlock {
+pub(crate) struct PublishBlock {
     bytes: Vec<u8>,
     /// Of one packet.
     packet_bytes: usize,
@@ -88,7 +96,7 @@ pub(super) struct PublishBlock {
 
 impl PublishBlock {
     /// As many packets as fit `block_bytes`, at least one.
-    pub(super) fn new(topic: &str, qos: QosLevel, payload_bytes: usize, block_bytes: usize) -> PublishBlock {
+    pub(crate) fn new(topic: &str, qos: QosLevel, payload_bytes: usize, block_bytes: usize) -> PublishBlock {
         let mut body = Vec::new();
         text(&mut body, topic);
         if qos > 0 {
@@ -108,17 +116,17 @@ impl PublishBlock {
     }
 
     /// Packets in it.
-    pub(super) fn packets(&self) -> usize {
+    pub(crate) fn packets(&self) -> usize {
         self.bytes.len() / self.packet_bytes
     }
 
     /// Whether these are answered with PUBACK.
-    pub(super) fn acknowledged(&self) -> bool {
+    pub(crate) fn acknowledged(&self) -> bool {
         self.id_at.is_some()
     }
 
     /// Gives the first `count` packets identifiers from `next_id` on, which is moved.
-    pub(super) fn number(&mut self, count: usize, next_id: &mut u16) {
+    pub(crate) fn number(&mut self, count: usize, next_id: &mut u16) {
         let Some(at) = self.id_at else { return };
         for one in self.bytes.chunks_exact_mut(self.packet_bytes).take(count) {
             one[at..at + 2].copy_from_slice(&next_id.to_be_bytes());
@@ -127,12 +135,12 @@ impl PublishBlock {
     }
 
     /// The first `count` packets.
-    pub(super) fn bytes(&self, count: usize) -> &[u8] {
+    pub(crate) fn bytes(&self, count: usize) -> &[u8] {
         &self.bytes[..count.min(self.packets()) * self.packet_bytes]
     }
 
     /// One packet whose payload begins with `stamp`.
-    pub(super) fn stamped(&mut self, stamp: u64, next_id: &mut u16) -> &[u8] {
+    pub(crate) fn stamped(&mut self, stamp: u64, next_id: &mut u16) -> &[u8] {
         self.bytes[self.payload_at..self.payload_at + 8].copy_from_slice(&stamp.to_be_bytes());
         self.number(1, next_id);
         self.bytes(1)
@@ -141,21 +149,21 @@ impl PublishBlock {
 
 /// One packet that came.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Packet<'a> {
+pub(crate) struct Packet<'a> {
     /// The first byte: kind and flags.
-    pub(super) first: u8,
+    pub(crate) first: u8,
     /// What follows the remaining length.
-    pub(super) body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 impl<'a> Packet<'a> {
     /// See [`kind`].
-    pub(super) fn kind(&self) -> u8 {
+    pub(crate) fn kind(&self) -> u8 {
         self.first >> 4
     }
 
     /// The packet identifier of a PUBLISH with QoS 1 or 2.
-    pub(super) fn publish_id(&self) -> Option<[u8; 2]> {
+    pub(crate) fn publish_id(&self) -> Option<[u8; 2]> {
         if self.first & 0x06 == 0 {
             return None;
         }
@@ -164,9 +172,17 @@ impl<'a> Packet<'a> {
     }
 
     /// The first eight bytes of a PUBLISH's payload as a number.
-    pub(super) fn stamp(&self) -> Option<u64> {
+    pub(crate) fn stamp(&self) -> Option<u64> {
         let at = self.topic_end()? + if self.first & 0x06 == 0 { 0 } else { 2 };
         Some(u64::from_be_bytes(self.body.get(at..at + 8)?.try_into().ok()?))
+    }
+
+    /// What a PUBLISH with QoS 0 carries.
+    pub(crate) fn payload(&self) -> Option<&'a [u8]> {
+        if self.kind() != kind::PUBLISH {
+            return None;
+        }
+        self.body.get(self.topic_end()?..)
     }
 
     fn topic_end(&self) -> Option<usize> {
@@ -175,7 +191,7 @@ impl<'a> Packet<'a> {
 }
 
 /// Takes the first whole packet off `bytes`; `None` if there is none (yet).
-pub(super) fn next_packet<'a>(bytes: &mut &'a [u8]) -> Option<Packet<'a>> {
+pub(crate) fn next_packet<'a>(bytes: &mut &'a [u8]) -> Option<Packet<'a>> {
     let whole = *bytes;
     let first = *whole.first()?;
     let (mut length, mut at) = (0, 1);

@@ -93,7 +93,16 @@ fn measure(options: &Bench) -> Result<Figures, String> {
         done("log", log::run(&options.dir, options.run_for)?);
     }
     if wanted(BenchWhat::Ingest) {
-        done("ingest", ingest::run(&program, &options.dir.join("ingest"), options.metrics, options.run_for)?);
+        done(
+            "ingest",
+            ingest::run(
+                &program,
+                &options.dir.join("ingest"),
+                options.metrics,
+                options.run_for,
+                options.broker.repeat,
+            )?,
+        );
     }
     if wanted(BenchWhat::Memory) {
         done("memory", memory::run(&program, &options.dir.join("memory"), options.run_for)?);

@@ -276,6 +276,7 @@ pub fn add_refused(
 /// Enters what the ledger says of data that does not come: its reasons stand before general ones.
 pub fn add_loss(found: &mut Findings, entry: LedgerEntry, sink: &str) {
     let of_other_reader = entry.kind == LedgerKind::TrimmedUnread
+        && entry.reason.contains("the reader ")
         && !entry.reason.contains(&format!("the reader sink:{sink} "));
     let epoch = entry.epoch.as_deref().and_then(|text| u64::from_str_radix(text, 16).ok());
     let (Some(agent), Some(epoch), Some(start), Some(end), false) =

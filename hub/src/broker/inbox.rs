@@ -105,25 +105,24 @@ impl Inbox {
 impl InboxReceiver {
     /// The next message; `None` once closed and empty. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<Incoming> {
+        let mut one = Vec::with_capacity(1);
+        self.recv_many(&mut one, 1, usize::MAX).await;
+        one.pop()
+    }
+
+    /// The messages that wait, after the first one at most so many and so many bytes; none once closed and empty. Dropping
+    /// the future loses nothing.
+    pub async fn recv_many(&mut self, into: &mut Vec<Incoming>, messages_max: usize, bytes_max: usize) {
         loop {
             let filled = self.shared.filled.notified();
             {
                 let mut state = self.shared.lock();
-                if let Some(message) = self.shared.take(&mut state) {
-                    return Some(message);
-                }
-                if state.closed {
-                    return None;
+                if self.shared.take(&mut state, into, messages_max, bytes_max) || state.closed {
+                    return;
                 }
             }
             filled.await;
         }
-    }
-
-    /// The next message if there is one now.
-    pub fn try_recv(&mut self) -> Option<Incoming> {
-        let mut state = self.shared.lock();
-        self.shared.take(&mut state)
     }
 
     /// Takes no more; what is there can still be received.
@@ -166,16 +165,30 @@ impl Shared {
         }
     }
 
-    fn take(&self, state: &mut State) -> Option<Incoming> {
-        let message = state.waiting.pop_front()?;
-        state.bytes -= cost(&message);
-        if state.waiting.len() <= self.messages_max / 2 && state.bytes <= BYTES_MAX / 2 {
+    /// Whether there was one.
+    fn take(
+        &self,
+        state: &mut State,
+        into: &mut Vec<Incoming>,
+        messages_max: usize,
+        bytes_max: usize,
+    ) -> bool {
+        let (mut count, mut bytes) = (0, 0);
+        while count < messages_max
+            && bytes < bytes_max
+            && let Some(message) = state.waiting.pop_front()
+        {
+            (count, bytes) = (count + 1, bytes + cost(&message));
+            into.push(message);
+        }
+        state.bytes -= bytes;
+        if count > 0 && state.waiting.len() <= self.messages_max / 2 && state.bytes <= BYTES_MAX / 2 {
             if let Some(wake) = state.wake.take() {
                 wake();
             }
             self.drained.notify_waiters();
         }
-        Some(message)
+        count > 0
     }
 }
 

@@ -226,7 +226,7 @@ impl Sessions {
             return;
         }
         self.received.increment();
-        if self.wiring.inbox.push(Incoming { topic, payload, retain }).await.is_err() {
+        if self.wiring.inbox.push(Incoming { topic: topic.into(), payload, retain }).await.is_err() {
             self.shutdown.cancelled().await; // the host is gone: the process is ending
         }
     }

@@ -158,9 +158,9 @@ async fn agents_publish_as_themselves_and_nobody_else_does() {
     let agent = Some(("g/n", token.as_str()));
     assert_eq!(publish(port, agent, &["-t", "spBv1.0/g/NDATA/n", "-m", "a"]).await, 0);
     let message = hub.next().await;
-    assert_eq!((message.topic.as_str(), &message.payload[..]), ("spBv1.0/g/NDATA/n", &b"a"[..]));
+    assert_eq!((&*message.topic, &message.payload[..]), ("spBv1.0/g/NDATA/n", &b"a"[..]));
     assert_eq!(publish(port, Some(("peer", "pw")), &["-t", "spBv1.0/plant/DDATA/n1/d", "-m", "b"]).await, 0);
-    assert_eq!(hub.next().await.topic, "spBv1.0/plant/DDATA/n1/d");
+    assert_eq!(*hub.next().await.topic, *"spBv1.0/plant/DDATA/n1/d");
 
     for (login, topic) in [
         (None, "spBv1.0/g/NDATA/n"),
@@ -244,7 +244,7 @@ async fn a_will_arrives_like_any_death() {
     assert_eq!(hub.next().await.payload, "1");
     drop((sender, receiver)); // no DISCONNECT
     let death = hub.next().await;
-    assert_eq!((death.topic.as_str(), &death.payload[..]), ("spBv1.0/g/NDEATH/n", &b"will"[..]));
+    assert_eq!((&*death.topic, &death.payload[..]), ("spBv1.0/g/NDEATH/n", &b"will"[..]));
 
     options.will = Some(("spBv1.0/other/NDEATH/n".into(), b"forged".to_vec(), false));
     assert!(connect(&options).await.is_err(), "refused at CONNECT");
@@ -347,7 +347,7 @@ async fn an_outside_broker_serves_as_well_and_may_restart() {
     let mut state = Subscriber::start(port, None, &["-t", "spBv1.0/STATE/forebay"]);
     assert!(state.line().await.unwrap().starts_with("{\"online\":true"));
     publish(port, None, &["-t", "spBv1.0/g/NBIRTH/n", "-m", "b"]).await;
-    assert_eq!(hub.next().await.topic, "spBv1.0/g/NBIRTH/n");
+    assert_eq!(*hub.next().await.topic, *"spBv1.0/g/NBIRTH/n");
     let mut commands = Subscriber::start(port, None, &["-t", "spBv1.0/g/NCMD/n", "-C", "1"]);
     tokio::time::sleep(Duration::from_millis(300)).await;
     hub.broker.publish("spBv1.0/g/NCMD/n".into(), b"c".to_vec(), QoS::AtMostOnce, false).await.unwrap();

@@ -65,7 +65,7 @@ pub(super) struct Moment {
 #[derive(Debug)]
 pub(super) enum Event {
     /// A message about an edge node.
-    Message { topic: String, payload: Bytes, retain: bool },
+    Message { topic: Arc<str>, payload: Bytes, retain: bool },
     /// Time passes.
     Tick,
     /// Somebody wants a node's births.

@@ -75,7 +75,7 @@ mod tests {
     }
 
     fn put(live: &Live, point: u32, number: i64) {
-        live.apply(&model::SampleBatch {
+        live.apply([&model::SampleBatch {
             id: model::RecordId { epoch: model::Epoch(1), offset: model::Offset(0) },
             accepted_at: Timestamp(number),
             is_historical: false,
@@ -85,7 +85,7 @@ mod tests {
                 value: Some(Value::Int64(number)),
                 quality: Quality::GOOD,
             }],
-        });
+        }]);
     }
 
     #[tokio::test]

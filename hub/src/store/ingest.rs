@@ -1,7 +1,5 @@
 //! A payload becomes a record: known already? counted, encoded, appended; foreign payloads are numbered and split.
 
-use std::sync::Arc;
-
 use durable_log::Position;
 use model::limits::{RECORD_BYTES_MAX, RECORD_DAYS_MAX, RECORD_SAMPLES_MAX};
 use model::{Offset, RecordId, Sample, SampleBatch, Timestamp, Value};
@@ -128,7 +126,7 @@ impl Writer {
                 Change::Received { agent, id, account, agent_account, running: said.running, counted }
             });
             let position = Position(first.0 + n);
-            self.group.told.push(Told::Record(Arc::new(DurableBatch {
+            self.group.told.push(Told::Record(Box::new(DurableBatch {
                 position,
                 agent,
                 arrival,

@@ -1,8 +1,9 @@
 //! What the plant log may forget: segments beyond an age or a size, never silently past a registered reader.
 //!
 //! Age alone never deletes what a registered reader has not read (a clock that jumps would, and an outage of a lake may
-//! last longer than the age); size does, with an alarm. Two things hold everything back: the older checkpoint (accounts must be recountable) and, while the disk is full,
-//! every cursor. Age is the age of a segment file's last write, so an outage's old samples stay as long as new ones.
+//! last longer than the age); size does, with an alarm. Two things hold everything back: the older checkpoint (accounts
+//! must be recountable) and, while the disk is full, every cursor. Age is the age of a segment file's last write, so an
+//! outage's old samples stay as long as new ones. What nobody has read goes only after the ledger has named it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -80,15 +81,19 @@ impl Retention {
         log.trim(keep_from).map(|_first| ())
     }
 
-    /// Deletes the oldest segment that every reader has read, because the disk is full. Whether there was one.
+    /// Deletes the oldest segment that every reader has read, because the disk is full. Whether there was one. Where no
+    /// reader was ever registered, the ledger must be able to name what goes.
     pub(super) fn make_room(
         log: &mut Log,
         needed_from: Position,
         now: Timestamp,
         ledger: &Ledger,
+        names: &AgentNames<'_>,
     ) -> Result<bool, LogError> {
         let view = log.view();
-        let held_from = view.cursors()?.into_values().fold(needed_from, Position::min);
+        let cursors = view.cursors()?;
+        let was_read = !cursors.is_empty();
+        let held_from = cursors.into_values().fold(needed_from, Position::min);
         let Some(oldest) = view.segments().into_iter().find(|segment| segment.sealed) else {
             return Ok(false);
         };
@@ -96,6 +101,12 @@ impl Retention {
             return Ok(false);
         }
         let before = view.first();
+        if !was_read {
+            let why = "the disk was full, and no reader had ever asked for it".to_owned();
+            name_records(&view, before..oldest.end, now, &why, ledger, names)?;
+            ledger.record(entry(now, LedgerKind::TrimmedUnread, before, oldest.end, why))?;
+            return log.trim(oldest.end).map(|_first| true);
+        }
         log.trim(oldest.end)?;
         let why = "the disk was full; every registered reader had read it".to_owned();
         if let Err(error) = ledger.record(entry(now, LedgerKind::TrimmedForRoom, before, oldest.end, why)) {

@@ -143,7 +143,7 @@ impl Hub {
 
     fn try_ingest(&mut self, batch: ReceivedBatch) -> Result<(), StoreError> {
         while self.groups.try_recv().is_ok() {}
-        self.runtime.block_on(self.store.ingest(batch))
+        self.runtime.block_on(self.store.ingest(vec![batch]))
     }
 
     fn own(&self, epoch: Epoch, offset: u64) -> ReceivedBatch {
@@ -490,7 +490,7 @@ fn a_full_disk_holds_and_goes_on_when_there_is_room() {
     hub.ingest(hub.own(EPOCH, 1));
     let holding = wait_for(|| matches!(hub.store.health(), StoreHealth::Holding(_)));
     assert!(holding, "{:?}", hub.store.health());
-    let refused = hub.runtime.block_on(hub.store.ingest(hub.own(EPOCH, 2)));
+    let refused = hub.runtime.block_on(hub.store.ingest(vec![hub.own(EPOCH, 2)]));
     assert!(matches!(refused, Err(StoreError::NotWritable(_))), "{refused:?}");
     assert_eq!(hub.epoch(EPOCH).ranges, RangeSet::of(0..1));
     machine.plant.set_faults(Faults::default());
@@ -510,7 +510,7 @@ fn a_failed_sync_shuts_the_latch_and_nothing_more_is_told() {
     hub.ingest(hub.own(EPOCH, 1));
     assert!(wait_for(|| matches!(hub.store.health(), StoreHealth::Latched(_))));
     machine.plant.set_faults(Faults::default());
-    assert!(hub.runtime.block_on(hub.store.ingest(hub.own(EPOCH, 2))).is_err());
+    assert!(hub.runtime.block_on(hub.store.ingest(vec![hub.own(EPOCH, 2)])).is_err());
     assert_eq!(hub.epoch(EPOCH).ranges, RangeSet::of(0..1));
     hub.close();
     let hub = Hub::open(&machine.crash());

@@ -42,7 +42,7 @@ pub(super) const QUARANTINED: &str = "quarantined: ";
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub(super) enum Item {
-    Batch(ReceivedBatch),
+    Batches(Vec<ReceivedBatch>),
     Quarantine(QuarantineEntry, Option<(AgentId, RecordId)>),
     Reported(AgentId, Vec<EpochAccount>),
     Vouched(Vec<PointId>, bool),
@@ -189,7 +189,11 @@ impl Writer {
         match queued.item {
             Item::Close(done) => return Some(done),
             _ if self.stopped => self.count.refused.increment(),
-            Item::Batch(batch) => self.batch(batch).await,
+            Item::Batches(batches) => {
+                for batch in batches {
+                    self.batch(batch).await;
+                }
+            }
             Item::Quarantine(entry, settles) => self.put_aside(&entry, settles),
             Item::Reported(agent, epochs) => self.reported(agent, &epochs).await,
             Item::Vouched(points, holds) => self.group.told.push(Told::Vouched { points, holds }),
@@ -469,7 +473,9 @@ impl Writer {
                     self.shared.set_health(StoreHealth::Holding(crate::chain(&error)));
                     self.measure();
                     let (needed, now) = (self.shared.needed_from(), self.shared.clock.now());
-                    let made = Retention::make_room(&mut self.log, needed, now, &self.ledger);
+                    let catalogue = self.shared.catalogue.clone();
+                    let names = |agent| catalogue.agent(agent).map(|node| node.to_string());
+                    let made = Retention::make_room(&mut self.log, needed, now, &self.ledger, &names);
                     if !made.is_ok_and(|made| made) {
                         tokio::time::sleep(RETRY).await;
                     }

@@ -1,7 +1,6 @@
 //! Arrivals, take-over, resumption; the end of connections and sessions; wills.
 
 use std::os::fd::AsRawFd as _;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -220,7 +219,7 @@ impl Core {
             aliases_out: AliasesOut::new(connect.topic_alias_max.min(ALIASES_MAX)),
             waiting: 0,
             unanswered: 0,
-            allowed_topic: Rc::from(""),
+            allowed_topic: Arc::from(""),
             traffic: Traffic::default(),
         };
         let fd = connection.transport.as_raw_fd();

@@ -66,7 +66,7 @@ pub(super) struct Connection {
     /// ... of them, messages without an answer yet.
     pub(super) unanswered: usize,
     /// The topic that it was last allowed to publish to.
-    pub(super) allowed_topic: Rc<str>,
+    pub(super) allowed_topic: Arc<str>,
     pub(super) traffic: Traffic,
 }
 

@@ -138,7 +138,7 @@ impl Core {
             }
         }
         if topic.starts_with(SPARKPLUG)
-            && let Some(flow) = self.hand_to_host(topic, publish)
+            && let Some(flow) = self.hand_to_host(key, topic, publish)
         {
             return flow;
         }
@@ -234,7 +234,7 @@ impl Core {
         let is_view = self.served.iter().any(|(filter, _)| proto::mqtt::topic::matches(filter, topic));
         let allowed = !is_view && connection.login.rights.may_publish(topic);
         if allowed {
-            connection.allowed_topic = Rc::from(topic);
+            connection.allowed_topic = Arc::from(topic);
         }
         allowed
     }
@@ -257,9 +257,10 @@ impl Core {
     }
 
     /// What others publish in Sparkplug's topics goes to the host first: while that is behind, the client waits.
-    fn hand_to_host(&mut self, topic: &str, publish: &Publish<'_>) -> Option<Flow> {
+    fn hand_to_host(&mut self, key: usize, topic: &str, publish: &Publish<'_>) -> Option<Flow> {
+        let known = self.wires.get(key).map(|connection| &connection.allowed_topic);
         let message = Incoming {
-            topic: topic.to_owned(),
+            topic: known.filter(|known| ***known == *topic).map_or_else(|| topic.into(), Arc::clone),
             payload: Bytes::copy_from_slice(publish.payload),
             retain: publish.retain,
         };
@@ -271,7 +272,7 @@ impl Core {
     pub(super) fn publish_message(&mut self, message: &Arc<Message>, is_of_client: bool) {
         if is_of_client && message.topic.starts_with(SPARKPLUG) {
             self.inbox.force(Incoming {
-                topic: message.topic.to_string(),
+                topic: message.topic.as_ref().into(),
                 payload: message.payload.clone(),
                 retain: message.retain,
             });

@@ -43,7 +43,7 @@ impl Rig {
     }
 
     fn send(&mut self, topic: &str, payload: Vec<u8>) -> Vec<Action> {
-        self.event(Event::Message { topic: topic.to_owned(), payload: payload.into(), retain: false })
+        self.event(Event::Message { topic: topic.into(), payload: payload.into(), retain: false })
     }
 
     fn after(&mut self, time: Duration) -> Vec<Action> {

@@ -77,7 +77,7 @@ fn plant_on(hub: Running, paths: &[&str]) -> (Running, Live, Arc<Table>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn subscribers_find_the_last_values_and_follow() {
     let (hub, live, _) = plant(&["hall/Ölpumpe/druck", "a+b/#1", "/leer/"]).await;
-    live.apply(&batch(0, 3, 1_000_000, 7, false));
+    live.apply([&batch(0, 3, 1_000_000, 7, false)]);
     tokio::time::sleep(TICK * 3).await;
     let text = hub.metrics.render();
     assert!(text.contains("forebay_json_published_total 0"), "rendered for nobody: {text}");
@@ -94,9 +94,9 @@ async fn subscribers_find_the_last_values_and_follow() {
             format!("acme/antwerp/hall/Ölpumpe/druck {PAYLOAD}"),
         ]
     );
-    live.apply(&batch(0, 1, 2_000_000, 8, false));
+    live.apply([&batch(0, 1, 2_000_000, 8, false)]);
     assert!(all.line().await.unwrap().contains("\"v\":8"));
-    live.apply(&batch(0, 1, 1_500_000, 9, true)); // history does not replace newer values
+    live.apply([&batch(0, 1, 1_500_000, 9, true)]); // history does not replace newer values
     all.quiet().await;
     live.mark_stale(&[PointId(0)]);
     assert!(all.line().await.unwrap().contains("\"v\":8,\"q\":\"stale:not-connected\""));
@@ -104,7 +104,7 @@ async fn subscribers_find_the_last_values_and_follow() {
 
     // While nobody was there, values changed; the next subscriber finds the newest, not what was retained.
     tokio::time::sleep(TICK * 5).await;
-    live.apply(&batch(0, 3, 3_000_000, 10, false));
+    live.apply([&batch(0, 3, 3_000_000, 10, false)]);
     tokio::time::sleep(TICK * 2).await;
     let mut late = Subscriber::start(hub.port(), None, &["-t", "acme/antwerp/hall/+/druck", "-C", "1"]);
     assert!(late.line().await.unwrap().contains("\"v\":10"));
@@ -114,11 +114,11 @@ async fn subscribers_find_the_last_values_and_follow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_most_ten_values_per_second_and_the_last_one_always() {
     let (hub, live, _) = plant(&["p"]).await;
-    live.apply(&batch(0, 1, 1, 0, false));
+    live.apply([&batch(0, 1, 1, 0, false)]);
     let mut subscriber = Subscriber::start(hub.port(), None, &["-t", "acme/antwerp/p"]);
     subscriber.line().await.unwrap();
     for number in 1..=1000 {
-        live.apply(&batch(0, 1, 1 + number, number, false));
+        live.apply([&batch(0, 1, 1 + number, number, false)]);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut lines = 0;
@@ -139,7 +139,7 @@ async fn a_whole_large_plant_is_found_by_one_subscriber() {
     for id in 0..POINTS {
         table.add(id, &format!("area/line/cell/p{id}"));
     }
-    live.apply(&batch(0, POINTS, 1, 1, false));
+    live.apply([&batch(0, POINTS, 1, 1, false)]);
     let mut subscriber = Subscriber::start(hub.port(), None, &["-t", "acme/#", "-v"]);
     let mut topics = std::collections::HashSet::new();
     while topics.len() < POINTS as usize {
@@ -154,7 +154,7 @@ async fn an_outside_broker_gets_everything_and_again_after_it_forgot() {
     let mut mosquitto = Mosquitto::start(dir.path()).await;
     let port = mosquitto.port;
     let (hub, live, _) = plant_on(Running::outside(port, dir).await, &["a", "b"]);
-    live.apply(&batch(0, 2, 1_000_000, 7, false));
+    live.apply([&batch(0, 2, 1_000_000, 7, false)]);
     let mut one = Subscriber::start(port, None, &["-t", "acme/antwerp/a"]);
     assert!(one.line().await.unwrap().contains("\"v\":7"));
     mosquitto.restart().await; // without persistence: nothing is retained any more

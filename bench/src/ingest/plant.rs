@@ -1,0 +1,143 @@
+//! The hub under load, with or without a bridge, as a process of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+use crate::machine::{ProcessUse, process_use};
+
+/// A hub, and its folder.
+pub(super) struct Plant {
+    process: Child,
+    pub(super) mqtt: u16,
+    http: u16,
+    dir: PathBuf,
+}
+
+impl Plant {
+    /// Starts one on an empty folder.
+    pub(super) fn start(program: &Path, dir: &Path, with_bridge: bool) -> Result<Plant, String> {
+        std::fs::remove_dir_all(dir).ok();
+        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let (mqtt, http) = (free_port()?, free_port()?);
+        write(dir, "password", "bench")?;
+        write(dir, "plant.toml", &config(mqtt, http, with_bridge))?;
+        add_login(program, dir, "plant.toml")?;
+        Ok(Plant { process: run(program, dir)?, mqtt, http, dir: dir.to_owned() })
+    }
+
+    /// Ends it and starts it again on what it left.
+    pub(super) fn restart(&mut self, program: &Path, with_bridge: bool) -> Result<(), String> {
+        self.process.kill().ok();
+        self.process.wait().ok();
+        write(&self.dir, "plant.toml", &config(self.mqtt, self.http, with_bridge))?;
+        self.process = run(program, &self.dir)?;
+        let started = Instant::now();
+        while self.reconcile().is_none() {
+            if started.elapsed() > PATIENCE {
+                return Err("the hub did not start again".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    pub(super) fn used(&self) -> ProcessUse {
+        process_use(self.process.id())
+    }
+
+    pub(super) fn wait_until_exported(&self) -> Result<(), String> {
+        let started = Instant::now();
+        while !self.is_exported() {
+            if started.elapsed() > PATIENCE {
+                return Err("the table did not catch up".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Whether the sink has committed the whole plant log.
+    fn is_exported(&self) -> bool {
+        let Some(answer) = self.reconcile() else { return false };
+        let end = answer["log"]["end"].as_u64();
+        end.is_some() && answer["sinks"][0]["position"].as_u64() == end
+    }
+
+    fn reconcile(&self) -> Option<serde_json::Value> {
+        let token = std::fs::read_to_string(self.dir.join("hub/token")).ok()?;
+        get(self.http, "/api/v1/reconcile", token.trim())
+    }
+
+    /// Bytes of Parquet.
+    pub(super) fn table_bytes(&self) -> u64 {
+        bytes_under(&self.dir.join("lake"))
+    }
+}
+
+impl Drop for Plant {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn config(mqtt: u16, http: u16, with_bridge: bool) -> String {
+    let hub = format!(
+        "version = 1\nenterprise = \"bench\"\nsite = \"bench\"\n[hub]\ndata_dir = \"hub\"\n[hub.http]\n\
+         listen = \"127.0.0.1:{http}\"\n[hub.broker]\nlisten = \"127.0.0.1:{mqtt}\"\n"
+    );
+    let bridge = format!(
+        "[bridge]\nhub = \"http://127.0.0.1:{http}\"\ntoken_file = \"hub/token\"\n[[bridge.sinks]]\nname = \"lake\"\n\
+         kind = \"delta\"\npath = \"lake\"\nmax_wait = \"1s\"\n"
+    );
+    if with_bridge { hub + &bridge } else { hub }
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> Result<(), String> {
+    std::fs::write(dir.join(name), text).map_err(|error| format!("{name}: {error}"))
+}
+
+fn run(program: &Path, dir: &Path) -> Result<Child, String> {
+    let mut command = Command::new(program);
+    command.args(["run", "plant.toml"]).current_dir(dir).env("RUST_LOG", "warn");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    child.map_err(|error| format!("{}: {error}", program.display()))
+}
+
+/// Lets `gen` in as the agent bench/gen, with the password in `password`.
+pub(crate) fn add_login(program: &Path, dir: &Path, config: &str) -> Result<(), String> {
+    let mut command = Command::new(program);
+    command.args(["user", "add", "gen", "--role", "agent", "--node", "bench/gen"]);
+    let output = command.args(["--password-file", "password", "--config", config]).current_dir(dir).output();
+    let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+}
+
+fn free_port() -> Result<u16, String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.map(|address| address.port()).map_err(|error| format!("no free port: {error}"))
+}
+
+fn bytes_under(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_under(&entry.path()),
+        Ok(meta) if entry.path().extension().is_some_and(|ext| ext == "parquet") => meta.len(),
+        _ => 0,
+    });
+    sizes.sum()
+}
+
+fn get(port: u16, path: &str, token: &str) -> Option<serde_json::Value> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
