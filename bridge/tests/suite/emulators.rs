@@ -24,7 +24,7 @@ pub(crate) struct Emulator {
 
 /// Google's store has an XML interface that is S3's but for its headers; no emulator of it in a registry speaks that (both
 /// gcp-storage-emulator and fake-gcs-server answer 4xx or 501 to it). So its client talks to moto through the proxy, which
-/// translates the one header that decides a commit and leaves the token out.
+/// translates the one header that decides a commit, and the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     S3,
@@ -293,7 +293,11 @@ fn serve(client: TcpStream, store: u16, shared: &Shared) -> std::io::Result<()> 
         if lower.starts_with("x-goog-if-generation-match: 0") {
             head.extend_from_slice(b"If-None-Match: *\r\n");
         } else if lower.starts_with("authorization: bearer") {
-            // moto takes any signature, but wants one
+            // moto takes any signature of AWS, and wants one.
+            head.extend_from_slice(
+                b"Authorization: AWS4-HMAC-SHA256 Credential=test/20261122/us-east-1/s3/aws4_request, \
+                  SignedHeaders=host, Signature=00\r\n",
+            );
         } else if !lower.starts_with("connection:") {
             head.extend_from_slice(line.as_bytes());
         }

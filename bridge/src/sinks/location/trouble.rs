@@ -34,14 +34,23 @@ const MEANINGS: [(&[&str], &str); 12] = [
     ),
     (&["ExpiredToken", "TokenRefreshRequired", "invalid_grant"], "the credentials have expired: renew them"),
     (
-        &["AccessDenied", "AuthorizationPermissionMismatch", "AuthorizationFailure", "Forbidden", "403"],
+        &[
+            "AccessDenied",
+            "AuthorizationPermissionMismatch",
+            "AuthorizationFailure",
+            "Forbidden",
+            "status code: 403",
+        ],
         "access is denied: allow this key to list, read, write and delete there",
     ),
     (
-        &["Unauthenticated", "Unauthorized", "401"],
+        &["Unauthenticated", "Unauthorized", "status code: 401"],
         "the store wants credentials: write `credentials_file` or set them in the environment",
     ),
-    (&["SlowDown", "ServerBusy", "TooManyRequests", "429", "503"], "the store is busy; it is tried again"),
+    (
+        &["SlowDown", "ServerBusy", "TooManyRequests", "status code: 429", "status code: 503"],
+        "the store is busy; it is tried again",
+    ),
     (
         &["169.254.169.254", "metadata.google.internal", "instance metadata", "metadata server"],
         "no credentials were found: write `credentials_file`, or set them in the environment",
