@@ -217,7 +217,7 @@ fn beside(python: &Path, table: &Path, names: &[String], figures: &mut Figures) 
         return Err(format!("the peers' script: {}", String::from_utf8_lossy(&output.stderr)));
     }
     let seen: serde_json::Value =
-        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        serde_json::from_str(last_line(&output.stdout)?).map_err(|error| error.to_string())?;
     let number = |name: &str| seen[name].as_f64().ok_or_else(|| format!("the peers' script gave no {name}"));
     let of_file =
         format!("of {:.1} MB; one point of one day, {} rows", number("file_mb")?, seen["point_rows"]);
@@ -237,6 +237,12 @@ fn beside(python: &Path, table: &Path, names: &[String], figures: &mut Figures) 
         figures.push(name, number(name)?, unit, what);
     }
     Ok(())
+}
+
+/// The script's answer; DuckDB may have drawn a progress bar before it.
+fn last_line(output: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(output).map_err(|error| error.to_string())?;
+    text.lines().last().ok_or_else(|| "the peers' script said nothing".to_owned())
 }
 
 /// Python with the peers, if it is here: `$FOREBAY_VENV`, or `.venv`.

@@ -36,6 +36,7 @@ def reads(question):
     db = duckdb.connect()
     db.execute(f"LOAD '{extension('delta')}'")
     db.execute("SET threads = 2")
+    db.execute("SET enable_progress_bar = false")
     before = read_so_far()
     answer = db.execute(question).fetchone()
     return (read_so_far() - before) / 1e6, answer
@@ -63,6 +64,7 @@ with tempfile.TemporaryDirectory(dir=os.path.dirname(table)) as folder:
     measured("pyarrow", lambda: parquet.write_table(everything, target, compression="zstd"))
     db = duckdb.connect()
     db.execute("SET threads = 2")
+    db.execute("SET enable_progress_bar = false")
     db.register("everything", everything)
     measured("duckdb", lambda: db.execute(f"COPY everything TO '{target}' (FORMAT parquet, COMPRESSION zstd)"))
 print(json.dumps(seen))

@@ -274,7 +274,7 @@ impl Drop for Proxy {
 /// One request per connection: each side is told that it closes.
 fn serve(client: TcpStream, store: u16, shared: &Shared) -> std::io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
-    let (mut head, mut length, mut first) = (Vec::new(), 0usize, String::new());
+    let (mut head, mut length, mut first, mut is_signed) = (Vec::new(), 0usize, String::new(), false);
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
@@ -290,17 +290,21 @@ fn serve(client: TcpStream, store: u16, shared: &Shared) -> std::io::Result<()> 
         if line == "\r\n" {
             break;
         }
+        is_signed |= lower.starts_with("authorization: aws4");
         if lower.starts_with("x-goog-if-generation-match: 0") {
             head.extend_from_slice(b"If-None-Match: *\r\n");
         } else if lower.starts_with("authorization: bearer") {
-            // moto takes any signature of AWS, and wants one.
-            head.extend_from_slice(
-                b"Authorization: AWS4-HMAC-SHA256 Credential=test/20261122/us-east-1/s3/aws4_request, \
-                  SignedHeaders=host, Signature=00\r\n",
-            );
+            is_signed = false;
         } else if !lower.starts_with("connection:") {
             head.extend_from_slice(line.as_bytes());
         }
+    }
+    if !is_signed {
+        // moto takes any signature of AWS, and wants one.
+        head.extend_from_slice(
+            b"Authorization: AWS4-HMAC-SHA256 Credential=test/20261122/us-east-1/s3/aws4_request, \
+              SignedHeaders=host, Signature=00\r\n",
+        );
     }
     head.extend_from_slice(b"Connection: close\r\n\r\n");
     let mut body = vec![0; length];

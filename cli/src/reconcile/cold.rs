@@ -2,7 +2,7 @@
 //! works beside running processes as well as on cold directories.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bridge::scan::TableScan;
 use bridge::sinks::location::Location;
