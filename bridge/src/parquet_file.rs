@@ -11,7 +11,9 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::FieldRef;
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowSchemaConverter;
-use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriter, ArrowWriterOptions, compute_leaves,
+};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
@@ -149,6 +151,12 @@ impl Open {
     }
 }
 
+/// A writer of a compacted file: the same settings, for rows that come sorted.
+pub(crate) fn compacted_writer(into: Vec<u8>) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
+    let options = ArrowWriterOptions::new().with_properties(properties()).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(into, arrow_schema(false), options)
+}
+
 fn properties() -> WriterProperties {
     let sorting = |nth: usize| SortingColumn {
         column_idx: i32::try_from(nth).unwrap_or(0),
@@ -189,4 +197,12 @@ fn encoding(builder: WriterPropertiesBuilder, name: &str, column: ColumnType) ->
 /// Nobody skips a row group by the others, and comparing every text costs as much as encoding it.
 fn has_bounds(name: &str) -> bool {
     !matches!(name, "site" | "value_type" | "value_bool" | "value_string" | "quality" | "is_historical")
+}
+
+/// Lowest and highest so far.
+pub(crate) fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
+    *range = Some(match *range {
+        None => (value, value),
+        Some((low, high)) => (low.min(value), high.max(value)),
+    });
 }

@@ -69,17 +69,19 @@ pub const COLUMNS: [(&str, ColumnType); 17] = [
     (DAY, ColumnType::Date),
 ];
 
-/// The Arrow schema of a file, with or without `day`.
+/// The Arrow schema of a file, with or without `day`; texts that repeat are dictionaries in memory.
 ///
 /// Every column may be null as far as engines are concerned; which are not is in docs/specs/table.md.
 #[must_use]
 pub fn arrow_schema(with_day: bool) -> SchemaRef {
+    let repeated = || ArrowType::Dictionary(Box::new(ArrowType::Int32), Box::new(ArrowType::Utf8));
     let fields: Vec<Field> = COLUMNS
         .iter()
         .filter(|(name, _)| with_day || *name != DAY)
         .map(|(name, column)| {
             let arrow = match column {
-                ColumnType::Text => ArrowType::Utf8,
+                ColumnType::Text if *name == "value_string" => ArrowType::Utf8,
+                ColumnType::Text => repeated(),
                 ColumnType::Time => ArrowType::Timestamp(TimeUnit::Microsecond, Some(TIME_ZONE.into())),
                 ColumnType::Double => ArrowType::Float64,
                 ColumnType::Long => ArrowType::Int64,
