@@ -248,7 +248,7 @@ async fn a_vacuum_takes_only_what_nobody_needs() {
     let done = vacuum_now(place(), week, false).await.unwrap();
     assert_eq!((done.files, done.named, done.young), (0, 10, 2), "all within the retention: {done:?}");
     // Everything was written long ago; the removals are of today.
-    let long_ago = SystemTime::now() - 8 * Duration::from_secs(86_400);
+    let long_ago = eight_days_ago();
     for file in data_files(table) {
         std::fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
     }
@@ -282,7 +282,7 @@ async fn the_log_is_cut_and_the_table_goes_on() {
     let mut sink = DeltaSink::new(table.to_owned());
     fill(&mut sink, &plain(0..250), 0, 2).await;
     let log = table.join("_delta_log");
-    let long_ago = SystemTime::now() - 8 * Duration::from_secs(86_400);
+    let long_ago = eight_days_ago();
     for version in 0..=110 {
         for name in [format!("{version:020}.json"), format!("{version:020}.checkpoint.parquet")] {
             if let Ok(file) = std::fs::File::options().write(true).open(log.join(name)) {
@@ -312,4 +312,9 @@ async fn a_table_in_an_object_store_is_compacted_and_vacuumed() {
     let done = vacuum_now(place.clone(), Duration::ZERO, false).await.unwrap();
     assert_eq!(done.files, 21, "20 commits, and what 16 of them became at first: {done:?}");
     expect_rows(place, &plain(0..44)).await;
+}
+
+fn eight_days_ago() -> SystemTime {
+    let now = u64::try_from(runtime::clock::Clock::machine().now().0).unwrap();
+    SystemTime::UNIX_EPOCH + Duration::from_micros(now) - 8 * Duration::from_secs(86_400)
 }
