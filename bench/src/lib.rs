@@ -10,5 +10,6 @@ pub mod ingest;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod table;
 
 pub use figures::{Figure, Figures};

@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod file;
 pub mod points;
 pub mod quarantine;
+pub mod table;
 pub mod user;
 
 use std::net::SocketAddr;
@@ -56,6 +57,8 @@ pub enum Command {
     File(file::FileOptions),
     /// Show what could not become data, and decide about it: retry or discard.
     Quarantine(quarantine::Quarantine),
+    /// Look at a Delta table, compact it, remove its old files.
+    Table(table::Table),
     /// Say who may log in at the hub's broker, and what they may do.
     User(user::User),
     /// Look into a log directory: an agent's outbox, a hub's plant log, a catalogue.
@@ -226,7 +229,7 @@ pub struct Reconcile {
     /// The hub's address, such as http://127.0.0.1:8080.
     #[arg(long, requires = "table")]
     pub hub: Option<String>,
-    /// The table: folder of a Delta table or of Parquet files.
+    /// The table: folder of a Delta table or of Parquet files, or s3://, az://, gs:// with credentials in the environment.
     #[arg(long)]
     pub table: Option<String>,
     /// Which of the bridge's sinks writes that table.
@@ -467,6 +470,8 @@ pub enum BenchWhat {
     Log,
     /// Ingest to plant log to Delta table.
     Ingest,
+    /// A day of a recorded plant into a Delta table: rows/s, bytes per row, what DuckDB reads; beside pyarrow and DuckDB.
+    Table,
     /// Memory of an agent and of a hub.
     Memory,
     /// The hub's broker beside mosquitto and rumqttd under the same load.

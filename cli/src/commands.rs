@@ -18,4 +18,5 @@ pub mod reconcile;
 pub mod run;
 pub mod service;
 pub mod sim;
+pub mod table;
 pub mod user;

@@ -18,6 +18,7 @@ fn main() -> std::process::ExitCode {
         Command::Command(options) => commands::command::run(&options),
         Command::File(options) => commands::file::run(&options),
         Command::Quarantine(options) => commands::quarantine::run(&options),
+        Command::Table(options) => commands::table::run(&options),
         Command::User(options) => commands::user::run(&options),
         Command::Log(options) => commands::log::run(&options),
         Command::Init(options) => commands::init::run(&options),

@@ -358,7 +358,10 @@ impl Session {
                     if messages.is_empty() {
                         break;
                     }
-                    messages.drain(..).for_each(|message| self.message(message));
+                    let now = self.now();
+                    for Incoming { topic, payload, retain } in messages.drain(..) {
+                        self.nodes.apply(Event::Message { topic, payload, retain }, now, &mut self.actions);
+                    }
                 }
             }
             self.settle().await;
@@ -367,11 +370,6 @@ impl Session {
         self.shared.catalogue.close();
         self.ledger.close();
         Ok(())
-    }
-
-    fn message(&mut self, message: Incoming) {
-        let Incoming { topic, payload, retain } = message;
-        self.step(Event::Message { topic, payload, retain });
     }
 
     fn request(&mut self, request: Request) {
@@ -402,9 +400,14 @@ impl Session {
     }
 
     fn step(&mut self, event: Event) {
-        self.arrived = self.arrived.max(self.clock.now());
-        let now = Moment { at: self.arrived, clock: self.clock.now(), since_start: self.started.elapsed() };
+        let now = self.now();
         self.nodes.apply(event, now, &mut self.actions);
+    }
+
+    fn now(&mut self) -> Moment {
+        let clock = self.clock.now();
+        self.arrived = self.arrived.max(clock);
+        Moment { at: self.arrived, clock, since_start: self.started.elapsed() }
     }
 
     /// Does what the steps led to, in order.

@@ -1,9 +1,10 @@
 //! `forebay bench`: measures this machine, prints figures.
 
 use bench::broker::{self, Peer, Running};
-use bench::{Figures, codec, ingest, log, machine, memory};
+use bench::{Figures, codec, ingest, log, machine, memory, table};
 
 use crate::arguments::{Bench, BenchPeer, BenchWhat};
+use crate::demo::plc::RECORDING;
 use crate::output::{DONE, FAILED};
 use crate::{complain, say};
 
@@ -102,6 +103,16 @@ fn measure(options: &Bench) -> Result<Figures, String> {
                 options.run_for,
                 options.broker.repeat,
             )?,
+        );
+    }
+    if wanted(BenchWhat::Table) {
+        let python = table::peers();
+        if python.is_none() {
+            complain!("table: DuckDB and pyarrow are left out; `make peers` installs them");
+        }
+        done(
+            "table",
+            table::run(RECORDING, table::DAY_SECONDS, &options.dir.join("table"), python.as_deref())?,
         );
     }
     if wanted(BenchWhat::Memory) {

@@ -22,6 +22,7 @@ use runtime::config_file::{Problems, Section};
 
 use super::{DeviceSetup, Driver, DriverError, DriverKind, NextRead, Reading, Readings};
 use place::Place;
+use place::ftp::Ftp;
 use place::local::Local;
 use place::remote::Scheme;
 use place::sftp::Sftp;
@@ -178,6 +179,7 @@ fn place(settings: &Settings, changes: Arc<Changes>) -> Box<dyn Place> {
         Where::Folder(folder, watched) => Box::new(Local::new(folder, watched.then_some(changes))),
         Where::Remote(remote) => match remote.scheme {
             Scheme::Sftp => Box::new(Sftp::new(remote.clone())),
+            Scheme::Ftp => Box::new(Ftp::new(remote.clone())),
         },
     }
 }

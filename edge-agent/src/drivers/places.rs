@@ -28,7 +28,8 @@ pub(super) struct Extent {
 pub(super) fn warn_of_overlaps(setup: &DeviceSetup, mut extents: Vec<Extent>, problems: &mut Problems) {
     // The wider one first, so that bits find the number in which they lie.
     extents.sort_by_key(|extent| (extent.area, extent.from, std::cmp::Reverse(extent.to), extent.point));
-    let (mut reach, mut bit): (Option<(Extent, &PointConfig)>, Option<(Extent, &PointConfig)>) = (None, None);
+    let mut reach: Option<(Extent, &PointConfig)> = None;
+    let mut bit: Option<(Extent, &PointConfig)> = None;
     for extent in extents {
         let Some(point) = setup.points.get(extent.point) else { continue };
         let is_bit = extent.to - extent.from == 1;

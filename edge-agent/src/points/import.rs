@@ -261,9 +261,8 @@ fn refuse_what_the_driver_refuses(
             let nth = problem.line.checked_sub(2).filter(|nth| *nth < found.drafts.len());
             refused.entry(nth.ok_or_else(|| problem.to_string())?).or_insert(problem);
         }
-        let mut nth = 0;
         let mut kept = Vec::with_capacity(found.drafts.len());
-        for draft in std::mem::take(&mut found.drafts) {
+        for (nth, draft) in std::mem::take(&mut found.drafts).into_iter().enumerate() {
             match refused.remove(&nth) {
                 Some(problem) => {
                     let rule = format!("{} {}", problem.key, problem.rule);
@@ -271,7 +270,6 @@ fn refuse_what_the_driver_refuses(
                 }
                 None => kept.push(draft),
             }
-            nth += 1;
         }
         found.drafts = kept;
     }

@@ -410,7 +410,7 @@ fn form(
         }
         (DataType::Bytes, Some(bytes)) => return Ok(Form::Raw { bytes }),
         (DataType::String | DataType::Bytes, None) => {
-            return Err(format!("a {} needs its length in bytes, such as len=16", data_type.name()));
+            return Err(format!("type {} needs its length in bytes, such as len=16", data_type.name()));
         }
         (DataType::DateTime, _) => {
             return Err("a datetime needs its layout, such as time=epoch32 or time=ymdhms-6".into());
