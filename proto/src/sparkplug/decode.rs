@@ -139,6 +139,7 @@ impl<'a> PayloadView<'a> {
                 }
                 1181 => birth.get_or_insert_with(RawBirth::default).merge(wire.message(key)?, 0)?,
                 1182 => command.get_or_insert_with(RawCommand::default).merge(wire.message(key)?, 0)?,
+                1183 => drop(wire.fixed64(key)?), // the seal: checked before (proto::seal), but a known field
                 1184 => health = Some(wire.bytes(key)?),
                 _ => wire.skip(key, 0)?,
             }
