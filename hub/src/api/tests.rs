@@ -562,7 +562,7 @@ async fn agents_health_and_balance_tell_what_is_there() {
         (&agent["agent"], &agent["online"], &agent["foreign"]),
         (&json!("plant/n1"), &json!(true), &json!(false))
     );
-    assert_eq!(agent["devices"], json!([{"name": "press", "online": true}]));
+    assert_eq!(agent["devices"], json!([{"name": "press", "online": true, "health": null}]));
     let balance = plant.json("/api/v1/reconcile").await;
     let agent = &balance["agents"][0];
     assert_eq!((&agent["agent"], &agent["verdict"]), (&json!("plant/n1"), &json!("balanced")), "{balance}");

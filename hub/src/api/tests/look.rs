@@ -88,6 +88,7 @@ async fn devices_are_shown_as_their_agent_says_they_are() {
     assert!(paths.iter().all(|path| path.starts_with("hall/press/")), "health is no plant data: {paths:?}");
     let quarantine = plant.json("/api/v1/quarantine").await;
     assert_eq!(quarantine["entries"].as_array().map(Vec::len), Some(0), "{quarantine}");
+    plant.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,4 +139,5 @@ async fn a_point_shows_what_the_device_said() {
             (&json!("hr:7"), &json!("good"), &json!(null))
         );
     }
+    plant.end().await;
 }
