@@ -3,6 +3,7 @@
 pub mod browse;
 pub mod certificates;
 pub mod file;
+pub mod points;
 pub mod quarantine;
 pub mod table;
 pub mod user;
@@ -40,12 +41,14 @@ pub enum Command {
     Demo(Demo),
     /// Run the roles ([edge], [hub], [bridge]) that configuration files name, until a signal.
     Run(Run),
-    /// Check configuration files and their point lists; print every mistake.
+    /// Check configuration files and their point lists; print every mistake, and warn of what is hardly meant.
     Check(Check),
     /// Look into a device without a configuration; show the register maps that forebay brings.
     Probe(Probe),
     /// List what a server has, as a point list to start from.
     Browse(browse::Browse),
+    /// Make a point list of another program's export: Kepware, TIA Portal, Neuron, Telegraf.
+    Points(points::Points),
     /// Prove that every accepted sample is in the table exactly once, or say which are not.
     Reconcile(Reconcile),
     /// Write a set-point, or show the latest commands.
@@ -147,13 +150,21 @@ pub struct Run {
 
 /// `forebay check`
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Mistakes keep a plant from starting. Warnings do not: the same address twice, ranges that overlap, addresses \
+    beyond a device's end, unknown units.\n\n\
+    Exit codes: 0 no mistake (with --strict: nor a warning), 2 there is one."
+)]
 pub struct Check {
     /// Configuration files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// One JSON object per mistake.
+    /// One JSON object per finding: severity (mistake, warning), file, line, key, value, rule.
     #[arg(long)]
     pub json: bool,
+    /// Count warnings as mistakes.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// `forebay probe`

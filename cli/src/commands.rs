@@ -11,6 +11,7 @@ pub mod file;
 pub mod init;
 pub mod join;
 pub mod log;
+pub mod points;
 pub mod probe;
 pub mod quarantine;
 pub mod reconcile;

@@ -13,6 +13,7 @@ fn main() -> std::process::ExitCode {
         Command::Check(options) => commands::check::run(&options),
         Command::Probe(options) => commands::probe::run(&options),
         Command::Browse(options) => commands::browse::run(&options),
+        Command::Points(options) => commands::points::run(&options),
         Command::Reconcile(options) => commands::reconcile::run(&options),
         Command::Command(options) => commands::command::run(&options),
         Command::File(options) => commands::file::run(&options),

@@ -34,7 +34,7 @@ impl Plant {
         write(&self.dir, "plant.toml", &config(self.mqtt, self.http, with_bridge))?;
         self.process = run(program, &self.dir)?;
         let started = Instant::now();
-        while self.reconcile().is_none() {
+        while self.log_end().is_none() {
             if started.elapsed() > PATIENCE {
                 return Err("the hub did not start again".into());
             }
@@ -58,21 +58,32 @@ impl Plant {
         Ok(())
     }
 
-    /// Whether the sink has committed the whole plant log.
+    /// Whether the sink has committed the whole plant log: asked of what costs the hub nothing to answer.
     fn is_exported(&self) -> bool {
-        let Some(answer) = self.reconcile() else { return false };
-        let end = answer["log"]["end"].as_u64();
-        end.is_some() && answer["sinks"][0]["position"].as_u64() == end
+        let end = self.log_end();
+        end.is_some() && self.committed() == end
     }
 
-    fn reconcile(&self) -> Option<serde_json::Value> {
+    fn log_end(&self) -> Option<u64> {
+        let answer: serde_json::Value = serde_json::from_str(&self.get("/api/v1/health")?).ok()?;
+        answer["log"]["end"].as_u64()
+    }
+
+    fn committed(&self) -> Option<u64> {
+        let metrics = self.get("/metrics")?;
+        let line = metrics.lines().find(|line| line.starts_with("forebay_bridge_committed_position"))?;
+        line.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        use std::io::{Read as _, Write as _};
         let token = std::fs::read_to_string(self.dir.join("hub/token")).ok()?;
-        get(self.http, "/api/v1/reconcile", token.trim())
-    }
-
-    /// Bytes of Parquet.
-    pub(super) fn table_bytes(&self) -> u64 {
-        bytes_under(&self.dir.join("lake"))
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        let head = format!("Host: 127.0.0.1\r\nAuthorization: Bearer {}", token.trim());
+        write!(stream, "GET {path} HTTP/1.0\r\n{head}\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     }
 }
 
@@ -121,23 +132,4 @@ pub(crate) fn add_login(program: &Path, dir: &Path, config: &str) -> Result<(), 
 fn free_port() -> Result<u16, String> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     listener.map(|address| address.port()).map_err(|error| format!("no free port: {error}"))
-}
-
-fn bytes_under(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_under(&entry.path()),
-        Ok(meta) if entry.path().extension().is_some_and(|ext| ext == "parquet") => meta.len(),
-        _ => 0,
-    });
-    sizes.sum()
-}
-
-fn get(port: u16, path: &str, token: &str) -> Option<serde_json::Value> {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
 }
