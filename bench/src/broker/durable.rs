@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::load::{Load, Windows};
 use super::peers::Broker;
-use super::report::Reading;
+use crate::report::Reading;
 use super::throughput::{Shape, WARM_UP, measure};
 use crate::machine::process_use;
 

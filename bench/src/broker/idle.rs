@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection::Connection;
 use super::peers::Broker;
-use super::report::Reading;
+use crate::report::Reading;
 use crate::machine::process_use;
 
 /// Counts at which memory is read.

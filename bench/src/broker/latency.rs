@@ -9,7 +9,7 @@ use mio::{Events, Poll};
 use super::connection::{Connection, Door};
 use super::packet::{self, PublishBlock, QosLevel, kind};
 use super::peers::Broker;
-use super::report::Reading;
+use crate::report::Reading;
 use super::throughput::topic;
 use crate::machine::process_use;
 

@@ -11,7 +11,7 @@ use super::latency;
 use super::load::{BLOCK_BYTES, Load, Windows};
 use super::packet::{PublishBlock, QosLevel};
 use super::peers::Broker;
-use super::report::Reading;
+use crate::report::Reading;
 use super::throughput::{WARM_UP, measure, topic};
 use crate::machine::process_use;
 

@@ -6,7 +6,7 @@ use super::connection::{Connection, Door};
 use super::load::{BLOCK_BYTES, Load, Windows};
 use super::packet::{PublishBlock, QosLevel};
 use super::peers::Broker;
-use super::report::Reading;
+use crate::report::Reading;
 use crate::machine::process_use;
 
 /// Caches, socket buffers and the broker's memory settle in it; not measured.
