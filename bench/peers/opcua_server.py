@@ -25,9 +25,12 @@ async def main():
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/bench")
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     index = await server.register_namespace("urn:forebay:bench")
-    folder = await server.nodes.objects.add_folder(ua.NodeId("Bench", index), "Bench")
-    names = [f"Item.{nth}" for nth in range(int(sys.argv[1]))]
-    ids = [(await folder.add_variable(ua.NodeId(name, index), name, 0, ua.VariantType.Int32)).nodeid for name in names]
+    ids = []
+    for nth in range(int(sys.argv[1])):
+        if nth % 100 == 0:  # adding to a folder takes it the longer the more there is
+            folder = await server.nodes.objects.add_folder(ua.NodeId(f"Bench.{nth}", index), f"Bench.{nth}")
+        name = f"Item.{nth}"
+        ids.append((await folder.add_variable(ua.NodeId(name, index), name, 0, ua.VariantType.Int32)).nodeid)
     await server.start()
     print(json.dumps({"port": port, "index": index}), flush=True)
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()

@@ -88,7 +88,12 @@ fn once(
         "CPU of the agent per million values",
     );
     figures.push(format!("agent_cores_{values}"), cpu(0) / seconds, "cores", "the agent's");
-    figures.push(format!("hub_cores_{values}"), cpu(1) / seconds, "cores", "the hub's: near 1 it is the bound");
+    figures.push(
+        format!("hub_cores_{values}"),
+        cpu(1) / seconds,
+        "cores",
+        "the hub's: near 1 it is the bound",
+    );
     figures.push(
         format!("agent_rss_mb_{values}"),
         now[0].resident as f64 / 1e6,

@@ -73,7 +73,12 @@ pub fn run(program: &Path, dir: &Path, time: Duration) -> Result<Figures, String
         );
         figures.push(format!("{role}_cores"), cores, "cores", "the same, births not included");
     }
-    figures.push("client_messages_per_s", received as f64 / started.elapsed().as_secs_f64(), "1/s", "read by all clients");
+    figures.push(
+        "client_messages_per_s",
+        received as f64 / started.elapsed().as_secs_f64(),
+        "1/s",
+        "read by all clients",
+    );
     Ok(figures)
 }
 

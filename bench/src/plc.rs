@@ -163,12 +163,8 @@ fn select(names: &[String]) -> Result<Vec<&'static Case>, String> {
 /// Every repetition of every agent, in turn. A failure is part of the outcome: the others go on.
 fn measure(case: &'static Case, found: &[Found], options: &Options) -> Outcome {
     let takes_part: Vec<&Found> = found.iter().filter(|one| case.agents.contains(&one.agent)).collect();
-    let contestant = |one: &&Found| Contestant {
-        peer: one.agent.name(),
-        variant: "",
-        runs: Vec::new(),
-        failure: None,
-    };
+    let contestant =
+        |one: &&Found| Contestant { peer: one.agent.name(), variant: "", runs: Vec::new(), failure: None };
     let mut contestants: Vec<Contestant> = takes_part.iter().map(contestant).collect();
     for _ in 0..options.repeat.max(1) {
         for (contestant, one) in contestants.iter_mut().zip(&takes_part) {
@@ -288,8 +284,7 @@ fn modbus(one: &Found, dir: &Path, options: &Options, every_value: bool) -> Resu
     watch.until(Instant::now() + SETTLE, &mut first_sight)?;
     // The steps that began while it was measured.
     let began = |point, time| steps.at(point, time - 1) + 1;
-    let lost: u64 =
-        (0..points).map(|point| seen.missing(point, began(point, from)..began(point, to))).sum();
+    let lost: u64 = (0..points).map(|point| seen.missing(point, began(point, from)..began(point, to))).sum();
     late_us.sort_unstable();
     let at = |per_mille: usize| {
         let place = (late_us.len() * per_mille / 1000).min(late_us.len().saturating_sub(1));

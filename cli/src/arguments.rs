@@ -462,7 +462,9 @@ pub enum BenchWhat {
     Log,
     /// Ingest to plant log to Delta table.
     Ingest,
-    /// Memory of an agent and of a hub.
+    /// What an agent can send: simulated devices to outbox to hub, at 100, 5 and 1 values per message.
+    Agent,
+    /// Memory of an agent with 10 000 points, of a hub with 100 000 and 1 000 clients, and its slope.
     Memory,
     /// The hub's broker beside mosquitto and rumqttd under the same load.
     Broker,

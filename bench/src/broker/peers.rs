@@ -167,7 +167,10 @@ pub(crate) fn launch(mut command: Command, dir: &Path, door: Door) -> Result<Bro
 }
 
 /// A door on a free loopback port.
-pub(crate) fn free_door(login: Option<(&str, &str)>, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Door, String> {
+pub(crate) fn free_door(
+    login: Option<(&str, &str)>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Result<Door, String> {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = listener.map_err(|error| format!("no free port: {error}"))?;
     let login = login.map(|(user, password)| (user.to_owned(), password.to_owned()));

@@ -138,8 +138,10 @@ fn node_red() -> Result<PathBuf, String> {
     let root = std::env::var_os("FOREBAY_BENCH_PEERS").map_or(".bench-peers".into(), PathBuf::from);
     let modules = root.join("node-red/node_modules");
     if !modules.join("node-red-contrib-modbus").is_dir() || peers::find_program("node", &[]).is_none() {
-        return Err("Node-RED is not installed; scripts/bench-peers does it (FOREBAY_BENCH_PEERS names the folder)"
-            .into());
+        return Err(
+            "Node-RED is not installed; scripts/bench-peers does it (FOREBAY_BENCH_PEERS names the folder)"
+                .into(),
+        );
     }
     let main = modules.join("node-red/red.js");
     std::path::absolute(&main).map_err(|error| format!("{}: {error}", main.display()))
@@ -157,10 +159,12 @@ fn write_agent(dir: &Path, broker: u16, source: &Source) -> Result<(), String> {
             for (nth, port) in ports.iter().enumerate() {
                 let mut points = "name,address,type,deadband\n".to_owned();
                 for register in 0..*registers {
-                    writeln!(points, "{PREFIX}{},hr:{register},uint16,{band}", nth * registers + register).ok();
+                    writeln!(points, "{PREFIX}{},hr:{register},uint16,{band}", nth * registers + register)
+                        .ok();
                 }
-                let keys =
-                    format!("driver = \"modbus-tcp\"\naddress = \"127.0.0.1:{port}\"\npoll = \"{scan_ms}ms\"\n");
+                let keys = format!(
+                    "driver = \"modbus-tcp\"\naddress = \"127.0.0.1:{port}\"\npoll = \"{scan_ms}ms\"\n"
+                );
                 device(format!("plc-{nth}"), keys, points)?;
             }
         }

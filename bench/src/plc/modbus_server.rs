@@ -38,9 +38,7 @@ impl ModbusServer {
         for device in 0..devices {
             let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(failed)?;
             ports.push(listener.local_addr().map_err(failed)?.port());
-            poll.registry()
-                .register(&mut listener, Token(device), Interest::READABLE)
-                .map_err(failed)?;
+            poll.registry().register(&mut listener, Token(device), Interest::READABLE).map_err(failed)?;
             listeners.push(listener);
         }
         let is_over = Arc::new(AtomicBool::new(false));

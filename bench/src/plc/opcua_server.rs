@@ -10,6 +10,9 @@ use serde_json::Value;
 
 const SCRIPT: &str = include_str!("../../peers/opcua_server.py");
 
+/// Lines that nobody has read yet; it answers one line to each of ours.
+const LINES_MAX: usize = 8;
+
 /// The server; killed when dropped.
 pub(super) struct OpcUaServer {
     process: Child,
@@ -54,7 +57,8 @@ impl OpcUaServer {
     }
 
     fn answer(&mut self, patience: Duration) -> Result<Value, String> {
-        let line = self.lines.recv_timeout(patience).map_err(|_| "the OPC UA server does not start".to_owned())?;
+        let line =
+            self.lines.recv_timeout(patience).map_err(|_| "the OPC UA server does not start".to_owned())?;
         serde_json::from_str(&line).map_err(|error| format!("the OPC UA server said {line:?}: {error}"))
     }
 }
@@ -67,7 +71,7 @@ impl Drop for OpcUaServer {
 }
 
 fn read_lines(stdout: ChildStdout) -> mpsc::Receiver<String> {
-    let (sender, lines) = mpsc::channel();
+    let (sender, lines) = mpsc::sync_channel(LINES_MAX);
     std::thread::spawn(move || {
         let whole = BufReader::new(stdout).lines().map_while(Result::ok);
         whole.take_while(|line| sender.send(line.clone()).is_ok()).for_each(drop);

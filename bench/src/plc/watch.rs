@@ -102,7 +102,8 @@ fn values(topic: &str, payload: &[u8], aliases: &mut Vec<Option<usize>>, saw: &m
 /// Which point an alias stands for.
 fn learn(metric: &proto::sparkplug::MetricView<'_>, aliases: &mut Vec<Option<usize>>) {
     let number = metric.name.and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-    let alias = metric.alias.and_then(|alias| usize::try_from(alias).ok()).filter(|alias| *alias < POINTS_MAX);
+    let alias =
+        metric.alias.and_then(|alias| usize::try_from(alias).ok()).filter(|alias| *alias < POINTS_MAX);
     if let (Some(point), Some(alias)) = (number, alias) {
         if aliases.len() <= alias {
             aliases.resize(alias + 1, None);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bench::broker::{self, Peer, Running};
 use bench::plc::{self, Agent};
-use bench::{Figures, codec, ingest, log, machine, memory};
+use bench::{Figures, agent, codec, ingest, log, machine, memory};
 
 use crate::arguments::{Bench, BenchPeer, BenchWhat};
 use crate::output::{DONE, FAILED};
@@ -125,7 +125,7 @@ fn warn_of_debug_build() {
 /// Runs what was asked for; prints each part as it is done, unless a script reads.
 fn measure(options: &Bench) -> Result<Figures, String> {
     warn_of_debug_build();
-    let program = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
+    let program = program(options)?;
     let mut all = Figures::default();
     let wanted = |what| options.what == BenchWhat::All || options.what == what;
     let mut done = |title: &str, figures: Figures| {
@@ -151,6 +151,10 @@ fn measure(options: &Bench) -> Result<Figures, String> {
                 options.broker.repeat,
             )?,
         );
+    }
+    if wanted(BenchWhat::Agent) {
+        let repeat = options.broker.repeat;
+        done("agent", agent::run(&program, &options.dir.join("agent"), options.run_for, repeat)?);
     }
     if wanted(BenchWhat::Memory) {
         done("memory", memory::run(&program, &options.dir.join("memory"), options.run_for)?);
