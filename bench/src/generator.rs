@@ -12,6 +12,9 @@ use proto::sparkplug::{BirthHead, EpochAccount, RecordHead};
 /// Device that the load speaks for.
 pub const DEVICE: &str = "load";
 
+/// Time between two records.
+const STEP_MICROS: i64 = 10;
+
 /// Makes record after record of one epoch.
 #[derive(Debug)]
 pub struct Records {
@@ -32,7 +35,8 @@ impl Records {
         let points: Vec<PointDefinition> = (0..metrics).filter_map(point).collect();
         let hashes = points.iter().map(|point| path_hash(point.path.as_str())).collect();
         let epoch = getrandom::u64().ok().and_then(Epoch::from_random).unwrap_or(Epoch(1));
-        let now = runtime::clock::Clock::machine().now();
+        // Millions of records at STEP_MICROS each reach from here to about now.
+        let now = Timestamp(runtime::clock::Clock::machine().now().0 - 30_000_000);
         Records { points, hashes, epoch, next: 0, account: Account::default(), seq: 0, now, last: None }
     }
 
@@ -110,7 +114,7 @@ impl Records {
 
     /// Makes the next record and appends its payload.
     pub fn encode_next(&mut self, out: &mut Vec<u8>) {
-        self.now = Timestamp(self.now.0 + 1000);
+        self.now = Timestamp(self.now.0 + STEP_MICROS);
         let offset = Offset(self.next);
         let wave = (self.next % 1000) as f64;
         let samples: Vec<Sample> = (0_u32..)

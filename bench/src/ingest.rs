@@ -81,7 +81,6 @@ fn once(program: &Path, dir: &Path, metrics: usize, time: Duration) -> Result<Fi
         "CPU of hub and bridge per million",
     );
     figures.push("catch_up_peak_mb", used.peak as f64 / 1e6, "MB", "peak memory of hub and bridge");
-    figures.push("bytes_per_row", plant.table_bytes() as f64 / values, "B", "the table on disk");
     drop(plant);
 
     let plant = Plant::start(program, dir, true)?;

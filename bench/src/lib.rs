@@ -14,5 +14,6 @@ pub mod memory;
 pub mod plc;
 mod report;
 mod roles;
+pub mod table;
 
 pub use figures::{Figure, Figures};

@@ -41,15 +41,18 @@ struct Cell {
 
 /// Rows in columns.
 #[derive(Debug, Default)]
-struct Rows {
+pub(crate) struct Rows {
     /// Place in the builder's points while building, rank in `Batch::points` afterwards.
-    point: Vec<u32>,
-    time: Vec<i64>,
-    record: Vec<u32>,
-    index: Vec<u32>,
-    quality: Vec<u32>,
-    kind: Vec<u8>,
-    bits: Vec<u64>,
+    pub(crate) point: Vec<u32>,
+    pub(crate) time: Vec<i64>,
+    /// Index into the batch's records.
+    pub(crate) record: Vec<u32>,
+    pub(crate) index: Vec<u32>,
+    pub(crate) quality: Vec<u32>,
+    /// Code of the value's type; 0 for none.
+    pub(crate) kind: Vec<u8>,
+    /// A number, or the place of a text.
+    pub(crate) bits: Vec<u64>,
     texts: Vec<u8>,
 }
 
@@ -377,6 +380,14 @@ impl Batch {
 
     pub(crate) fn site(&self) -> &Arc<str> {
         &self.site
+    }
+
+    pub(crate) fn columns(&self) -> &Rows {
+        &self.rows
+    }
+
+    pub(crate) fn records(&self) -> &[RecordHead] {
+        &self.records
     }
 
     pub(crate) fn points(&self) -> &[Point] {

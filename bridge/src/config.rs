@@ -188,7 +188,7 @@ mod tests {
         let (config, problems) = read(
             "[bridge]\nhub = \"ftp://x\"\ntoken = \"x\"\n\
              [[bridge.sinks]]\nname = \"a/b\"\nkind = \"iceberg\"\n\
-             [[bridge.sinks]]\nname = \"b\"\nkind = \"delta\"\npath = \"s3://bucket/x\"\nmax_rows = 0\n\
+             [[bridge.sinks]]\nname = \"b\"\nkind = \"delta\"\npath = \"s3://bucket/x\"\nregion = \"EU\"\nmax_rows = 0\n\
              [[bridge.sinks]]\nname = \"b\"\nkind = \"parquet\"\nmax_bytes = \"1\"\nmax_wait = \"1ms\"\nwhat = 1\n",
         );
         assert!(config.is_none());
@@ -198,13 +198,13 @@ mod tests {
                 "/etc/plant.toml:2: bridge.hub = \"ftp://x\": must be http://HOST[:PORT] or https://HOST[:PORT]",
                 "/etc/plant.toml:5: bridge.sinks[1].name = \"a/b\": must not contain \"/\" or control characters",
                 "/etc/plant.toml:6: bridge.sinks[1].kind = \"iceberg\": must be one of: delta, parquet",
-                "/etc/plant.toml:11: bridge.sinks[2].max_rows = 0: must be a whole number from 1 to 10000000",
-                "/etc/plant.toml:10: bridge.sinks[2].path = \"s3://bucket/x\": must be a local folder; object stores come in a later version",
-                "/etc/plant.toml:13: bridge.sinks[3].name = \"b\": is the name of another sink too; names are cursors and must differ",
-                "/etc/plant.toml:15: bridge.sinks[3].max_bytes = \"1\": must be from 1MiB to 1GiB",
-                "/etc/plant.toml:16: bridge.sinks[3].max_wait = \"1ms\": must be from 100ms to 3600s",
-                "/etc/plant.toml:12: bridge.sinks[3].path: is missing; write the table's folder",
-                "/etc/plant.toml:17: bridge.sinks[3].what = 1: unknown key; known here: kind, max_bytes, max_rows, max_wait, name, path",
+                "/etc/plant.toml:12: bridge.sinks[2].max_rows = 0: must be a whole number from 1 to 10000000",
+                "/etc/plant.toml:11: bridge.sinks[2].region = \"EU\": must be a region's name such as eu-central-1",
+                "/etc/plant.toml:14: bridge.sinks[3].name = \"b\": is the name of another sink too; names are cursors and must differ",
+                "/etc/plant.toml:16: bridge.sinks[3].max_bytes = \"1\": must be from 1MiB to 1GiB",
+                "/etc/plant.toml:17: bridge.sinks[3].max_wait = \"1ms\": must be from 100ms to 3600s",
+                "/etc/plant.toml:13: bridge.sinks[3].path: is missing; write the table's folder",
+                "/etc/plant.toml:18: bridge.sinks[3].what = 1: unknown key; known here: kind, max_bytes, max_rows, max_wait, name, path",
                 "/etc/plant.toml:3: bridge.token = \"x\": unknown key; known here: hub, sinks, token_file",
             ]
         );

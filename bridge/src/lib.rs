@@ -13,6 +13,7 @@ pub mod cursor;
 pub mod faulty_store;
 pub mod feed;
 pub mod parquet_file;
+mod parquet_input;
 mod pump;
 mod room;
 pub mod scan;
@@ -21,6 +22,7 @@ pub mod sink_conformance;
 pub mod sinks;
 mod status;
 pub mod table;
+pub mod upkeep;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -38,6 +40,7 @@ pub use status::{SinkStatus, State};
 
 use feed::Pages;
 use pump::Pump;
+use sinks::location::Location;
 use status::Reporter;
 
 /// Why a bridge did not start.
@@ -111,13 +114,21 @@ pub fn pump(
 ) -> (watch::Receiver<SinkStatus>, impl Future<Output = Result<(), Infallible>> + Send + use<>) {
     let reporter = Arc::new(Reporter::new(&sink.name, sink.kind, metrics));
     let status = reporter.subscribe();
-    let room = sink.sink.local_path().map(|folder| room::Room::new(folder.to_owned()));
+    let room =
+        sink.sink.location().and_then(Location::folder).map(|folder| room::Room::new(folder.to_owned()));
     let watch = alarm::watch(Arc::clone(&reporter), sink.pace, sink.max_wait, room);
+    let upkeep = sink.sink.upkeep().filter(|_| !runtime::world::is_simulated());
+    let upkeep = upkeep.map(|upkeep| upkeep::run(upkeep, Arc::clone(&reporter), shutdown.clone()));
     let pump = Pump { source, sink, clock, reporter, shutdown, apart_below: 0 }.run();
     let both = async move {
+        let upkeep = async {
+            if let Some(upkeep) = upkeep {
+                upkeep.await;
+            }
+        };
         tokio::select! {
             biased;
-            ended = pump => ended,
+            (ended, ()) = futures_util::future::join(pump, upkeep) => ended, // both end with shutdown
             () = watch => Ok(()), // it never ends
         }
     };

@@ -1,22 +1,32 @@
 //! One Parquet file: our settings, chosen by measurement (design §10), and the statistics a table format wants.
 //!
 //! Times are DELTA_BINARY_PACKED without dictionary; numbers take a dictionary and fall back to BYTE_STREAM_SPLIT
-//! (doubles) or DELTA_BINARY_PACKED (integers) where too many differ; texts take a dictionary; zstd 1. Rows come
-//! sorted by (path, ts), which halves the size against arrival order. The Arrow schema is not embedded, so readers see
+//! (doubles) or DELTA_BINARY_PACKED (integers) where too many differ; texts that repeat are runs of dictionary keys
+//! ([`runs`]); zstd 1. Rows come sorted by (path, ts), which halves the size against arrival order. The Arrow schema is not embedded, so readers see
 //! plain texts, not our dictionaries.
 
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, new_null_array};
+use arrow::datatypes::FieldRef;
 use arrow::error::ArrowError;
-use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::arrow_writer::{
+    ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriter, ArrowWriterOptions, compute_leaves,
+};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
 use crate::batch::{Batch, DayRows};
-use crate::table::{COLUMNS, ColumnType, Columns, DAY};
+use crate::table::{COLUMNS, ColumnType, Columns, DAY, Part, Texts, arrow_schema};
+
+mod runs;
+
+pub(crate) use runs::Runs;
 
 /// Rows converted to Arrow at a time: bounds the memory beside the batch itself (about 100 bytes a row).
 const SLICE_ROWS: usize = 16_384;
@@ -71,13 +81,80 @@ pub fn encode_all(batch: &Batch) -> Result<EncodedFile, EncodeError> {
 }
 
 fn encode(batch: &Batch, rows: &[(i32, u32)], with_day: bool) -> Result<EncodedFile, EncodeError> {
-    let columns = Columns::new(batch, with_day);
-    let options = ArrowWriterOptions::new().with_properties(properties()).with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(columns.schema()), options)?;
-    for slice in rows.chunks(SLICE_ROWS) {
-        writer.write(&columns.slice(slice.iter().copied())?)?;
+    let (columns, schema) = (Columns::new(batch, with_day), arrow_schema(with_day));
+    let parquet = ArrowSchemaConverter::new().convert(&schema)?;
+    let mut file = SerializedFileWriter::new(Vec::new(), parquet.root_schema_ptr(), Arc::new(properties()))?;
+    let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema));
+    let mut bounds = Bounds::default();
+    for (group, nth) in rows.chunks(ROW_GROUP_ROWS).zip(0..) {
+        let mut texts = Texts::default();
+        let mut open: Vec<Open> = factory.create_column_writers(nth)?.into_iter().map(Open::new).collect();
+        for slice in group.chunks(SLICE_ROWS) {
+            let parts = columns.parts(slice, &mut texts, &mut bounds);
+            for ((column, field), part) in open.iter_mut().zip(schema.fields()).zip(parts) {
+                column.write(field, part, slice.len())?;
+            }
+        }
+        columns.widen_paths(&texts, &mut bounds);
+        let count = u32::try_from(group.len()).unwrap_or(u32::MAX);
+        let mut row_group = file.next_row_group()?;
+        for (column, descriptor) in open.into_iter().zip(parquet.columns()) {
+            let name = descriptor.name();
+            let chunk = match columns.texts(name, &texts) {
+                Some((runs, text)) => runs::texts(Arc::clone(descriptor), runs, text, has_bounds(name))?,
+                None if column.is_empty => runs::nothing(Arc::clone(descriptor), count)?,
+                None => {
+                    column.writer.close()?.append_to_row_group(&mut row_group)?;
+                    continue;
+                }
+            };
+            row_group.append_column(&chunk.bytes, chunk.close)?;
+        }
+        row_group.close()?;
     }
-    Ok(EncodedFile { bytes: writer.into_inner()?, rows: rows.len(), bounds: bounds(batch, rows) })
+    Ok(EncodedFile { bytes: file.into_inner()?, rows: rows.len(), bounds })
+}
+
+/// A column of a row group while it grows.
+struct Open {
+    writer: ArrowColumnWriter,
+    /// Rows without a value before the first one with.
+    before: usize,
+    is_empty: bool,
+}
+
+impl Open {
+    fn new(writer: ArrowColumnWriter) -> Self {
+        Open { writer, before: 0, is_empty: true }
+    }
+
+    fn write(&mut self, field: &FieldRef, part: Part, rows: usize) -> Result<(), ParquetError> {
+        let array = match part {
+            Part::Text => return Ok(()),
+            Part::Nothing if self.is_empty => {
+                self.before += rows;
+                return Ok(());
+            }
+            Part::Nothing => new_null_array(field.data_type(), rows),
+            Part::Array(array) => array,
+        };
+        self.is_empty = false;
+        let before = std::mem::take(&mut self.before);
+        if before > 0 {
+            self.put(field, &new_null_array(field.data_type(), before))?;
+        }
+        self.put(field, &array)
+    }
+
+    fn put(&mut self, field: &FieldRef, array: &ArrayRef) -> Result<(), ParquetError> {
+        compute_leaves(field, array)?.iter().try_for_each(|leaf| self.writer.write(leaf))
+    }
+}
+
+/// A writer of a compacted file: the same settings, for rows that come sorted.
+pub(crate) fn compacted_writer(into: Vec<u8>) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
+    let options = ArrowWriterOptions::new().with_properties(properties()).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(into, arrow_schema(false), options)
 }
 
 fn properties() -> WriterProperties {
@@ -110,33 +187,20 @@ fn encoding(builder: WriterPropertiesBuilder, name: &str, column: ColumnType) ->
         (_, ColumnType::Boolean) => (false, Encoding::RLE),
         (_, ColumnType::Text) => (true, Encoding::PLAIN),
     };
-    // Nobody skips a row group by these, and comparing every text costs as much as encoding it.
-    let statistics = match name {
-        "site" | "value_type" | "value_bool" | "value_string" | "quality" | "is_historical" => {
-            EnabledStatistics::None
-        }
-        _ => EnabledStatistics::Chunk,
-    };
+    let statistics = if has_bounds(name) { EnabledStatistics::Chunk } else { EnabledStatistics::None };
     builder
         .set_column_dictionary_enabled(path.clone(), dictionary)
         .set_column_statistics_enabled(path.clone(), statistics)
         .set_column_encoding(path, fallback)
 }
 
-fn bounds(batch: &Batch, rows: &[(i32, u32)]) -> Bounds {
-    let (mut ranks, mut time, mut arrival, mut offset) = (None, None, None, None);
-    for (_, row) in rows {
-        let view = batch.row(*row);
-        widen(&mut ranks, view.point);
-        widen(&mut time, view.time);
-        widen(&mut arrival, view.record.arrival);
-        widen(&mut offset, view.record.offset);
-    }
-    let path = |rank: u32| batch.points().get(rank as usize).map(|point| Arc::clone(&point.path));
-    Bounds { path: ranks.and_then(|(low, high)| path(low).zip(path(high))), time, arrival, offset }
+/// Nobody skips a row group by the others, and comparing every text costs as much as encoding it.
+fn has_bounds(name: &str) -> bool {
+    !matches!(name, "site" | "value_type" | "value_bool" | "value_string" | "quality" | "is_historical")
 }
 
-fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
+/// Lowest and highest so far.
+pub(crate) fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
     *range = Some(match *range {
         None => (value, value),
         Some((low, high)) => (low.min(value), high.max(value)),

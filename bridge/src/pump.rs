@@ -33,6 +33,7 @@ use crate::batch::{BatchBuilder, RecordProblem};
 use crate::config::SinkConfig;
 use crate::cursor::{Cursor, Misfit, PlantLog, Span};
 use crate::feed::{Feed, FeedError, Request, plant_log};
+use crate::sinks::location::Location;
 use crate::sinks::{Remedy, SinkError, in_one_line};
 use crate::status::{Reporter, State};
 
@@ -244,7 +245,7 @@ impl Pump {
 
     async fn begin(&mut self) -> Result<Session, PumpError> {
         let mut feed = Feed::connect(&self.source, &self.sink.name)?;
-        feed.name_holder(holder(self.sink.sink.local_path()));
+        feed.name_holder(holder(self.sink.sink.location()));
         feed.tell_alarm(self.reporter.now().trouble());
         let probe = feed.page(Request { from: u64::MAX, committed: None, wait: Duration::ZERO }).await?;
         let log = plant_log(&probe)?;
@@ -395,12 +396,14 @@ impl Pump {
 
 /// How this bridge names itself to the hub: the same after a restart, another one on another machine or with another
 /// target.
-fn holder(target: Option<&std::path::Path>) -> String {
+fn holder(target: Option<&Location>) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "a bridge" } else { host.trim() };
-    let target = target.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     match target {
-        Some(path) => format!("{host}:{}", path.display()),
+        Some(Location::Folder(path)) => {
+            format!("{host}:{}", std::path::absolute(path).unwrap_or_else(|_| path.clone()).display())
+        }
+        Some(far) => format!("{host}:{far}"),
         None => host.to_owned(),
     }
 }

@@ -2,24 +2,27 @@
 //!
 //! For every (agent, log epoch) the scan gives the account of its rows, recomputed from the columns by the agent's own
 //! formula, the offsets that occur, and how many rows have an identity that another row has too. It reads the files of one
-//! version of a Delta table, or all `*.parquet` of a folder, one commit's files at a time, and keeps ranges, not rows: memory
-//! is that of the largest commit's identities (16 bytes a row). Records never cross commits, so offsets that occur in two
-//! commits are suspects; a second pass over the files compares those row by row, up to `SUSPECTS_MAX`.
+//! version of a Delta table, or all `*.parquet` of a folder, one commit's files at a time, and keeps ranges, not rows. The
+//! identities of a commit (16 bytes a row) are compared in parts of at most `IDENTITIES_MAX`: a compacted file has tens of
+//! millions of rows. Records mostly do not cross commits, so offsets that occur in two files are suspects; a second pass
+//! compares those row by row, up to `SUSPECTS_MAX`. A record that spans a midnight is such a one after compaction.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use delta_kernel::Snapshot;
 use delta_kernel::scan::state::ScanFile;
 use model::{Epoch, Offset, Quality, RangeSet, Timestamp};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use object_store::path::Path as StorePath;
 use proto::account::{Account, path_hash, sample_hash};
+use tokio::runtime::Handle;
 
-use crate::sinks::delta::{engine, has_log, table_url};
+use crate::parquet_input::ParquetInput;
+use crate::sinks::delta::{engine, has_log};
+use crate::sinks::folder::{Folder, StoreLayer};
+use crate::sinks::location::Location;
 use crate::sinks::{SinkError, in_one_line};
 use crate::table::{RowProblem, ValueColumns, value_of_row};
 
@@ -39,8 +42,17 @@ const NEEDED: [&str; 12] = [
     "batch_index",
 ];
 
+/// Columns that say which row it is.
+const IDENTITY: [&str; 4] = ["agent", "log_epoch", "log_offset", "batch_index"];
+
 /// Rows decoded at a time.
 const READ_ROWS: usize = 8192;
+
+/// Identities of one commit that are compared at a time: 64 MB.
+const IDENTITIES_MAX: usize = 4_000_000;
+
+/// Neighbouring offsets stay in one part, so that they make one range.
+const PART_OFFSETS: u64 = 4096;
 
 /// Identities that the second pass compares at most; beyond, duplicates are a lower bound.
 const SUSPECTS_MAX: usize = 2_000_000;
@@ -87,21 +99,12 @@ pub struct EpochRows {
 pub enum ScanError {
     /// There is no table.
     #[error("{0} is neither a Delta table nor a folder of Parquet files")]
-    NoTable(PathBuf),
-    /// A file or folder cannot be read.
-    #[error("cannot read {path}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    NoTable(Location),
     /// A file is no Parquet file of ours.
     #[error("cannot read {path}: {why}")]
     File {
         /// Which.
-        path: PathBuf,
+        path: String,
         /// Why.
         why: String,
     },
@@ -126,19 +129,20 @@ impl From<delta_kernel::KernelError> for ScanError {
 }
 
 /// Scans a table; runs beside the runtime's own threads.
-pub async fn scan(root: PathBuf) -> Result<TableScan, ScanError> {
-    tokio::task::spawn_blocking(move || scan_blocking(&root)).await?
+pub async fn scan(place: impl Into<Location>) -> Result<TableScan, ScanError> {
+    let place = place.into();
+    tokio::task::spawn_blocking(move || scan_blocking(&place)).await?
 }
 
-fn scan_blocking(root: &Path) -> Result<TableScan, ScanError> {
-    let root = root.canonicalize().map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => ScanError::NoTable(root.to_owned()),
-        _ => ScanError::Io { path: root.to_owned(), source },
-    })?;
+fn scan_blocking(place: &Location) -> Result<TableScan, ScanError> {
+    if place.folder().is_some_and(|folder| !folder.exists()) {
+        return Err(ScanError::NoTable(place.clone()));
+    }
+    let folder = Folder::look_into(place, &StoreLayer::default())?;
     let (version, mut files) =
-        if has_log(&root) { delta_files(&root)? } else { (None, folder_files(&root)?) };
+        if has_log(&folder)? { delta_files(place, &folder)? } else { (None, folder_files(&folder)?) };
     if version.is_none() && files.is_empty() {
-        return Err(ScanError::NoTable(root));
+        return Err(ScanError::NoTable(place.clone()));
     }
     files.sort_by(|a, b| a.commit().cmp(b.commit()).then_with(|| a.path.cmp(&b.path)));
     let mut scanner = Scanner::default();
@@ -167,32 +171,45 @@ fn scan_blocking(root: &Path) -> Result<TableScan, ScanError> {
 
 /// A data file, and which of its rows are deleted.
 struct DataFile {
-    path: PathBuf,
+    folder: Arc<Folder>,
+    path: StorePath,
+    size: u64,
     /// `false` for a row that is deleted; rows beyond its end are not.
     selected: Option<Vec<bool>>,
 }
 
 impl DataFile {
     /// Our files of one commit have one name, in the folders of its days.
-    fn commit(&self) -> &std::ffi::OsStr {
-        self.path.file_name().unwrap_or_default()
+    fn commit(&self) -> &str {
+        self.path.filename().unwrap_or_default()
+    }
+
+    fn open(&self) -> Result<ParquetInput, ScanError> {
+        ParquetInput::open(&self.folder.store, self.path.clone(), Some(self.size))
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &dyn std::error::Error) -> ScanError {
+        ScanError::File { path: self.path.to_string(), why: in_one_line(error) }
     }
 }
 
-fn folder_files(root: &Path) -> Result<Vec<DataFile>, ScanError> {
-    let failed = |source| ScanError::Io { path: root.to_owned(), source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(root).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "parquet") {
-            files.push(DataFile { path, selected: None });
-        }
-    }
-    Ok(files)
+fn folder_files(folder: &Arc<Folder>) -> Result<Vec<DataFile>, ScanError> {
+    let listed = Handle::current().block_on(folder.store.list_with_delimiter(None));
+    let listed = listed.map_err(|error| ScanError::File { path: String::new(), why: in_one_line(&error) })?;
+    let files = listed.objects.into_iter().filter(|file| file.location.extension() == Some("parquet"));
+    Ok(files
+        .map(|file| DataFile {
+            folder: Arc::clone(folder),
+            path: file.location,
+            size: file.size,
+            selected: None,
+        })
+        .collect())
 }
 
-fn delta_files(root: &Path) -> Result<(Option<u64>, Vec<DataFile>), ScanError> {
-    let (engine, url) = (engine()?, table_url(root)?);
+fn delta_files(place: &Location, folder: &Arc<Folder>) -> Result<(Option<u64>, Vec<DataFile>), ScanError> {
+    let (engine, url) = engine(place, &StoreLayer::default())?;
     let snapshot = Snapshot::builder_for(url.as_str()).build(&engine)?;
     let version = snapshot.version();
     let scan = snapshot.scan_builder().build()?;
@@ -202,10 +219,13 @@ fn delta_files(root: &Path) -> Result<(Option<u64>, Vec<DataFile>), ScanError> {
     }
     let mut files = Vec::with_capacity(found.len());
     for file in found {
-        let location = url.join(&file.path).map_err(|error| ScanError::Log(error.to_string()))?;
-        let path =
-            location.to_file_path().map_err(|()| ScanError::Log(format!("{location} is no local file")))?;
-        files.push(DataFile { path, selected: file.dv_info.get_selection_vector(&engine, &url)? });
+        let outside = || ScanError::Log(format!("{} is not within the table", file.path));
+        files.push(DataFile {
+            folder: Arc::clone(folder),
+            path: StorePath::from_url_path(&file.path).map_err(|_| outside())?,
+            size: u64::try_from(file.size).map_err(|_| outside())?,
+            selected: file.dv_info.get_selection_vector(&engine, &url)?,
+        });
     }
     Ok((Some(version), files))
 }
@@ -230,25 +250,49 @@ impl Scanner {
     }
 
     fn first_pass(&mut self, commit: &[DataFile]) -> Result<(), ScanError> {
-        let mut identities: Vec<Identity> = Vec::new();
+        let mut rows = 0;
         for file in commit {
             let mut last = Last::default();
-            read(file, |columns, row| {
-                self.rows += 1;
-                match columns.sample(row, &mut last) {
-                    Ok(sample) => {
-                        let number =
-                            last.number(sample.agent, sample.epoch, |agent, epoch| self.number(agent, epoch));
-                        self.epochs.entry(number).or_default().account.add(sample.hash);
-                        identities.push((number, sample.offset.0, sample.index));
-                    }
-                    Err(problem) => {
-                        self.foreign_rows += 1;
-                        if self.problems.len() < PROBLEMS_MAX {
-                            self.problems.push(format!("{}: {problem}", file.path.display()));
+            read(file, &NEEDED, |batch, selected| {
+                let columns = RowColumns::of(batch)?;
+                for row in selected {
+                    self.rows += 1;
+                    rows += 1;
+                    match columns.sample(row, &mut last) {
+                        Ok(sample) => {
+                            let number = last
+                                .number(sample.agent, sample.epoch, |agent, epoch| self.number(agent, epoch));
+                            self.epochs.entry(number).or_default().account.add(sample.hash);
+                        }
+                        Err(problem) => {
+                            self.foreign_rows += 1;
+                            if self.problems.len() < PROBLEMS_MAX {
+                                self.problems.push(format!("{}: {problem}", file.path));
+                            }
                         }
                     }
                 }
+                Ok(())
+            })?;
+        }
+        let parts = usize::div_ceil(rows, IDENTITIES_MAX).max(1) as u64;
+        (0..parts).try_for_each(|part| self.compare_part(commit, part, parts))
+    }
+
+    /// Counts repetitions within a commit, of the offsets of one part.
+    fn compare_part(&mut self, commit: &[DataFile], part: u64, parts: u64) -> Result<(), ScanError> {
+        let mut identities: Vec<Identity> = Vec::new();
+        for file in commit {
+            let mut last = Last::default();
+            read(file, &IDENTITY, |batch, selected| {
+                let columns = IdentityColumns::of(batch)?;
+                for (agent, epoch, offset, index) in selected.filter_map(|row| columns.identity(row).ok()) {
+                    if (offset.0 / PART_OFFSETS) % parts == part {
+                        let number = last.number(agent, epoch, |agent, epoch| self.number(agent, epoch));
+                        identities.push((number, offset.0, index));
+                    }
+                }
+                Ok(())
             })?;
         }
         identities.sort_unstable();
@@ -272,12 +316,15 @@ impl Scanner {
         let mut identities: Vec<Identity> = Vec::new();
         for file in commit {
             let mut last = Last::default();
-            read(file, |columns, row| {
-                let Ok((agent, epoch, offset, index)) = columns.identity(row) else { return };
-                let number = last.number(agent, epoch, |agent, epoch| self.number(agent, epoch));
-                if self.epochs.get(&number).is_some_and(|rows| rows.suspects.contains(offset.0)) {
-                    identities.push((number, offset.0, index));
+            read(file, &IDENTITY, |batch, selected| {
+                let columns = IdentityColumns::of(batch)?;
+                for (agent, epoch, offset, index) in selected.filter_map(|row| columns.identity(row).ok()) {
+                    let number = last.number(agent, epoch, |agent, epoch| self.number(agent, epoch));
+                    if self.epochs.get(&number).is_some_and(|rows| rows.suspects.contains(offset.0)) {
+                        identities.push((number, offset.0, index));
+                    }
                 }
+                Ok(())
             })?;
         }
         identities.sort_unstable();
@@ -379,51 +426,58 @@ enum RowError {
 struct RowSample<'r> {
     agent: &'r str,
     epoch: Epoch,
-    offset: Offset,
-    index: u32,
     hash: u64,
 }
 
-/// The columns of one record batch, in the order of [`NEEDED`] by name.
-struct RowColumns<'b> {
-    texts: [&'b arrow::array::StringArray; 5],
-    time: &'b arrow::array::TimestampMicrosecondArray,
-    double: &'b arrow::array::Float64Array,
-    long: &'b arrow::array::Int64Array,
-    boolean: &'b BooleanArray,
+/// The columns of one record batch that say which row it is.
+struct IdentityColumns<'b> {
+    agent: &'b arrow::array::StringArray,
     epoch: &'b arrow::array::Int64Array,
     offset: &'b arrow::array::Int64Array,
     index: &'b arrow::array::Int32Array,
 }
 
-impl<'b> RowColumns<'b> {
+/// The columns of one record batch that the account needs.
+struct RowColumns<'b> {
+    identity: IdentityColumns<'b>,
+    texts: [&'b arrow::array::StringArray; 4],
+    time: &'b arrow::array::TimestampMicrosecondArray,
+    double: &'b arrow::array::Float64Array,
+    long: &'b arrow::array::Int64Array,
+    boolean: &'b BooleanArray,
+}
+
+fn column<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b arrow::array::ArrayRef, String> {
+    batch.column_by_name(name).ok_or_else(|| format!("it has no column {name}"))
+}
+
+fn wrong(name: &str) -> String {
+    format!("column {name} has another type")
+}
+
+fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b arrow::array::StringArray, String> {
+    column(batch, name)?.as_string_opt::<i32>().ok_or_else(|| wrong(name))
+}
+
+fn number<'b, T: arrow::datatypes::ArrowPrimitiveType>(
+    batch: &'b RecordBatch,
+    name: &str,
+) -> Result<&'b arrow::array::PrimitiveArray<T>, String> {
+    column(batch, name)?.as_primitive_opt::<T>().ok_or_else(|| wrong(name))
+}
+
+impl<'b> IdentityColumns<'b> {
     fn of(batch: &'b RecordBatch) -> Result<Self, String> {
-        let column =
-            |name: &'static str| batch.column_by_name(name).ok_or(format!("it has no column {name}"));
-        let wrong = |name: &'static str| format!("column {name} has another type");
-        let text = |name| column(name)?.as_string_opt::<i32>().ok_or(wrong(name));
-        let long = |name| column(name)?.as_primitive_opt::<Int64Type>().ok_or(wrong(name));
-        Ok(RowColumns {
-            texts: [
-                text("path")?,
-                text("agent")?,
-                text("value_type")?,
-                text("value_string")?,
-                text("quality")?,
-            ],
-            time: column("ts")?.as_primitive_opt::<TimestampMicrosecondType>().ok_or(wrong("ts"))?,
-            double: column("value_double")?.as_primitive_opt::<Float64Type>().ok_or(wrong("value_double"))?,
-            long: long("value_long")?,
-            boolean: column("value_bool")?.as_boolean_opt().ok_or(wrong("value_bool"))?,
-            epoch: long("log_epoch")?,
-            offset: long("log_offset")?,
-            index: column("batch_index")?.as_primitive_opt::<Int32Type>().ok_or(wrong("batch_index"))?,
+        Ok(IdentityColumns {
+            agent: text(batch, "agent")?,
+            epoch: number::<Int64Type>(batch, "log_epoch")?,
+            offset: number::<Int64Type>(batch, "log_offset")?,
+            index: number::<Int32Type>(batch, "batch_index")?,
         })
     }
 
     fn identity(&self, row: usize) -> Result<(&'b str, Epoch, Offset, u32), RowError> {
-        let [_, agent, ..] = self.texts;
-        if agent.is_null(row)
+        if self.agent.is_null(row)
             || self.epoch.is_null(row)
             || self.offset.is_null(row)
             || self.index.is_null(row)
@@ -433,12 +487,31 @@ impl<'b> RowColumns<'b> {
         let epoch = u64::try_from(self.epoch.value(row)).map_err(|_| RowError::Impossible("log_epoch"))?;
         let offset = u64::try_from(self.offset.value(row)).map_err(|_| RowError::Impossible("log_offset"))?;
         let index = u32::try_from(self.index.value(row)).map_err(|_| RowError::Impossible("batch_index"))?;
-        Ok((agent.value(row), Epoch(epoch), Offset(offset), index))
+        Ok((self.agent.value(row), Epoch(epoch), Offset(offset), index))
+    }
+}
+
+impl<'b> RowColumns<'b> {
+    fn of(batch: &'b RecordBatch) -> Result<Self, String> {
+        let boolean = column(batch, "value_bool")?.as_boolean_opt().ok_or_else(|| wrong("value_bool"))?;
+        Ok(RowColumns {
+            identity: IdentityColumns::of(batch)?,
+            texts: [
+                text(batch, "path")?,
+                text(batch, "value_type")?,
+                text(batch, "value_string")?,
+                text(batch, "quality")?,
+            ],
+            time: number::<TimestampMicrosecondType>(batch, "ts")?,
+            double: number::<Float64Type>(batch, "value_double")?,
+            long: number::<Int64Type>(batch, "value_long")?,
+            boolean,
+        })
     }
 
     fn sample(&self, row: usize, last: &mut Last) -> Result<RowSample<'b>, RowError> {
-        let (agent, epoch, offset, index) = self.identity(row)?;
-        let [path, _, value_type, string, quality] = self.texts;
+        let (agent, epoch, offset, index) = self.identity.identity(row)?;
+        let [path, value_type, string, quality] = self.texts;
         if path.is_null(row) || value_type.is_null(row) || quality.is_null(row) || self.time.is_null(row) {
             return Err(RowError::Null("path, ts, value_type or quality"));
         }
@@ -452,36 +525,29 @@ impl<'b> RowColumns<'b> {
         let value = value_of_row(value_type.value(row), columns)?;
         let time = Timestamp(self.time.value(row));
         let hash = sample_hash(offset, index, last.path_hash(path.value(row)), time, value.as_ref(), quality);
-        Ok(RowSample { agent, epoch, offset, index, hash })
+        Ok(RowSample { agent, epoch, hash })
     }
 }
 
-/// Calls `visit` for every row of a file that is not deleted.
-fn read(file: &DataFile, mut visit: impl FnMut(&RowColumns<'_>, usize)) -> Result<(), ScanError> {
-    let opened =
-        File::open(&file.path).map_err(|source| ScanError::Io { path: file.path.clone(), source })?;
-    let failed = |why: String| ScanError::File { path: file.path.clone(), why };
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(opened, options)
-        .map_err(|error| failed(error.to_string()))?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), NEEDED);
-    let reader = builder
-        .with_projection(mask)
-        .with_batch_size(READ_ROWS)
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
+/// Calls `visit` with every piece of a file and its rows that are not deleted.
+fn read(
+    file: &DataFile,
+    names: &[&str],
+    mut visit: impl FnMut(&RecordBatch, &mut dyn Iterator<Item = usize>) -> Result<(), String>,
+) -> Result<(), ScanError> {
+    let input = file.open()?;
+    let mask = input.mask(names);
     let mut nth = 0usize;
-    for batch in reader {
-        let batch = batch.map_err(|error| failed(error.to_string()))?;
-        let columns = RowColumns::of(&batch).map_err(failed)?;
-        for row in 0..batch.num_rows() {
-            let selected =
-                file.selected.as_ref().and_then(|rows| rows.get(nth + row)).copied().unwrap_or(true);
-            if selected {
-                visit(&columns, row);
-            }
+    for group in 0..input.groups() {
+        for batch in input.read(group, &mask, READ_ROWS).map_err(|error| file.failed(&error))? {
+            let batch = batch.map_err(|error| file.failed(&error))?;
+            let is_selected = |row: &usize| {
+                file.selected.as_ref().and_then(|rows| rows.get(nth + row)).copied().unwrap_or(true)
+            };
+            visit(&batch, &mut (0..batch.num_rows()).filter(is_selected))
+                .map_err(|why| ScanError::File { path: file.path.to_string(), why })?;
+            nth += batch.num_rows();
         }
-        nth += batch.num_rows();
     }
     Ok(())
 }

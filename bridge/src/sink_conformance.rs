@@ -25,8 +25,8 @@ use crate::cursor::{Cursor, Misfit, PlantLog, Span};
 use crate::scan::{TableScan, scan};
 use crate::sinks::{Sink, Written};
 
-/// Makes the sink over a folder; called again for every reopening.
-pub type Make = fn(&Path) -> Box<dyn Sink>;
+/// Makes the sink over a folder, or over the place of an object store that stands for it; called again for every reopening.
+pub type Make<'m> = &'m (dyn Fn(&Path) -> Box<dyn Sink> + Send + Sync);
 
 /// 2026-11-22T06:00:00Z.
 pub const START: Timestamp = Timestamp(1_795_327_200_000_000);
@@ -44,7 +44,7 @@ const NAME: &str = "lake";
 const DAY: i64 = 86_400_000_000;
 
 /// All cases; needs a runtime of several threads.
-pub async fn conforms(make: Make) {
+pub async fn conforms(make: Make<'_>) {
     commits_and_says_so_when_opened_again(make).await;
     every_type_and_quality_comes_back(make).await;
     what_was_only_staged_is_not_there(make).await;
@@ -176,8 +176,8 @@ async fn bring(sink: &mut Box<dyn Sink>, epoch: Epoch, positions: std::ops::Rang
     sink.commit(cursor(epoch, positions.end)).await.unwrap()
 }
 
-async fn expect(root: &Path, records: &[SampleBatch]) -> TableScan {
-    let table = scan(root.to_owned()).await.unwrap();
+async fn expect(make: Make<'_>, root: &Path, records: &[SampleBatch]) -> TableScan {
+    let table = scan(make(root).location().unwrap().clone()).await.unwrap();
     let of_agent: Vec<_> = table.epochs.values().collect();
     assert_eq!(
         (table.foreign_rows, of_agent.len()),
@@ -197,7 +197,7 @@ async fn expect(root: &Path, records: &[SampleBatch]) -> TableScan {
     table
 }
 
-async fn commits_and_says_so_when_opened_again(make: Make) {
+async fn commits_and_says_so_when_opened_again(make: Make<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("deep/täble #1, 50 ?");
     let log = plant_log(&[(FIRST, 0)], 20);
@@ -209,7 +209,7 @@ async fn commits_and_says_so_when_opened_again(make: Make) {
     sink.close().await;
     let mut again = make(&root);
     assert_eq!(again.open(NAME, &log).await.unwrap(), Some(cursor(FIRST, 20)));
-    expect(&root, &plain(0..20)).await;
+    expect(make, &root, &plain(0..20)).await;
 }
 
 /// A value of every type at its ends, no value, and every quality class.
@@ -278,7 +278,7 @@ pub fn every_type() -> Vec<SampleBatch> {
     records
 }
 
-async fn every_type_and_quality_comes_back(make: Make) {
+async fn every_type_and_quality_comes_back(make: Make<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let log = plant_log(&[(FIRST, 0)], 100);
     let mut sink = make(folder.path());
@@ -288,10 +288,10 @@ async fn every_type_and_quality_comes_back(make: Make) {
     sink.write(batch(FIRST, 0..end, &records)).await.unwrap();
     sink.commit(cursor(FIRST, end)).await.unwrap();
     sink.close().await;
-    expect(folder.path(), &records).await;
+    expect(make, folder.path(), &records).await;
 }
 
-async fn what_was_only_staged_is_not_there(make: Make) {
+async fn what_was_only_staged_is_not_there(make: Make<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let log = plant_log(&[(FIRST, 0)], 100);
     let mut sink = make(folder.path());
@@ -301,7 +301,7 @@ async fn what_was_only_staged_is_not_there(make: Make) {
     drop(sink); // the process dies between write and commit
     let mut sink = make(folder.path());
     assert_eq!(sink.open(NAME, &log).await.unwrap(), Some(cursor(FIRST, 5)));
-    expect(folder.path(), &plain(0..5)).await;
+    expect(make, folder.path(), &plain(0..5)).await;
     bring(&mut sink, FIRST, 5..9).await; // the very same span
     bring(&mut sink, FIRST, 9..12).await;
     sink.write(batch(FIRST, 12..13, &plain(12..13))).await.unwrap();
@@ -312,10 +312,10 @@ async fn what_was_only_staged_is_not_there(make: Make) {
     );
     bring(&mut sink, FIRST, 12..20).await; // another span from there
     sink.close().await;
-    expect(folder.path(), &plain(0..20)).await;
+    expect(make, folder.path(), &plain(0..20)).await;
 }
 
-async fn a_commit_counts_once(make: Make) {
+async fn a_commit_counts_once(make: Make<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let log = plant_log(&[(FIRST, 0)], 100);
     let mut sink = make(folder.path());
@@ -333,11 +333,11 @@ async fn a_commit_counts_once(make: Make) {
     assert_eq!(bring(&mut sink, FIRST, 0..5).await, Written::default());
     assert!(sink.commit(cursor(FIRST, 7)).await.is_err(), "nothing is staged for it");
     drop(sink);
-    expect(folder.path(), &plain(0..5)).await;
+    expect(make, folder.path(), &plain(0..5)).await;
 }
 
 /// The pump's future is dropped while a write or commit still runs on its thread.
-async fn an_abandoned_commit_counts_once(make: Make) {
+async fn an_abandoned_commit_counts_once(make: Make<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let log = plant_log(&[(FIRST, 0)], 1000);
     let mut end = 0;
@@ -349,7 +349,7 @@ async fn an_abandoned_commit_counts_once(make: Make) {
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(1)).await, // still held by the last one
             }
         };
-        assert!(held == end || held == end + 2, "{held} after {end}");
+        assert!(held % 2 == 0 && held >= end, "{held} after {end}");
         end = held;
         let attempt = async move {
             sink.write(batch(FIRST, held..held + 2, &plain(held..held + 2))).await.unwrap();
@@ -358,6 +358,10 @@ async fn an_abandoned_commit_counts_once(make: Make) {
         tokio::time::timeout(std::time::Duration::from_micros(pause_us), attempt).await.ok();
     }
     let mut sink = make(folder.path());
+    if sink.location().is_some_and(|place| place.folder().is_none()) {
+        // No lock tells when the last abandoned commit is over.
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
     let held = loop {
         if let Ok(held) = sink.open(NAME, &log).await {
             break held.map_or(0, |cursor| cursor.position);
@@ -365,10 +369,10 @@ async fn an_abandoned_commit_counts_once(make: Make) {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     };
     sink.close().await;
-    expect(folder.path(), &plain(0..held)).await;
+    expect(make, folder.path(), &plain(0..held)).await;
 }
 
-async fn the_newest_epoch_is_the_cursor(make: Make) {
+async fn the_newest_epoch_is_the_cursor(make: Make<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = make(folder.path());
     sink.open(NAME, &plant_log(&[(FIRST, 0)], 10)).await.unwrap();
@@ -380,10 +384,10 @@ async fn the_newest_epoch_is_the_cursor(make: Make) {
     let trimmed = plant_log(&[(SECOND, 10)], 30);
     assert_eq!(sink.open(NAME, &trimmed).await.unwrap(), Some(cursor(SECOND, 20)));
     sink.close().await;
-    expect(folder.path(), &plain(0..20)).await;
+    expect(make, folder.path(), &plain(0..20)).await;
 }
 
-async fn a_target_of_another_log_is_noticed(make: Make) {
+async fn a_target_of_another_log_is_noticed(make: Make<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = make(folder.path());
     sink.open(NAME, &plant_log(&[(FIRST, 0)], 10)).await.unwrap();
@@ -411,7 +415,7 @@ async fn a_target_of_another_log_is_noticed(make: Make) {
     sink.close().await;
 }
 
-async fn many_days_are_one_commit(make: Make) {
+async fn many_days_are_one_commit(make: Make<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let mut sink = make(folder.path());
     sink.open(NAME, &plant_log(&[(FIRST, 0)], 10)).await.unwrap();
@@ -432,11 +436,11 @@ async fn many_days_are_one_commit(make: Make) {
     sink.write(all).await.unwrap();
     sink.commit(cursor(FIRST, end)).await.unwrap();
     sink.close().await;
-    expect(folder.path(), &records).await;
+    expect(make, folder.path(), &records).await;
 }
 
 /// Two cursors in one target do not see each other.
-async fn two_sinks_share_a_target(make: Make) {
+async fn two_sinks_share_a_target(make: Make<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let log = plant_log(&[(FIRST, 0)], 100);
     let (mut one, mut two) = (make(folder.path()), make(folder.path()));
@@ -448,5 +452,5 @@ async fn two_sinks_share_a_target(make: Make) {
     assert_eq!(two.open("two", &log).await.unwrap(), Some(cursor(FIRST, 8)));
     one.close().await;
     two.close().await;
-    expect(folder.path(), &plain(0..10)).await;
+    expect(make, folder.path(), &plain(0..10)).await;
 }

@@ -7,10 +7,10 @@
 
 pub mod delta;
 pub mod folder;
+pub mod location;
 pub mod parquet;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +18,8 @@ use runtime::config_file::{Problems, Section};
 
 use crate::batch::Batch;
 use crate::cursor::{Cursor, PlantLog};
+use crate::upkeep::Upkeep;
+use location::Location;
 
 /// Every kind of sink.
 pub const KINDS: &[SinkKind] = &[delta::KIND, parquet::KIND];
@@ -66,8 +68,13 @@ pub trait Sink: Send {
     /// Lets go of the target.
     async fn close(&mut self);
 
-    /// Folder on this machine in which it writes; `None` if its target is elsewhere.
-    fn local_path(&self) -> Option<&Path> {
+    /// Where its table is; `None` if that is no folder and no object store.
+    fn location(&self) -> Option<&Location> {
+        None
+    }
+
+    /// What is to be done for its table beside the commits.
+    fn upkeep(&self) -> Option<Upkeep> {
         None
     }
 }

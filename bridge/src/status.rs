@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::cursor::Cursor;
 use crate::sinks::Written;
+use crate::upkeep::{Compacted, UpkeepStatus, Vacuumed};
 
 /// What a pump is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct SinkStatus {
     pub alarm: Option<String>,
     /// The disk of its folder fills up: how far. See `room.rs`.
     pub warning: Option<String>,
+    /// How the table is kept in order beside the commits.
+    pub upkeep: UpkeepStatus,
     /// What went wrong since the last commit, if anything: logged once.
     interrupted_by: Option<String>,
 }
@@ -89,6 +92,11 @@ pub(crate) struct Reporter {
     stopped: Gauge,
     alarm: Gauge,
     disk: Gauge,
+    merged: Counter,
+    merged_bytes: Counter,
+    removed: Counter,
+    upkeep_errors: Counter,
+    files_now: Gauge,
 }
 
 impl Reporter {
@@ -108,6 +116,7 @@ impl Reporter {
             last_error: None,
             alarm: None,
             warning: None,
+            upkeep: UpkeepStatus::default(),
             interrupted_by: None,
         };
         Reporter {
@@ -147,6 +156,27 @@ impl Reporter {
                 "Of the disk of the table's folder; 0 where the table is elsewhere.",
                 &labels,
             ),
+            merged: metrics.counter(
+                "forebay_bridge_compacted_files_total",
+                "Small files of the table that became part of larger ones.",
+                &labels,
+            ),
+            merged_bytes: metrics.counter(
+                "forebay_bridge_compacted_bytes_total",
+                "Bytes of the files that compactions wrote.",
+                &labels,
+            ),
+            removed: metrics.counter(
+                "forebay_bridge_vacuumed_files_total",
+                "Files of the table that nothing needed any more.",
+                &labels,
+            ),
+            upkeep_errors: metrics.counter(
+                "forebay_bridge_upkeep_errors_total",
+                "Failed turns of compaction and vacuum; each is tried again.",
+                &labels,
+            ),
+            files_now: metrics.gauge("forebay_bridge_table_files", "Data files of the table.", &labels),
             stopped: metrics.gauge("forebay_bridge_stopped", "1 if the sink waits for a person.", &labels),
         }
     }
@@ -238,6 +268,45 @@ impl Reporter {
     pub(crate) fn held(&self, committed: Option<Cursor>) {
         self.committed.set(committed.map_or(0, |cursor| i64::try_from(cursor.position).unwrap_or(i64::MAX)));
         self.status.send_modify(|status| status.committed = committed);
+    }
+
+    pub(crate) fn compacted(&self, done: &Compacted) {
+        if done.version.is_none() {
+            return;
+        }
+        self.merged.add(done.files);
+        self.merged_bytes.add(done.bytes);
+        self.status.send_modify(|status| {
+            status.upkeep.compactions += 1;
+            status.upkeep.merged += done.files;
+        });
+    }
+
+    pub(crate) fn table_files(&self, files: u64) {
+        self.files_now.set(i64::try_from(files).unwrap_or(i64::MAX));
+        self.status.send_modify(|status| status.upkeep.files = files);
+    }
+
+    pub(crate) fn vacuumed(&self, done: &Vacuumed) {
+        self.removed.add(done.files + done.log_files);
+        self.status.send_modify(|status| status.upkeep.removed += done.files);
+    }
+
+    /// How a turn of the upkeep went; a failure is told when it is a new one.
+    pub(crate) fn upkeep_went(&self, failure: Option<String>) {
+        let (name, before) = {
+            let status = self.status.borrow();
+            (status.name.clone(), status.upkeep.last_error.clone())
+        };
+        if let Some(why) = &failure {
+            self.upkeep_errors.increment();
+            if before.as_ref() != Some(why) {
+                tracing::warn!(sink = %name, error = %why, "the table's upkeep failed; will try again");
+            }
+        }
+        if before != failure {
+            self.status.send_modify(|status| status.upkeep.last_error = failure);
+        }
     }
 
     pub(crate) fn committed(&self, cursor: Cursor, written: Written, now: Timestamp) {

@@ -1,7 +1,6 @@
 //! The columns of a table (docs/specs/table.md), and both ways between rows and values.
 //!
-//! Forward: a slice of a [`Batch`] becomes an Arrow record batch; texts that repeat stay dictionary keys until the
-//! Parquet writer. Backward: the columns of a row give the typed value again, exactly, so that `forebay reconcile` can
+//! Forward: rows of a [`Batch`] become Arrow arrays, and texts that repeat runs of dictionary keys. Backward: the columns of a row give the typed value again, exactly, so that `forebay reconcile` can
 //! recompute the checksum that the agent kept. The two must stay each other's inverse; a test goes round with every type.
 //!
 //! | type | column |
@@ -14,20 +13,19 @@
 //! | no value | none; value_type is the point's type |
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Array, DictionaryArray, Float64Builder, Int32Array, Int64Array,
-    Int64Builder, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+    ArrayBuilder as _, ArrayRef, BooleanArray, BooleanBuilder, Date32Array, Float64Builder, Int32Array,
+    Int64Array, Int64Builder, StringBuilder, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{DataType as ArrowType, Field, Int32Type, Schema, SchemaRef, TimeUnit};
-use arrow::error::ArrowError;
+use arrow::datatypes::{DataType as ArrowType, Field, Schema, SchemaRef, TimeUnit};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use model::{DataType, Timestamp, Value};
 
 use crate::batch::{Batch, cell_quality, cell_type};
+use crate::parquet_file::{Bounds, Runs};
 
 /// Time zone of both time columns.
 pub const TIME_ZONE: &str = "UTC";
@@ -71,19 +69,19 @@ pub const COLUMNS: [(&str, ColumnType); 17] = [
     (DAY, ColumnType::Date),
 ];
 
-/// The Arrow schema of the record batches that [`columns`] makes, with or without `day`.
+/// The Arrow schema of a file, with or without `day`; texts that repeat are dictionaries in memory.
 ///
 /// Every column may be null as far as engines are concerned; which are not is in docs/specs/table.md.
 #[must_use]
 pub fn arrow_schema(with_day: bool) -> SchemaRef {
-    let text = || ArrowType::Dictionary(Box::new(ArrowType::Int32), Box::new(ArrowType::Utf8));
+    let repeated = || ArrowType::Dictionary(Box::new(ArrowType::Int32), Box::new(ArrowType::Utf8));
     let fields: Vec<Field> = COLUMNS
         .iter()
         .filter(|(name, _)| with_day || *name != DAY)
         .map(|(name, column)| {
             let arrow = match column {
                 ColumnType::Text if *name == "value_string" => ArrowType::Utf8,
-                ColumnType::Text => text(),
+                ColumnType::Text => repeated(),
                 ColumnType::Time => ArrowType::Timestamp(TimeUnit::Microsecond, Some(TIME_ZONE.into())),
                 ColumnType::Double => ArrowType::Float64,
                 ColumnType::Long => ArrowType::Int64,
@@ -97,196 +95,218 @@ pub fn arrow_schema(with_day: bool) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Makes record batches of slices of a batch's rows; what all slices share is made once.
+/// Makes columns of a batch's rows; what all rows share is made once.
 #[derive(Debug)]
-pub struct Columns<'b> {
+pub(crate) struct Columns<'b> {
     batch: &'b Batch,
-    schema: SchemaRef,
     with_day: bool,
-    paths: ArrayRef,
-    devices: ArrayRef,
+    devices: Vec<&'b str>,
     /// Per point: index into `devices`.
-    device_of: Vec<Option<i32>>,
-    sites: ArrayRef,
-    agents: ArrayRef,
-    types: ArrayRef,
+    device_of: Vec<Option<u32>>,
+}
+
+/// The texts of a row group that repeat, as they come.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    path: Runs,
+    site: Runs,
+    agent: Runs,
+    device: Runs,
+    data_type: Runs,
+    quality: Runs,
+    /// Distinct qualities: bits and text.
+    qualities: Vec<(u32, String)>,
+}
+
+/// One column of some rows.
+pub(crate) enum Part {
+    /// In [`Texts`].
+    Text,
+    /// No row has a value.
+    Nothing,
+    /// Values.
+    Array(ArrayRef),
 }
 
 impl<'b> Columns<'b> {
     /// For the rows of `batch`.
-    #[must_use]
-    pub fn new(batch: &'b Batch, with_day: bool) -> Self {
+    pub(crate) fn new(batch: &'b Batch, with_day: bool) -> Self {
         let names: BTreeSet<&str> = batch.points().iter().filter_map(|p| p.device.as_deref()).collect();
-        let numbers: BTreeMap<&str, i32> = names.iter().copied().zip(0i32..).collect();
+        let numbers: BTreeMap<&str, u32> = names.iter().copied().zip(0u32..).collect();
         let device_of = batch.points().iter().map(|p| numbers.get(p.device.as_deref()?).copied()).collect();
-        Columns {
-            batch,
-            schema: arrow_schema(with_day),
-            with_day,
-            paths: strings(batch.points().iter().map(|p| &*p.path)),
-            devices: strings(names),
-            device_of,
-            sites: strings([&**batch.site()]),
-            agents: strings(batch.agents().iter().map(|a| &**a)),
-            types: strings(DataType::ALL.iter().map(|t| t.name())),
+        Columns { batch, with_day, devices: names.into_iter().collect(), device_of }
+    }
+
+    /// The rows `(day, row)`, column by column in the order of [`COLUMNS`]; widens `bounds`.
+    #[expect(clippy::indexing_slicing, reason = "rows are those that `Batch::finish` ordered")]
+    pub(crate) fn parts(&self, rows: &[(i32, u32)], texts: &mut Texts, bounds: &mut Bounds) -> Vec<Part> {
+        let (columns, records) = (self.batch.columns(), self.batch.records());
+        let record = |row: usize| &records[columns.record[row] as usize];
+        texts.site.push_many(Some(0), u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        let mut values = Values::default();
+        for ((_, row), at) in rows.iter().zip(0..) {
+            let row = *row as usize;
+            let (point, data_type) = (columns.point[row], cell_type(columns.kind[row]));
+            texts.path.push(Some(point));
+            texts.agent.push(Some(record(row).agent));
+            texts.device.push(self.device_of.get(point as usize).copied().flatten());
+            let of_point = || self.batch.points().get(point as usize).map(|point| point.data_type);
+            texts.data_type.push(Some(type_key(data_type.or_else(of_point).unwrap_or(DataType::String))));
+            texts.put_quality(columns.quality[row]);
+            values.put(at, data_type, columns.bits[row], self.batch);
         }
-    }
-
-    /// The schema of every slice.
-    #[must_use]
-    pub const fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    /// The rows `(day, row)` as a record batch.
-    pub fn slice(&self, rows: impl ExactSizeIterator<Item = (i32, u32)>) -> Result<RecordBatch, ArrowError> {
-        let mut slice = Slice::with_capacity(rows.len());
-        for (day, row) in rows {
-            let view = self.batch.row(row);
-            let point = self.batch.points().get(view.point as usize);
-            slice.path.push(key(view.point));
-            slice.agent.push(key(view.record.agent));
-            slice.device.push(self.device_of.get(view.point as usize).copied().flatten());
-            slice.time.push(view.time);
-            slice.arrival.push(view.record.arrival);
-            let data_type = cell_type(view.kind);
-            let shown = data_type.or_else(|| point.map(|p| p.data_type)).unwrap_or(DataType::String);
-            slice.data_type.push(type_key(shown));
-            slice.put(data_type, view.bits, self.batch);
-            slice.put_quality(view.quality);
-            slice.historical.append_value(view.record.is_historical);
-            slice.epoch.push(view.record.epoch);
-            slice.offset.push(view.record.offset);
-            slice.index.push(key(view.index));
-            if self.with_day {
-                slice.day.push(day);
-            }
-        }
-        self.assemble(slice)
-    }
-
-    fn assemble(&self, mut slice: Slice) -> Result<RecordBatch, ArrowError> {
-        let length = slice.time.len();
-        let mut columns = vec![
-            dictionary(Int32Array::from(slice.path), &self.paths)?,
-            dictionary(Int32Array::from(vec![0; length]), &self.sites)?,
-            dictionary(Int32Array::from(slice.agent), &self.agents)?,
-            dictionary(Int32Array::from(slice.device), &self.devices)?,
-            Arc::new(TimestampMicrosecondArray::from(slice.time).with_timezone(TIME_ZONE)) as ArrayRef,
-            Arc::new(TimestampMicrosecondArray::from(slice.arrival).with_timezone(TIME_ZONE)),
-            dictionary(Int32Array::from(slice.data_type), &self.types)?,
-            Arc::new(slice.double.finish()),
-            Arc::new(slice.long.finish()),
-            Arc::new(slice.boolean.finish()),
-            Arc::new(slice.string.finish()),
-            dictionary(Int32Array::from(slice.quality), &strings(slice.qualities.iter().map(|q| &*q.1)))?,
-            Arc::new(slice.historical.finish()),
-            Arc::new(Int64Array::from(slice.epoch)),
-            Arc::new(Int64Array::from(slice.offset)),
-            Arc::new(Int32Array::from(slice.index)),
+        let times = gather(rows, |row| columns.time[row]);
+        let arrivals = gather(rows, |row| record(row).arrival);
+        let offsets = gather(rows, |row| record(row).offset);
+        widen(&mut bounds.time, &times);
+        widen(&mut bounds.arrival, &arrivals);
+        widen(&mut bounds.offset, &offsets);
+        let indices = gather(rows, |row| i32::try_from(columns.index[row]).unwrap_or(i32::MAX));
+        let [double, long, boolean, string] = values.finish(rows.len());
+        let array = |array: ArrayRef| Part::Array(array);
+        let mut parts = vec![
+            Part::Text,
+            Part::Text,
+            Part::Text,
+            Part::Text,
+            array(Arc::new(TimestampMicrosecondArray::from(times).with_timezone(TIME_ZONE))),
+            array(Arc::new(TimestampMicrosecondArray::from(arrivals).with_timezone(TIME_ZONE))),
+            Part::Text,
+            double,
+            long,
+            boolean,
+            string,
+            Part::Text,
+            array(Arc::new(BooleanArray::from(gather(rows, |row| record(row).is_historical)))),
+            array(Arc::new(Int64Array::from(gather(rows, |row| record(row).epoch)))),
+            array(Arc::new(Int64Array::from(offsets))),
+            array(Arc::new(Int32Array::from(indices))),
         ];
         if self.with_day {
-            columns.push(Arc::new(Date32Array::from(slice.day)));
+            parts.push(array(Arc::new(Date32Array::from_iter_values(rows.iter().map(|(day, _)| *day)))));
         }
-        RecordBatch::try_new(Arc::clone(&self.schema), columns)
-    }
-}
-
-/// The columns of one slice while it grows.
-struct Slice {
-    path: Vec<i32>,
-    agent: Vec<i32>,
-    device: Vec<Option<i32>>,
-    time: Vec<i64>,
-    arrival: Vec<i64>,
-    data_type: Vec<i32>,
-    double: Float64Builder,
-    long: Int64Builder,
-    boolean: BooleanBuilder,
-    string: StringBuilder,
-    quality: Vec<i32>,
-    /// Distinct qualities of the slice: bits and text.
-    qualities: Vec<(u32, String)>,
-    historical: BooleanBuilder,
-    epoch: Vec<i64>,
-    offset: Vec<i64>,
-    index: Vec<i32>,
-    day: Vec<i32>,
-}
-
-impl Slice {
-    fn with_capacity(rows: usize) -> Self {
-        Slice {
-            path: Vec::with_capacity(rows),
-            agent: Vec::with_capacity(rows),
-            device: Vec::with_capacity(rows),
-            time: Vec::with_capacity(rows),
-            arrival: Vec::with_capacity(rows),
-            data_type: Vec::with_capacity(rows),
-            double: Float64Builder::with_capacity(rows),
-            long: Int64Builder::with_capacity(rows),
-            boolean: BooleanBuilder::with_capacity(rows),
-            string: StringBuilder::new(),
-            quality: Vec::with_capacity(rows),
-            qualities: Vec::new(),
-            historical: BooleanBuilder::with_capacity(rows),
-            epoch: Vec::with_capacity(rows),
-            offset: Vec::with_capacity(rows),
-            index: Vec::with_capacity(rows),
-            day: Vec::new(),
-        }
+        parts
     }
 
-    /// Puts the value into its one column and null into the others.
-    #[expect(clippy::cast_possible_wrap, reason = "bits are kept, not the number")]
-    fn put(&mut self, data_type: Option<DataType>, bits: u64, batch: &Batch) {
-        let (mut double, mut long, mut boolean) = (None, None, None);
-        match data_type {
-            None => self.string.append_null(),
-            Some(DataType::String) => self.string.append_value(String::from_utf8_lossy(batch.text(bits))),
-            Some(DataType::Bytes) => self.string.append_value(BASE64.encode(batch.text(bits))),
-            Some(DataType::UInt64) if bits > i64::MAX as u64 => {
-                write!(self.string, "{bits}").ok(); // a builder never fails to grow
-                self.string.append_value("");
+    /// The runs of a text column, and the text of each key.
+    pub(crate) fn texts<'t>(&'t self, name: &str, of: &'t Texts) -> Option<(&'t Runs, TextOf<'t>)> {
+        let batch = self.batch;
+        Some(match name {
+            "path" => (&of.path, Box::new(|key| batch.points().get(key as usize).map_or("", |p| &p.path))),
+            "site" => (&of.site, Box::new(|_| batch.site())),
+            "agent" => (&of.agent, Box::new(|key| batch.agents().get(key as usize).map_or("", |name| name))),
+            "device" => (&of.device, Box::new(|key| self.devices.get(key as usize).copied().unwrap_or(""))),
+            "value_type" => {
+                (&of.data_type, Box::new(|key| DataType::ALL.get(key as usize).map_or("", |t| t.name())))
             }
-            Some(other) => {
-                self.string.append_null();
-                match other {
-                    DataType::Float | DataType::Double => double = Some(f64::from_bits(bits)),
-                    DataType::Boolean => boolean = Some(bits != 0),
-                    _ => long = Some(bits as i64),
+            "quality" => {
+                (&of.quality, Box::new(|key| of.qualities.get(key as usize).map_or("", |(_, text)| text)))
+            }
+            _ => return None,
+        })
+    }
+
+    /// Lowest and highest path of a row group.
+    pub(crate) fn widen_paths(&self, texts: &Texts, bounds: &mut Bounds) {
+        let points = self.batch.points();
+        for key in texts.path.keys() {
+            let Some(path) = points.get(key as usize).map(|point| &point.path) else { continue };
+            match &mut bounds.path {
+                None => bounds.path = Some((Arc::clone(path), Arc::clone(path))),
+                Some((low, high)) => {
+                    if path < low {
+                        *low = Arc::clone(path);
+                    }
+                    if path > high {
+                        *high = Arc::clone(path);
+                    }
                 }
             }
         }
-        self.double.append_option(double);
-        self.long.append_option(long);
-        self.boolean.append_option(boolean);
     }
+}
 
-    /// Nearly all rows of a slice have one of very few qualities.
+/// The text of a key.
+pub(crate) type TextOf<'t> = Box<dyn Fn(u32) -> &'t str + 't>;
+
+impl Texts {
+    /// Nearly all rows have one of very few qualities.
     fn put_quality(&mut self, bits: u32) {
         let known = self.qualities.iter().position(|(known, _)| *known == bits).unwrap_or_else(|| {
             self.qualities.push((bits, cell_quality(bits).to_string()));
             self.qualities.len() - 1
         });
-        self.quality.push(i32::try_from(known).unwrap_or(0));
+        self.quality.push(u32::try_from(known).ok());
     }
 }
 
-fn key(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
+/// The four value columns; one that no row has used is not there.
+#[derive(Default)]
+struct Values {
+    double: Option<Float64Builder>,
+    long: Option<Int64Builder>,
+    boolean: Option<BooleanBuilder>,
+    string: Option<StringBuilder>,
 }
 
-fn type_key(data_type: DataType) -> i32 {
-    DataType::ALL.iter().position(|t| *t == data_type).and_then(|nth| i32::try_from(nth).ok()).unwrap_or(0)
+/// The builder, filled with nulls up to row `at`.
+macro_rules! up_to {
+    ($builder:expr, $at:expr) => {{
+        let builder = $builder.get_or_insert_default();
+        let behind = $at - builder.len();
+        if behind > 0 {
+            builder.append_nulls(behind);
+        }
+        builder
+    }};
 }
 
-fn strings<'t>(texts: impl IntoIterator<Item = &'t str>) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(texts))
+impl Values {
+    /// Puts the value of row `at` into its one column.
+    #[expect(clippy::cast_possible_wrap, reason = "bits are kept, not the number")]
+    fn put(&mut self, at: usize, data_type: Option<DataType>, bits: u64, batch: &Batch) {
+        match data_type {
+            None => {}
+            Some(DataType::Float | DataType::Double) => {
+                up_to!(self.double, at).append_value(f64::from_bits(bits));
+            }
+            Some(DataType::Boolean) => up_to!(self.boolean, at).append_value(bits != 0),
+            Some(DataType::String) => {
+                up_to!(self.string, at).append_value(String::from_utf8_lossy(batch.text(bits)));
+            }
+            Some(DataType::Bytes) => up_to!(self.string, at).append_value(BASE64.encode(batch.text(bits))),
+            Some(DataType::UInt64) if bits > i64::MAX as u64 => {
+                up_to!(self.string, at).append_value(bits.to_string());
+            }
+            Some(_) => up_to!(self.long, at).append_value(bits as i64),
+        }
+    }
+
+    fn finish(self, rows: usize) -> [Part; 4] {
+        let Values { mut double, mut long, mut boolean, mut string } = self;
+        let is_used = [double.is_some(), long.is_some(), boolean.is_some(), string.is_some()];
+        let arrays: [ArrayRef; 4] = [
+            Arc::new(up_to!(double, rows).finish()),
+            Arc::new(up_to!(long, rows).finish()),
+            Arc::new(up_to!(boolean, rows).finish()),
+            Arc::new(up_to!(string, rows).finish()),
+        ];
+        let mut used = is_used.into_iter();
+        arrays.map(|array| if used.next() == Some(true) { Part::Array(array) } else { Part::Nothing })
+    }
 }
 
-fn dictionary(keys: Int32Array, values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, Arc::clone(values))?))
+fn gather<T>(rows: &[(i32, u32)], of: impl Fn(usize) -> T) -> Vec<T> {
+    rows.iter().map(|(_, row)| of(*row as usize)).collect()
+}
+
+fn widen(range: &mut Option<(i64, i64)>, values: &[i64]) {
+    let (Some(low), Some(high)) = (values.iter().min(), values.iter().max()) else { return };
+    *range = Some(range.map_or((*low, *high), |(lowest, highest)| (lowest.min(*low), highest.max(*high))));
+}
+
+fn type_key(data_type: DataType) -> u32 {
+    DataType::ALL.iter().position(|t| *t == data_type).and_then(|nth| u32::try_from(nth).ok()).unwrap_or(0)
 }
 
 /// The value columns of one row.

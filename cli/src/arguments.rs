@@ -3,7 +3,9 @@
 pub mod browse;
 pub mod certificates;
 pub mod file;
+pub mod points;
 pub mod quarantine;
+pub mod table;
 pub mod user;
 
 use std::net::SocketAddr;
@@ -39,12 +41,14 @@ pub enum Command {
     Demo(Demo),
     /// Run the roles ([edge], [hub], [bridge]) that configuration files name, until a signal.
     Run(Run),
-    /// Check configuration files and their point lists; print every mistake.
+    /// Check configuration files and their point lists; print every mistake, and warn of what is hardly meant.
     Check(Check),
     /// Look into a device without a configuration; show the register maps that forebay brings.
     Probe(Probe),
     /// List what a server has, as a point list to start from.
     Browse(browse::Browse),
+    /// Make a point list of another program's export: Kepware, TIA Portal, Neuron, Telegraf.
+    Points(points::Points),
     /// Prove that every accepted sample is in the table exactly once, or say which are not.
     Reconcile(Reconcile),
     /// Write a set-point, or show the latest commands.
@@ -53,6 +57,8 @@ pub enum Command {
     File(file::FileOptions),
     /// Show what could not become data, and decide about it: retry or discard.
     Quarantine(quarantine::Quarantine),
+    /// Look at a Delta table, compact it, remove its old files.
+    Table(table::Table),
     /// Say who may log in at the hub's broker, and what they may do.
     User(user::User),
     /// Look into a log directory: an agent's outbox, a hub's plant log, a catalogue.
@@ -144,13 +150,21 @@ pub struct Run {
 
 /// `forebay check`
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Mistakes keep a plant from starting. Warnings do not: the same address twice, ranges that overlap, addresses \
+    beyond a device's end, unknown units.\n\n\
+    Exit codes: 0 no mistake (with --strict: nor a warning), 2 there is one."
+)]
 pub struct Check {
     /// Configuration files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// One JSON object per mistake.
+    /// One JSON object per finding: severity (mistake, warning), file, line, key, value, rule.
     #[arg(long)]
     pub json: bool,
+    /// Count warnings as mistakes.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// `forebay probe`
@@ -215,7 +229,7 @@ pub struct Reconcile {
     /// The hub's address, such as http://127.0.0.1:8080.
     #[arg(long, requires = "table")]
     pub hub: Option<String>,
-    /// The table: folder of a Delta table or of Parquet files.
+    /// The table: folder of a Delta table or of Parquet files, or s3://, az://, gs:// with credentials in the environment.
     #[arg(long)]
     pub table: Option<String>,
     /// Which of the bridge's sinks writes that table.
@@ -464,6 +478,8 @@ pub enum BenchWhat {
     Ingest,
     /// What an agent can send: simulated devices to outbox to hub, at 100, 5 and 1 values per message.
     Agent,
+    /// A day of a recorded plant into a Delta table: rows/s, bytes per row, what DuckDB reads; beside pyarrow and DuckDB.
+    Table,
     /// Memory of an agent with 10 000 points, of a hub with 100 000 and 1 000 clients, and its slope.
     Memory,
     /// The hub's broker beside mosquitto and rumqttd under the same load.

@@ -99,6 +99,11 @@ pub fn load_all(paths: &[PathBuf]) -> Option<Vec<Plant>> {
     let mut problems = Problems::default();
     let plants: Vec<Plant> = paths.iter().filter_map(|path| load(path, &mut problems)).collect();
     if problems.is_empty() {
+        let count = problems.sorted().len();
+        if count > 0 {
+            let s = if count == 1 { "" } else { "s" };
+            crate::complain!("{count} warning{s}: `forebay check` shows them");
+        }
         return Some(plants);
     }
     print_problems(&problems);
@@ -106,13 +111,19 @@ pub fn load_all(paths: &[PathBuf]) -> Option<Vec<Plant>> {
     None
 }
 
-/// One line per mistake, on standard error.
+/// One line per mistake and warning, on standard error.
 pub fn print_problems(problems: &Problems) {
-    let mut sorted: Vec<&Problem> = problems.list.iter().collect();
-    sorted.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-    for problem in sorted {
-        crate::complain!("{problem}");
+    let sorted = problems.sorted();
+    for (problem, is_warning) in &sorted {
+        crate::complain!("{}{problem}", if *is_warning { "warning: " } else { "" });
     }
-    let count = problems.list.len();
-    crate::complain!("{count} mistake{} found", if count == 1 { "" } else { "s" });
+    let warnings = sorted.iter().filter(|(_, is_warning)| *is_warning).count();
+    let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    match (sorted.len() - warnings, warnings) {
+        (mistakes, 0) => crate::complain!("{} found", counted(mistakes, "mistake")),
+        (0, warnings) => crate::complain!("{}", counted(warnings, "warning")),
+        (mistakes, warnings) => {
+            crate::complain!("{} found, {}", counted(mistakes, "mistake"), counted(warnings, "warning"));
+        }
+    }
 }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::catalogue::Points;
 use crate::device_write::{DeviceWrite, WriteOutcome};
 use crate::drivers::Reading;
+use crate::health::value_text;
 use crate::normalise::PointRules;
 use crate::outbox::{NewGroup, Outbox, OutboxError};
 
@@ -330,17 +331,8 @@ async fn write(allowed: &Allowed<'_>) -> WriteOutcome {
 /// What the device showed, in the point's own unit.
 fn shown(target: &Target, raw: Value) -> String {
     let reading = Reading { point: 0, time: None, value: Some(raw), quality: Quality::GOOD };
-    match target.rules.apply(reading, Timestamp::PLAUSIBLE_MIN).value {
-        Some(Value::Boolean(v)) => v.to_string(),
-        Some(Value::String(v)) => v,
-        Some(Value::Bytes(v)) => format!("{} bytes", v.len()),
-        Some(Value::DateTime(v)) => v.to_string(),
-        Some(Value::Int64(v)) => v.to_string(),
-        Some(Value::UInt64(v)) => v.to_string(),
-        Some(Value::Float(v)) => v.to_string(),
-        Some(value) => value.as_f64().map_or_else(String::new, |number| number.to_string()),
-        None => String::new(),
-    }
+    let shown = target.rules.apply(reading, Timestamp::PLAUSIBLE_MIN).value;
+    shown.as_ref().map_or_else(String::new, value_text)
 }
 
 #[cfg(test)]

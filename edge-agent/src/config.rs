@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use model::NodeId;
 use model::address::check_sparkplug_id;
 use model::limits::{AGENT_POINTS_MAX, MQTT_PACKET_BYTES_MAX};
+use model::{DataType, NodeId};
 use runtime::config_file::{Located, PlantNames, Problem, Problems, Section};
 use runtime::enrolment::EnrolUrl;
 use runtime::mqtt_client::{TlsOptions, parse_url};
@@ -87,6 +87,10 @@ pub struct DeviceConfig {
     pub kind: &'static str,
     /// Its points.
     pub points: Vec<PointConfig>,
+    /// The file of their list, for messages.
+    pub points_file: PathBuf,
+    /// What it reads, where that can be said: two devices with the same text read the same.
+    pub source: Option<String>,
     /// The driver, not yet opened.
     pub driver: Box<dyn Driver>,
     /// How often it is read: its group 0.
@@ -148,6 +152,7 @@ pub fn validate(mut section: Section<'_>, plant: &PlantNames, problems: &mut Pro
     let file = section.file().to_owned();
     section.finish(problems);
     across_devices(&file, &devices, problems);
+    warn_across_devices(&devices, problems);
     if problems.list.len() > before {
         return None;
     }
@@ -253,6 +258,30 @@ fn outbox(section: &mut Section<'_>, problems: &mut Problems) -> OutboxOptions {
         agent: String::new(), // known when the node is
         bytes_max: size.map_or(OUTBOX_MAX, |size| size.value),
         when_full: policy.map_or(WhenFull::StopAccepting, |policy| policy.value),
+    }
+}
+
+/// Warns of points that two devices read from one place.
+fn warn_across_devices(devices: &[DeviceConfig], problems: &mut Problems) {
+    let mut first: HashMap<(&str, &str, DataType), (&DeviceConfig, &PointConfig)> = HashMap::new();
+    for device in devices {
+        let Some(source) = &device.source else { continue };
+        for point in &device.points {
+            let key = (source.as_str(), point.address.trim(), point.raw_type);
+            match first.get(&key) {
+                Some((other, its)) if other.name != device.name => problems.warn(Problem {
+                    file: device.points_file.clone(),
+                    line: point.line,
+                    key: format!("{}: address", device.name),
+                    value: point.address.clone(),
+                    rule: format!("is read by device {} too, as {}", other.name, its.definition.metric),
+                }),
+                Some(_) => {}
+                None => {
+                    first.insert(key, (device, point));
+                }
+            }
+        }
     }
 }
 
@@ -388,6 +417,37 @@ mod tests {
         assert!(problems[0].contains("write ca_file"), "{problems:?}");
         let (_, problems) = check(&text(&format!("enrol = \"http://h\"\n{files}")), &[("d.csv", LIST)]);
         assert!(problems[0].contains("must be https://"), "{problems:?}");
+    }
+
+    #[test]
+    fn what_two_devices_read_twice_is_told() {
+        let device = |name: &str, unit: u8| {
+            format!(
+                "[[edge.devices]]\nname = \"{name}\"\ndriver = \"modbus-tcp\"\naddress = \"h\"\nunit = {unit}\npoints = \"l.csv\"\n"
+            )
+        };
+        let text = format!("{EDGE}{}{}{}", device("x", 1), device("y", 2), device("z", 1));
+        let list = "name,address,type,unit\na,hr:1,uint16,furlong\n";
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("l.csv"), list).unwrap();
+        let file = ConfigFile::from_text(&dir.path().join("plant.toml"), text);
+        let mut problems = Problems::default();
+        let mut root = file.parse(&mut problems);
+        let plant = PlantNames { enterprise: "acme".into(), site: "antwerp".into() };
+        let edge = root.section("edge", &mut problems).unwrap();
+        assert!(
+            validate(edge, &plant, &mut problems).is_some(),
+            "warnings refuse nothing: {:?}",
+            problems.list
+        );
+        let found: Vec<String> = problems.sorted().iter().map(|(p, _)| p.to_string()).collect();
+        assert_eq!(found.len(), 2, "a list that serves three devices is complained of once: {found:?}");
+        assert!(
+            found[0]
+                .ends_with("unit = furlong: is no UCUM unit; a text of your own goes in braces: {furlong}"),
+            "{found:?}"
+        );
+        assert!(found[1].ends_with("l.csv:2: z: address = hr:1: is read by device x too, as a"), "{found:?}");
     }
 
     #[test]

@@ -13,16 +13,27 @@ use crate::points::PointConfig;
 use crate::shared::Shared;
 
 mod big_endian;
+pub mod ethernet_ip;
 pub mod files;
+mod found_points;
 pub(crate) mod modbus;
 pub mod opcua;
+mod places;
 mod read_blocks;
 mod s7;
 mod simulated;
 
 /// Every driver: register here.
-pub const KINDS: &[DriverKind] =
-    &[files::KIND, files::CSV_FOLDER, modbus::SERIAL, modbus::TCP, opcua::KIND, s7::KIND, simulated::KIND];
+pub const KINDS: &[DriverKind] = &[
+    ethernet_ip::KIND,
+    files::KIND,
+    files::CSV_FOLDER,
+    modbus::SERIAL,
+    modbus::TCP,
+    opcua::KIND,
+    s7::KIND,
+    simulated::KIND,
+];
 
 /// A driver's entry in the table.
 pub struct DriverKind {

@@ -17,6 +17,7 @@
 use std::sync::Arc;
 
 use model::{DataType, NodeId, PointId, Quality, Reason, Sample, SampleBatch, Timestamp, Value};
+use proto::health::HealthReport;
 use proto::log_record::DeviceEvent;
 use proto::receipt::RECEIPT_METRIC;
 use proto::seal;
@@ -178,6 +179,14 @@ impl EdgeNode {
         let gone = (1..self.lives.len()).map(DeviceIndex);
         let gone: Vec<DeviceIndex> = gone.filter(|at| self.lives[at.0] == Life::Up && !is_up(*at)).collect();
         gone.into_iter().map(|device| self.died(device, now)).collect()
+    }
+
+    /// How the devices are: an NDATA that is no record and has no metrics.
+    #[must_use]
+    pub fn health(&mut self, now: Timestamp, report: &HealthReport) -> Outgoing {
+        let mut payload = Vec::new();
+        encode::health(self.next_seq(), now, report, &mut payload);
+        Outgoing::sealed(Topic::node(MessageType::NData, &self.node).to_string(), payload)
     }
 
     /// Whether the device is born as up.

@@ -1,22 +1,15 @@
 //! How the agent is: one place that tasks write and consoles read.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{Quality, QualityClass, Timestamp, Value};
+use model::{DataType, PointId, Quality, QualityClass, Timestamp, Value};
+use proto::health::{DeviceHealth, LookAnswer, PointCounts};
 
 use crate::normalise::Normalised;
 use crate::pace::{Figures, Pace};
 
-/// What a device is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceState {
-    /// Not yet read, or not answering, but not long enough to be down.
-    Connecting,
-    /// Answers.
-    Up,
-    /// Its points are Stale.
-    Down,
-}
+pub use proto::health::DeviceState;
 
 /// One device.
 #[derive(Clone, Debug)]
@@ -188,6 +181,22 @@ struct Device {
     status: DeviceStatus,
     pace: Pace,
     looks: Looks,
+    recipes: Arc<[Recipe]>,
+}
+
+/// Where a point is in its device, and what is done to its raw value.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The point.
+    pub id: PointId,
+    /// In the driver's words.
+    pub address: Box<str>,
+    /// Type there.
+    pub raw_type: DataType,
+    /// Factor applied first.
+    pub scale: Option<f64>,
+    /// Added afterwards.
+    pub offset: Option<f64>,
 }
 
 impl Health {
@@ -217,8 +226,58 @@ impl Health {
             qualities: Qualities::default(),
         };
         let mut inner = self.lock();
-        inner.devices.push(Device { status, pace, looks: Looks::of(points) });
+        inner.devices.push(Device { status, pace, looks: Looks::of(points), recipes: Arc::default() });
         inner.devices.len() - 1
+    }
+
+    /// Says how a device's points are made, in the order of its list.
+    pub fn describe(&self, number: usize, recipes: Vec<Recipe>) {
+        if let Some(device) = self.lock().devices.get_mut(number) {
+            device.recipes = recipes.into();
+        }
+    }
+
+    /// What the device said of a point, and what became of it: all but what its definition says.
+    #[must_use]
+    pub fn look(&self, device: &str, id: PointId) -> Option<LookAnswer> {
+        let (recipes, looks) = {
+            let inner = self.lock();
+            let device = inner.devices.iter().find(|known| known.status.name == device)?;
+            (device.recipes.clone(), device.looks.clone())
+        };
+        let at = recipes.iter().position(|recipe| recipe.id == id)?;
+        let recipe = recipes.get(at)?;
+        let seen = looks.point(at);
+        let result = seen.as_ref().map(|look| &look.result);
+        Some(LookAnswer {
+            is_known: true,
+            address: recipe.address.to_string(),
+            raw_type: recipe.raw_type.name().to_owned(),
+            raw: seen.as_ref().and_then(|look| look.raw.as_ref()).map(value_text),
+            scale: recipe.scale,
+            offset: recipe.offset,
+            value: result.and_then(|made| made.value.as_ref()).map(value_text),
+            quality: result.map(|made| made.quality),
+            time: result.map(|made| made.time),
+            ..LookAnswer::default()
+        })
+    }
+
+    /// A number that changes when a device's state or trouble does; cheap, however many points there are.
+    #[must_use]
+    pub fn trouble(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for device in &self.lock().devices {
+            let status = &device.status;
+            (status.state as u8, &status.error, status.is_off_clock).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// All devices, as a hub is told of them.
+    #[must_use]
+    pub fn report(&self) -> Vec<DeviceHealth> {
+        self.devices().into_iter().map(told).collect()
     }
 
     /// The last readings of a device's points.
@@ -254,5 +313,48 @@ impl Health {
     #[must_use]
     pub fn session_status(&self) -> SessionStatus {
         self.lock().session.clone()
+    }
+}
+
+fn told(status: DeviceStatus) -> DeviceHealth {
+    let (figures, qualities) = (status.figures, status.qualities);
+    let micros = |latency: Option<std::time::Duration>| {
+        latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX))
+    };
+    DeviceHealth {
+        name: status.name,
+        driver: status.driver.to_owned(),
+        state: status.state,
+        since: status.since,
+        last_read: status.last_read,
+        error: status.error,
+        is_off_clock: status.is_off_clock,
+        requests: figures.requests,
+        failed: figures.failed,
+        per_second: figures.per_second,
+        p50_micros: micros(figures.p50),
+        p99_micros: micros(figures.p99),
+        points: PointCounts {
+            good: qualities.good as u64,
+            uncertain: qualities.uncertain as u64,
+            bad: qualities.bad as u64,
+            stale: qualities.stale as u64,
+            unread: qualities.unread as u64,
+        },
+    }
+}
+
+/// A value for people.
+#[must_use]
+pub fn value_text(value: &Value) -> String {
+    match value {
+        Value::Boolean(v) => v.to_string(),
+        Value::String(v) => v.clone(),
+        Value::Bytes(v) => format!("{} bytes", v.len()),
+        Value::DateTime(v) => v.to_string(),
+        Value::Int64(v) => v.to_string(),
+        Value::UInt64(v) => v.to_string(),
+        Value::Float(v) => v.to_string(),
+        number => number.as_f64().map_or_else(String::new, |number| number.to_string()),
     }
 }

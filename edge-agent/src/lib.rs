@@ -41,7 +41,7 @@ use catalogue::{Catalogue, CatalogueError, Points};
 use certificate::CertificateCare;
 use commands::{ClockSkew, CommandMeters, DEVICE_WRITES_MAX, Executor, Target, WAITING_MAX};
 use config::{Config, DeviceConfig};
-use health::{DeviceStatus, Health, PointLook, SessionStatus};
+use health::{DeviceStatus, Health, PointLook, Recipe, SessionStatus};
 use normalise::PointRules;
 use outbox::{Dropped, Epochs, Opened, Outbox, OutboxError};
 use uplink::{Uplink, UplinkSetup};
@@ -210,6 +210,7 @@ fn spawn(
         );
         let (points, pace) = (device.points.len(), device.pace.clone());
         let number = handle.health.add_device(&device.name, device.kind, points, pace, clock.now());
+        handle.health.describe(number, recipes(&device, &ids));
         let around = Surroundings {
             outbox: outbox.clone(),
             clock: clock.clone(),
@@ -265,6 +266,18 @@ fn spawn(
         shutdown: tasks.shutdown(),
     };
     tasks.spawn(TaskKind::Transport, format!("{node} uplink"), Uplink::new(setup, metrics).run());
+}
+
+/// How the points of a device are made, for whoever looks at one.
+fn recipes(device: &DeviceConfig, ids: &[PointId]) -> Vec<Recipe> {
+    let recipe = |(point, id): (&points::PointConfig, &PointId)| Recipe {
+        id: *id,
+        address: point.address.as_str().into(),
+        raw_type: point.raw_type,
+        scale: point.scale,
+        offset: point.offset,
+    };
+    device.points.iter().zip(ids).map(recipe).collect()
 }
 
 /// The points of a device that commands may write.

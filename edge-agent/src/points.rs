@@ -22,7 +22,9 @@ use model::limits::PATH_BYTES_MAX;
 use model::{DataType, PointDefinition, PointPath};
 use runtime::config_file::{Problem, Problems};
 
+pub mod import;
 mod parameters;
+pub mod units;
 
 /// One point of a device, as its list gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,13 +174,17 @@ impl Row<'_> {
 
 impl List<'_> {
     fn problem(&mut self, line: usize, key: &str, value: &str, rule: String) {
-        self.problems.push(Problem {
-            file: self.file.to_owned(),
-            line,
-            key: key.to_owned(),
-            value: value.to_owned(),
-            rule,
-        });
+        let found = self.found(line, key, value, rule);
+        self.problems.push(found);
+    }
+
+    fn warning(&mut self, line: usize, key: &str, value: &str, rule: String) {
+        let found = self.found(line, key, value, rule);
+        self.problems.warn(found);
+    }
+
+    fn found(&self, line: usize, key: &str, value: &str, rule: String) -> Problem {
+        Problem { file: self.file.to_owned(), line, key: key.to_owned(), value: value.to_owned(), rule }
     }
 
     /// Where each column is.
@@ -369,7 +375,7 @@ impl List<'_> {
         Some(band)
     }
 
-    /// UCUM text is not parsed, but what cannot be UCUM is found.
+    /// What cannot be UCUM is a mistake, what is not a warning.
     fn unit(&mut self, row: &Row<'_>) -> String {
         let unit = row.cell("unit");
         let rule = match unit {
@@ -386,6 +392,11 @@ impl List<'_> {
         };
         if !rule.is_empty() {
             self.problem(row.line, "unit", unit, rule.into());
+        } else if !units::is_known(unit) {
+            let own = || format!("a text of your own goes in braces: {{{unit}}}");
+            let hint = units::suggestion(unit).map_or_else(own, |meant| format!("did you mean {meant}?"));
+            let rule = format!("is no UCUM unit; {hint}");
+            self.warning(row.line, "unit", unit, rule);
         }
         unit.to_owned()
     }

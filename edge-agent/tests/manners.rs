@@ -1,7 +1,8 @@
-//! One dead or hostile device among fifty: what it costs the other forty-nine.
+//! Dead and hostile devices beside forty-nine healthy ones: what they cost them.
 //!
-//! A whole agent polls forty-nine Modbus TCP devices that answer at once, and a fiftieth that misbehaves. The devices note
-//! when each request arrives; the jitter is how far the time between two polls is off the poll time. The figures are printed
+//! A whole agent polls forty-nine Modbus TCP devices that answer at once, and others that misbehave: a fiftieth of Modbus, or
+//! one of every other kind of driver that has a device behind a socket. The healthy ones note when each request arrives; the
+//! jitter is how far the time between two polls is off the poll time. The figures are printed
 //! (`cargo test -p edge-agent --test manners -- --nocapture`); the bounds leave room for a busy machine.
 
 use std::io::{ErrorKind, Read, Write};
@@ -23,8 +24,27 @@ const MEASURED: Duration = Duration::from_secs(3);
 const REGISTERS: usize = 20;
 /// The issue asks for 5 ms; other tests may run beside this one.
 const JITTER_BOUND: Duration = Duration::from_millis(25);
-/// The issue asks for 1 MB; the allocator gives back when it likes.
+/// The issue asks for 1 MB a device; the allocator gives back when it likes.
 const MEMORY_BOUND_KB: i64 = 4096;
+/// On a busy machine.
+const TRIES: usize = 3;
+/// Devices of other kinds: name, and keys with `PORT` and `DIR` in them. Their lists have one point.
+const KINDS: [(&str, &str, &str); 5] = [
+    ("opcua", "driver = \"opcua\"\nurl = \"opc.tcp://127.0.0.1:PORT\"\nsecurity = \"none\"", "ns=2;s=x"),
+    ("s7", "driver = \"s7\"\naddress = \"127.0.0.1:PORT\"", "DB1.REAL0"),
+    ("ethernet-ip", "driver = \"ethernet-ip\"\naddress = \"127.0.0.1:PORT\"", "Rate"),
+    (
+        "sftp",
+        "driver = \"files\"\nurl = \"sftp://me@127.0.0.1:PORT/in\"\npassword_file = \"DIR/password\"\n\
+         host_key = \"SHA256:0123456789012345678901234567890123456789012\"",
+        "x",
+    ),
+    (
+        "ftps",
+        "driver = \"files\"\nurl = \"ftps://me@127.0.0.1:PORT/in\"\npassword_file = \"DIR/password\"",
+        "x",
+    ),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Conduct {
@@ -34,6 +54,7 @@ enum Conduct {
     AnswersLate,
     ClosesAtOnce,
     FloodsExceptions,
+    Speaks,
 }
 
 /// When requests arrived at the healthy devices.
@@ -67,6 +88,13 @@ fn serve(
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut request = [0; 300];
+    if conduct == Conduct::Speaks {
+        // FTP and SSH servers speak first; a line that never ends.
+        while !over.load(Ordering::Relaxed) {
+            stream.write_all(&[b'2'; 1000])?;
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
     while !over.load(Ordering::Relaxed) {
         if conduct == Conduct::ClosesAtOnce {
             return Ok(());
@@ -77,7 +105,7 @@ fn serve(
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(error) => return Err(error),
         };
-        if length < 12 {
+        if conduct == Conduct::Answers && length < 12 {
             continue;
         }
         let head = [request[0], request[1], 0, 0];
@@ -90,7 +118,7 @@ fn serve(
                 answer.resize(answer.len() + usize::from(bytes), 7);
                 stream.write_all(&answer)?;
             }
-            Conduct::NeverAnswers | Conduct::ClosesAtOnce => {}
+            Conduct::NeverAnswers | Conduct::ClosesAtOnce | Conduct::Speaks => {}
             Conduct::AnswersGarbage => stream.write_all(&[0x5a; 700])?,
             Conduct::AnswersLate => {
                 for _ in 0..300 {
@@ -112,28 +140,48 @@ fn serve(
     Ok(())
 }
 
-/// What one run with a fiftieth device of this conduct showed.
+/// What one run showed.
 struct Run {
     p99: Duration,
     polls: usize,
     grown_kb: i64,
-    last: edge_agent::health::DeviceStatus,
+    /// The devices beside the healthy ones.
+    others: Vec<edge_agent::health::DeviceStatus>,
 }
 
-async fn run(conduct: Conduct) -> Run {
+/// A device beside the healthy ones: its keys, and the address of its one point; none for a list like theirs.
+type Other = (String, Option<&'static str>);
+
+fn modbus(port: u16) -> Other {
+    (format!("driver = \"modbus-tcp\"\naddress = \"127.0.0.1:{port}\""), None)
+}
+
+/// One of every other kind.
+fn of_every_kind(conduct: Conduct, dir: &std::path::Path, over: &Arc<AtomicBool>) -> Vec<Other> {
+    std::fs::write(dir.join("password"), "secret").expect("it works on loopback");
+    let one = |(_, keys, address): (&str, &str, &'static str)| {
+        let port = device(conduct, Arrivals::default(), over.clone()).to_string();
+        (keys.replace("PORT", &port).replace("DIR", &dir.display().to_string()), Some(address))
+    };
+    KINDS.into_iter().map(one).collect()
+}
+
+async fn run(others: impl Fn(&std::path::Path, &Arc<AtomicBool>) -> Vec<Other>) -> Run {
     let over = Arc::new(AtomicBool::new(false));
     let healthy: Vec<Arrivals> = (0..HEALTHY).map(|_| Arrivals::default()).collect();
-    let mut ports: Vec<u16> =
-        healthy.iter().map(|arrivals| device(Conduct::Answers, arrivals.clone(), over.clone())).collect();
-    ports.push(device(conduct, Arrivals::default(), over.clone()));
     let dir = tempfile::tempdir().expect("it works on loopback");
+    let mut devices: Vec<Other> = healthy
+        .iter()
+        .map(|arrivals| modbus(device(Conduct::Answers, arrivals.clone(), over.clone())))
+        .collect();
+    devices.extend(others(dir.path(), &over));
     let tasks = Tasks::new(CancellationToken::new());
-    let handle = agent(dir.path(), &ports, tasks.clone()).await;
+    let handle = agent(dir.path(), &devices, tasks.clone()).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (from, before) = (Instant::now(), resident_kb());
     tokio::time::sleep(MEASURED).await;
     let grown_kb = resident_kb() - before;
-    let last = handle.status().devices.pop().expect("it works on loopback");
+    let others = handle.status().devices.split_off(HEALTHY);
     tasks.drain().await;
     over.store(true, Ordering::Relaxed);
     let mut jitter = Vec::new();
@@ -144,10 +192,10 @@ async fn run(conduct: Conduct) -> Run {
     }
     jitter.sort_unstable();
     let p99 = jitter[(jitter.len() * 99 / 100).min(jitter.len() - 1)];
-    Run { p99, polls: jitter.len(), grown_kb, last }
+    Run { p99, polls: jitter.len(), grown_kb, others }
 }
 
-async fn agent(dir: &std::path::Path, ports: &[u16], tasks: Tasks) -> Handle {
+async fn agent(dir: &std::path::Path, devices: &[Other], tasks: Tasks) -> Handle {
     let mut list = String::from("name,address,type\n");
     for register in 0..REGISTERS {
         list.push_str(&format!("r{register},hr:{register},uint16\n"));
@@ -156,10 +204,14 @@ async fn agent(dir: &std::path::Path, ports: &[u16], tasks: Tasks) -> Handle {
     let mut text = String::from(
         "[edge]\ngroup = \"g\"\nnode = \"n\"\ndata_dir = \"data\"\nhub = \"mqtt://127.0.0.1:1\"\n",
     );
-    for (nth, port) in ports.iter().enumerate() {
+    for (nth, (keys, address)) in devices.iter().enumerate() {
+        let points = address.map_or_else(|| "points.csv".to_owned(), |_| format!("points-{nth}.csv"));
+        if let Some(address) = address {
+            let list = format!("name,address,type\nx,{address},float\n");
+            std::fs::write(dir.join(&points), list).expect("it works on loopback");
+        }
         text.push_str(&format!(
-            "[[edge.devices]]\nname = \"d{nth}\"\ndriver = \"modbus-tcp\"\naddress = \"127.0.0.1:{port}\"\n\
-             poll = \"{}ms\"\npoints = \"points.csv\"\n",
+            "[[edge.devices]]\nname = \"d{nth}\"\n{keys}\npoll = \"{}ms\"\npoints = \"{points}\"\n",
             POLL.as_millis()
         ));
     }
@@ -181,45 +233,78 @@ fn resident_kb() -> i64 {
     line.split_whitespace().nth(1).expect("it works on loopback").parse().expect("it works on loopback")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hostile_device_costs_its_neighbours_nothing() {
-    run(Conduct::Answers).await; // warms up
-    let quiet = run(Conduct::Answers).await;
-    let say = |name: &str, run: &Run| {
-        let (polls, grown, state) = (run.polls, run.grown_kb, run.last.state);
-        println!(
-            "{name}: p99 jitter {:?} of {polls} polls, memory {grown:+} kB, it is {state:?}: {:?}",
-            run.p99, run.last.error
-        );
-    };
+#[expect(clippy::print_stdout, reason = "figures, for whoever asks with --nocapture")]
+fn say(name: &str, run: &Run) {
+    let (polls, grown) = (run.polls, run.grown_kb);
+    println!("{name}: p99 jitter {:?} of {polls} polls, memory {grown:+} kB", run.p99);
+    for other in &run.others {
+        println!("    {} is {:?}: {:?}", other.driver, other.state, other.error);
+    }
+}
+
+/// The healthy devices did not notice, and of the others nothing is good. What the machine does beside is measured too: a run
+/// that seems bad is held against a new quiet one and tried again.
+async fn judge(
+    name: &str,
+    quiet: &mut Run,
+    others: impl Fn(&std::path::Path, &Arc<AtomicBool>) -> Vec<Other>,
+) {
+    let mut troubles = Vec::new();
+    for _ in 0..TRIES {
+        let found = run(&others).await;
+        say(name, &found);
+        let hostile = i64::try_from(found.others.len()).expect("few");
+        for other in &found.others {
+            assert_eq!(
+                other.qualities.good, 0,
+                "{name}: nothing of {} is good: {:?}",
+                other.name, other.qualities
+            );
+        }
+        let is_calm = found.p99 <= quiet.p99 + JITTER_BOUND;
+        let is_complete = found.polls * 10 >= quiet.polls * 9;
+        let is_small = found.grown_kb <= quiet.grown_kb.max(0) + hostile * MEMORY_BOUND_KB;
+        if is_calm && is_complete && is_small {
+            return;
+        }
+        troubles.push(format!(
+            "{:?} after {:?}, {} polls after {}, {:+} kB",
+            found.p99, quiet.p99, found.polls, quiet.polls, found.grown_kb
+        ));
+        *quiet = run(fiftieth(Conduct::Answers)).await;
+    }
+    panic!("{name}: {troubles:?}");
+}
+
+fn fiftieth(conduct: Conduct) -> impl Fn(&std::path::Path, &Arc<AtomicBool>) -> Vec<Other> {
+    move |_, over| vec![modbus(device(conduct, Arrivals::default(), over.clone()))]
+}
+
+async fn quiet() -> Run {
+    run(fiftieth(Conduct::Answers)).await; // warms up
+    let quiet = run(fiftieth(Conduct::Answers)).await;
     say("fifty healthy devices", &quiet);
-    assert!(quiet.last.figures.per_second > 5.0, "{:?}", quiet.last.figures);
-    assert_eq!(quiet.last.qualities.good, REGISTERS);
-    for conduct in [
+    assert!(quiet.others[0].figures.per_second > 5.0, "{:?}", quiet.others[0].figures);
+    assert_eq!(quiet.others[0].qualities.good, REGISTERS);
+    quiet
+}
+
+/// In one test, one after the other: they measure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_devices_of_every_kind_cost_their_neighbours_nothing() {
+    let mut quiet = quiet().await;
+    let conducts = [
         Conduct::NeverAnswers,
         Conduct::AnswersGarbage,
         Conduct::AnswersLate,
         Conduct::ClosesAtOnce,
         Conduct::FloodsExceptions,
-    ] {
-        let found = run(conduct).await;
-        say(&format!("{conduct:?}"), &found);
-        assert!(found.p99 <= quiet.p99 + JITTER_BOUND, "{conduct:?}: {:?} after {:?}", found.p99, quiet.p99);
-        assert!(
-            found.polls * 10 >= quiet.polls * 9,
-            "{conduct:?}: {} polls after {}",
-            found.polls,
-            quiet.polls
-        );
-        assert!(
-            found.grown_kb <= quiet.grown_kb.max(0) + MEMORY_BOUND_KB,
-            "{conduct:?}: {} kB",
-            found.grown_kb
-        );
-        assert_eq!(
-            found.last.qualities.good, 0,
-            "{conduct:?}: nothing of it is good: {:?}",
-            found.last.qualities
-        );
+    ];
+    for conduct in conducts {
+        judge(&format!("Modbus, {conduct:?}"), &mut quiet, fiftieth(conduct)).await;
+    }
+    for conduct in conducts.into_iter().chain([Conduct::Speaks]) {
+        let others = |dir: &std::path::Path, over: &Arc<AtomicBool>| of_every_kind(conduct, dir, over);
+        judge(&format!("every other kind, {conduct:?}"), &mut quiet, others).await;
     }
 }

@@ -199,7 +199,7 @@ impl Host {
 
     async fn receipt(&self) {
         let durable = self.plant.received.iter().map(|(epoch, set)| (*epoch, set.clone())).collect();
-        let receipt = Receipt { hub_time: Clock::machine().now(), durable, holding: None };
+        let receipt = Receipt { hub_time: Clock::machine().now(), durable, ..Receipt::default() };
         self.node_command(RECEIPT_METRIC, &Value::Bytes(receipt.encode())).await;
     }
 

@@ -16,6 +16,7 @@ mod history;
 mod json;
 mod listener;
 mod live_stream;
+mod look;
 mod openapi;
 mod payload;
 mod points;
@@ -322,6 +323,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/v1/points", get(points::list)),
         ("/api/v1/points/{path}", get(points::one)),
         ("/api/v1/history", get(history::history)),
+        ("/api/v1/look", get(look::look)),
         ("/api/v1/live", get(live_stream::live)),
         ("/api/v1/agents", get(agents::agents)),
         ("/api/v1/reconcile", get(agents::reconcile)),

@@ -13,12 +13,13 @@ mod rebirth;
 mod receipts;
 mod sequence;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use model::{NodeId, PointId, Timestamp, Value};
+use proto::health::{DeviceHealth, LOOK_METRIC, Look, LookAnswer};
 use proto::log_record::AgentId;
 use proto::seal;
 use proto::sparkplug::{MessageType, Topic, encode};
@@ -38,6 +39,10 @@ use edge_nodes::{Action, EdgeNodes, Event, LastKnown, Moment};
 use problem::Problem;
 use receipts::Receivers;
 
+/// Looks that may wait for their answers.
+const LOOKS_MAX: usize = 64;
+/// An agent looks at its timers ten times a second; a link may be slow.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 /// Rebirth requests that may wait for the host.
 const REQUESTS_MAX: usize = 64;
 /// Messages, and bytes of them, that are taken before what they lead to is done: bounds the actions in memory.
@@ -86,12 +91,31 @@ pub struct AgentStatus {
 }
 
 /// One device of an edge node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeviceStatus {
     /// Sparkplug device id.
     pub name: String,
     /// Whether its birth stands.
     pub online: bool,
+    /// How the agent says it is, and when it said so; `None` for foreign nodes and older programs.
+    pub health: Option<(DeviceHealth, Timestamp)>,
+}
+
+/// Why nobody can say what a device said of a point.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LookError {
+    /// The agent is not there, or is none of ours, or its program is older.
+    #[error("The agent {0} is offline, or its program does not tell what its devices say")]
+    NotThere(String),
+    /// It did not answer in time.
+    #[error("The agent {0} did not answer in time")]
+    Silent(String),
+    /// It does not read that point now.
+    #[error("The agent {0} does not read that point at present")]
+    Unknown(String),
+    /// Too many questions at once.
+    #[error("Too many questions wait for answers of agents")]
+    Busy,
 }
 
 /// Where a command for a point goes.
@@ -121,6 +145,7 @@ pub struct Host {
 enum Request {
     Rebirth(NodeId),
     Reread(Box<Letter>, oneshot::Sender<Result<ReceivedBatch, String>>),
+    Look(NodeId, Look, oneshot::Sender<LookAnswer>),
 }
 
 #[derive(Debug)]
@@ -140,6 +165,30 @@ impl Host {
     pub fn rebirth(&self, node: &NodeId) {
         if self.requests.try_send(Request::Rebirth(node.clone())).is_err() {
             tracing::debug!(%node, "too many rebirth requests at once");
+        }
+    }
+
+    /// Asks the agent what the device said of a point, and what became of it.
+    pub async fn look(&self, target: &PointTarget) -> Result<LookAnswer, LookError> {
+        let name = || target.node.to_string();
+        let tells = |status: &AgentStatus| {
+            status.node == target.node
+                && status.online
+                && status.devices.iter().any(|device| device.health.is_some())
+        };
+        let device = target.device.clone().filter(|_| {
+            self.shared.statuses.read().unwrap_or_else(PoisonError::into_inner).iter().any(tells)
+        });
+        let device = device.ok_or_else(|| LookError::NotThere(name()))?;
+        let (done, answer) = oneshot::channel();
+        let look = Look { id: 0, device, metric: target.metric.clone() }; // the host gives the id
+        let request = Request::Look(target.node.clone(), look, done);
+        self.requests.try_send(request).map_err(|_full| LookError::Busy)?;
+        match tokio::time::timeout(LOOK_DEADLINE, answer).await {
+            Ok(Ok(answer)) if answer.is_known => Ok(answer),
+            Ok(Ok(_)) => Err(LookError::Unknown(name())),
+            Ok(Err(_)) => Err(LookError::Busy),
+            Err(_) => Err(LookError::Silent(name())),
         }
     }
 
@@ -220,6 +269,7 @@ pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
     let mut nodes = EdgeNodes::new(catalogue, store.log_epoch(), last_known, &metrics);
     nodes.bound_clocks(clock_skew_max);
     store.accounts().iter().for_each(|account| nodes.know(account));
+    let look_id = clock.now();
     let session = Session {
         nodes,
         shared: Arc::clone(&shared),
@@ -232,6 +282,8 @@ pub(crate) fn start(parts: Parts, tasks: &Tasks) -> Host {
         arrived,
         started: Instant::now(),
         actions: Vec::new(),
+        looks: HashMap::new(),
+        look_id: look_id.0.unsigned_abs(),
         status_due: Instant::now(),
         off_clock: metrics.gauge(
             "forebay_hub_clocks_off",
@@ -270,6 +322,10 @@ struct Session {
     arrived: Timestamp,
     started: Instant,
     actions: Vec<Action>,
+    /// Who waits for which answer.
+    looks: HashMap<u64, (NodeId, oneshot::Sender<LookAnswer>)>,
+    /// Of the last question: an answer to an earlier hub's question must not fit.
+    look_id: u64,
     status_due: Instant,
     online: Gauge,
     off_clock: Gauge,
@@ -302,7 +358,10 @@ impl Session {
                     if messages.is_empty() {
                         break;
                     }
-                    messages.drain(..).for_each(|message| self.message(message));
+                    let now = self.now();
+                    for Incoming { topic, payload, retain } in messages.drain(..) {
+                        self.nodes.apply(Event::Message { topic, payload, retain }, now, &mut self.actions);
+                    }
                 }
             }
             self.settle().await;
@@ -313,16 +372,19 @@ impl Session {
         Ok(())
     }
 
-    fn message(&mut self, message: Incoming) {
-        let Incoming { topic, payload, retain } = message;
-        self.step(Event::Message { topic, payload, retain });
-    }
-
     fn request(&mut self, request: Request) {
         match request {
             Request::Rebirth(node) => self.step(Event::RebirthAsked(node)),
             Request::Reread(letter, done) => {
                 done.send(self.nodes.reread(&letter)).ok(); // whoever asked may have gone
+            }
+            Request::Look(node, look, done) => {
+                self.looks.retain(|_, (_, waiting)| !waiting.is_closed());
+                if self.looks.len() < LOOKS_MAX {
+                    self.look_id = self.look_id.wrapping_add(1);
+                    self.looks.insert(self.look_id, (node.clone(), done));
+                    self.actions.push(Action::Ask(node, Look { id: self.look_id, ..look }));
+                }
             }
         }
     }
@@ -338,9 +400,14 @@ impl Session {
     }
 
     fn step(&mut self, event: Event) {
-        self.arrived = self.arrived.max(self.clock.now());
-        let now = Moment { at: self.arrived, clock: self.clock.now(), since_start: self.started.elapsed() };
+        let now = self.now();
         self.nodes.apply(event, now, &mut self.actions);
+    }
+
+    fn now(&mut self) -> Moment {
+        let clock = self.clock.now();
+        self.arrived = self.arrived.max(clock);
+        Moment { at: self.arrived, clock, since_start: self.started.elapsed() }
     }
 
     /// Does what the steps led to, in order.
@@ -394,7 +461,17 @@ impl Session {
                     self.not_taken(false, &error);
                 }
             }
-            Action::Rebirth(node) => self.ask(&node).await,
+            Action::Rebirth(node) => self.ask(&node, REBIRTH, Value::Boolean(true)).await,
+            Action::Ask(node, look) => self.ask(&node, LOOK_METRIC, Value::Bytes(look.encode())).await,
+            Action::Answered(node, answers) => {
+                for answer in answers {
+                    // Only the node that was asked can answer.
+                    let is_asked = self.looks.get(&answer.id).is_some_and(|(asked, _)| *asked == node);
+                    if is_asked && let Some((_, waiting)) = self.looks.remove(&answer.id) {
+                        waiting.send(answer).ok(); // whoever asked may have gone
+                    }
+                }
+            }
             Action::Show(batch) => self.live.apply([&batch]),
             Action::Confirm(points) => self.vouch(points, true).await,
             Action::Stale(points) => self.vouch(points, false).await,
@@ -420,13 +497,13 @@ impl Session {
         tracing::debug!(%error, foreign, "not taken");
     }
 
-    async fn ask(&self, node: &NodeId) {
+    async fn ask(&self, node: &NodeId, metric: &str, value: Value) {
         let mut payload = Vec::new();
-        encode::command(self.clock.now(), REBIRTH, None, &Value::Boolean(true), None, &mut payload);
+        encode::command(self.clock.now(), metric, None, &value, None, &mut payload);
         let topic = Topic::node(MessageType::NCmd, node).to_string();
         seal::put(&topic, &mut payload);
         if let Err(error) = self.broker.publish(topic, payload, QoS::AtMostOnce, false).await {
-            tracing::debug!(%node, %error, "rebirth not asked for");
+            tracing::debug!(%node, %error, metric, "not asked for");
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod feed;
+pub mod health;
 pub mod log_record;
 pub mod mqtt;
 pub mod receipt;

@@ -35,6 +35,8 @@ pub struct Receipt {
     pub durable: Vec<(Epoch, RangeSet)>,
     /// Why the hub cannot write at the moment.
     pub holding: Option<String>,
+    /// Whether the hub understands reports of health ([`crate::health`]).
+    pub takes_health: bool,
 }
 
 /// Why bytes are no receipt.
@@ -57,7 +59,8 @@ impl Receipt {
         });
         let durable = durable.collect();
         let holding = self.holding.as_deref().map(|reason| cut(reason, REASON_BYTES_MAX).to_owned());
-        wire::Receipt { hub_time: Some(self.hub_time.0), durable, holding }.encode_to_vec()
+        let takes_health = self.takes_health.then_some(true);
+        wire::Receipt { hub_time: Some(self.hub_time.0), durable, holding, takes_health }.encode_to_vec()
     }
 
     /// Reads a receipt: ranges must ascend, and there are at most `RECEIPT_RANGES_MAX` of them.
@@ -67,6 +70,7 @@ impl Receipt {
         }
         let receipt = wire::Receipt::decode(bytes).map_err(|error| ReceiptError(error.to_string()))?;
         let hub_time = receipt.hub_time.ok_or_else(|| refused("no hub time"))?;
+        let takes_health = receipt.takes_health();
         if receipt.durable.len() > RECEIPT_RANGES_MAX {
             return Err(refused("too many epochs"));
         }
@@ -80,7 +84,7 @@ impl Receipt {
             room = room.checked_sub(ranges.bounds.len() / 2).ok_or_else(|| refused("too many ranges"))?;
             durable.push((Epoch(epoch), read_ranges(&ranges.bounds)?));
         }
-        Ok(Receipt { hub_time: Timestamp(hub_time), durable, holding: receipt.holding })
+        Ok(Receipt { hub_time: Timestamp(hub_time), durable, holding: receipt.holding, takes_health })
     }
 }
 

@@ -89,7 +89,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
     };
     let mut held = RangeSet::of(0..40);
     held.insert(41..42);
-    let receipt = Receipt { hub_time: TIME, durable: vec![(EPOCH, held)], holding: None };
+    let receipt = Receipt { hub_time: TIME, durable: vec![(EPOCH, held)], ..Receipt::default() };
     let report =
         CommandReport { id, outcome: CommandOutcome::Done, path: "line/n".into(), read_back: "-3".into() };
     BTreeMap::from([

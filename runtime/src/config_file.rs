@@ -49,23 +49,44 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Mistakes found so far.
+/// Mistakes found so far, and what is allowed but hardly meant.
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
-    /// In the order in which they were found.
+    /// Mistakes, in the order in which they were found: with one of them nothing is started.
     pub list: Vec<Problem>,
+    /// What works as written, but looks like a slip: `forebay check` shows it, nothing is refused for it.
+    pub warnings: Vec<Problem>,
 }
 
 impl Problems {
-    /// Whether there is none.
+    /// Whether there is no mistake.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Adds one.
+    /// Adds a mistake.
     pub fn push(&mut self, problem: Problem) {
         self.list.push(problem);
+    }
+
+    /// Adds a warning.
+    pub fn warn(&mut self, problem: Problem) {
+        self.warnings.push(problem);
+    }
+
+    /// Mistakes and warnings by file and line, each once (one list may serve many devices), with whether it is a warning.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<(&Problem, bool)> {
+        let mistakes = self.list.iter().map(|problem| (problem, false));
+        let mut all: Vec<_> = mistakes.chain(self.warnings.iter().map(|problem| (problem, true))).collect();
+        all.sort_by(|(a, _), (b, _)| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        let mut seen: std::collections::HashSet<(&Path, usize, &str, &str, &str)> =
+            std::collections::HashSet::new();
+        all.retain(|(p, is_warning)| {
+            !is_warning || seen.insert((&p.file, p.line, &p.key, &p.value, &p.rule))
+        });
+        all
     }
 }
 
@@ -225,6 +246,12 @@ impl<'f> Section<'f> {
         self.table.iter().map(|(key, _)| key.get_ref().to_string()).collect()
     }
 
+    /// What stands behind a key, as written; does not count as asked for.
+    #[must_use]
+    pub fn written(&self, key: &str) -> Option<&str> {
+        self.file.text.get(self.table.get(key)?.span())
+    }
+
     fn get(&mut self, key: &str) -> Option<Located<Spanned<DeValue<'f>>>> {
         self.asked.insert(key.to_owned());
         let value = self.table.get(key)?.clone();
@@ -293,11 +320,7 @@ impl<'f> Section<'f> {
         range: std::ops::RangeInclusive<i64>,
     ) -> Option<Located<i64>> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        self.typed(key, problems, &expected, |v| {
-            let number = v.as_integer()?;
-            let text: String = number.as_str().chars().filter(|c| *c != '_').collect();
-            i64::from_str_radix(&text, number.radix()).ok().filter(|n| range.contains(n))
-        })
+        self.typed(key, problems, &expected, |v| whole(v).filter(|n| range.contains(n)))
     }
 
     /// A number with or without fraction.
@@ -360,6 +383,19 @@ impl<'f> Section<'f> {
     pub fn texts(&mut self, key: &str, problems: &mut Problems) -> Option<Located<Vec<String>>> {
         self.typed(key, problems, "a list of texts", |v| {
             v.as_array()?.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    /// A list of whole numbers within `range`, if written.
+    pub fn integers(
+        &mut self,
+        key: &str,
+        problems: &mut Problems,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> Option<Located<Vec<i64>>> {
+        let expected = format!("a list of whole numbers from {} to {}", range.start(), range.end());
+        self.typed(key, problems, &expected, |v| {
+            v.as_array()?.iter().map(|item| whole(item.get_ref()).filter(|n| range.contains(n))).collect()
         })
     }
 
@@ -435,6 +471,12 @@ impl<'f> Section<'f> {
             }
         }
     }
+}
+
+fn whole(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    let text: String = number.as_str().chars().filter(|c| *c != '_').collect();
+    i64::from_str_radix(&text, number.radix()).ok()
 }
 
 /// Reads `"200ms"`, `"5s"`, `"2m"`, `"1h"`, `"7d"`.

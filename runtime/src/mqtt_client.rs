@@ -23,7 +23,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-pub(crate) use connection::{dial, tls_config};
+pub(crate) use connection::dial;
+pub use connection::tls_config;
 use session::{Request, Shared};
 
 /// From the first packet of TCP to CONNACK.

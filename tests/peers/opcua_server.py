@@ -18,7 +18,7 @@ Argument: one JSON object, all of it optional:
 Prints one JSON line with port, namespace index, and the points (node, type, value as text). Then reads JSON lines from
 stdin and answers each with one: {"do": "set", "name": …, "value": …}, "bad" (name, status), "restart" (down seconds, away: values of Counter that only history has),
 "mute" (stop publishing), "cut" (drop all connections), "drop" (name), "count" (ms, number of changes of Counter),
-"load" (ms, rounds over all items), "sessions", "written" (name), "history" (name). Ends when stdin does.
+"load" (ms, rounds over all items), "sessions", "calls" (of methods, so far), "written" (name), "history" (name). Ends when stdin does.
 """
 
 import asyncio
@@ -96,6 +96,7 @@ class Peer:
         self.muted = False
         self.past = {}
         self.types = {}
+        self.calls = []
 
     async def start(self):
         options = self.options
@@ -170,6 +171,7 @@ class Peer:
         await secret.write_attribute(ua.AttributeIds.AccessLevel, level)
         await secret.write_attribute(ua.AttributeIds.UserAccessLevel, level)
         await self.structure(press)
+        await self.methods(press)
         if options.get("children"):
             many = await server.nodes.objects.add_folder(ua.NodeId("Many", self.index), "Many")
             for nth in range(options["children"]):
@@ -188,6 +190,27 @@ class Peer:
                     await self.change(name, ua.Variant(0, V.Int32) if name == "Counter" else ua.Variant(0.5, V.Double))
                 else:
                     await server.write_attribute_value(node.nodeid, self.past[name][-1])
+
+    async def methods(self, press):
+        """Each call is noted, and answered `calls` asks for the notes."""
+
+        def noted(name, status=None, delay=0.0):
+            async def method(_parent, *arguments):
+                self.calls.append([name, [str(argument.Value) for argument in arguments]])
+                await asyncio.sleep(delay)
+                return ua.StatusCode(status) if status else []
+
+            return method
+
+        async def add(name, inputs, **how):
+            await press.add_method(ua.NodeId(name, self.index), name, noted(name, **how), inputs, [])
+
+        await add("Reset", [])
+        await add("SetSpeed", [V.Double])
+        await add("Move", [V.Double, V.Int32, V.String])
+        await add("Broken", [], status=ua.StatusCodes.BadUnexpectedError)
+        await add("NotNow", [], status=ua.StatusCodes.BadInvalidState)
+        await add("Slow", [], delay=3.0)
 
     async def change(self, name, variant):
         """Writes a value with the time of now, and keeps it in the history if there is one."""
@@ -281,6 +304,8 @@ class Peer:
                 due = start + nth * said.get("ms", 1000) / 1000
                 await asyncio.sleep(max(0, due - asyncio.get_running_loop().time()))
             return {"late_ms": int((asyncio.get_running_loop().time() - start) * 1000) - said["rounds"] * said.get("ms", 1000)}
+        elif do == "calls":
+            return {"calls": self.calls}
         elif do == "written":
             value = await self.nodes[said["name"]].read_value()
             return {"value": str(value)}

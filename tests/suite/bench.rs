@@ -2,14 +2,13 @@
 
 use std::process::Command;
 
-use forebay_tests::peers::{program, python};
+use forebay_tests::peers::python;
 use forebay_tests::process::forebay;
 use serde_json::Value;
 
 #[test]
 fn every_change_of_ten_thousand_registers_reaches_the_subscriber() {
     let folder = tempfile::tempdir().unwrap();
-    program("mosquitto");
     let venv = python();
     let mut command = Command::new(forebay());
     command.args([

@@ -6,6 +6,7 @@ use std::time::Duration;
 use forebay_tests::peers::{python, script};
 use forebay_tests::plant::Plant;
 use forebay_tests::process::{Running, eventually};
+use serde_json::json;
 
 const SIMULATED: &str = r#"
 [[edge.devices]]
@@ -112,8 +113,34 @@ fn plc_down_for_ten_seconds() {
     wait_for("line/n", "good");
     wait_for("line/bad", "bad:device-exception:2"); // no such register; the other point stays Good
     assert_eq!(quality("line/n").as_deref(), Some("good"));
+    let health = |is: &dyn Fn(&serde_json::Value) -> bool, what: &str| {
+        eventually(Duration::from_secs(15), what, || {
+            let agents = plant.try_get("/api/v1/agents")?;
+            Some(agents["agents"][0]["devices"][0]["health"].clone()).filter(|health| is(health))
+        })
+    };
+    let up =
+        health(&|told| told["points"]["good"] == 1 && told["points"]["bad"] == 1, "the device is told of");
+    assert_eq!(
+        (&up["state"], &up["driver"], &up["error"]),
+        (&json!("up"), &json!("modbus-tcp"), &json!(null))
+    );
+    assert!(up["requests"].as_u64() > Some(0) && up["p99_ms"].as_f64() > Some(0.0), "{up}");
+    let look = plant.try_get("/api/v1/look?path=line/n").unwrap();
+    assert_eq!(
+        (&look["address"], &look["raw_type"], &look["quality"]),
+        (&json!("hr:0"), &json!("uint16"), &json!("good"))
+    );
+    assert_eq!(look["raw"], look["value"], "nothing is done to it: {look}");
+    let look = plant.try_get("/api/v1/look?path=line/bad").unwrap();
+    assert_eq!((&look["raw"], &look["quality"]), (&json!(null), &json!("bad:device-exception:2")));
     device.kill();
     wait_for("line/n", "stale");
+    let down = health(&|told| told["state"] == "down", "the fault is told within a second or two");
+    assert!(
+        down["error"].as_str().is_some_and(|error| !error.is_empty()) && down["points"]["stale"] == 2,
+        "{down}"
+    );
     eventually(Duration::from_secs(5), "the device is dead", || {
         let agents = plant.try_get("/api/v1/agents")?;
         (agents["agents"][0]["devices"][0]["online"] == false).then_some(())
@@ -151,5 +178,17 @@ fn a_device_that_does_not_exist_disturbs_no_other() {
         devices.iter().any(|device| device["name"] == name && device["online"] == true)
     };
     assert!(online("sim") && !online("plc"), "{agents:#}");
+    let never_there =
+        eventually(Duration::from_secs(15), "a device that never answered is shown with its error", || {
+            let agents = plant.try_get("/api/v1/agents")?;
+            let devices = agents["agents"][0]["devices"].as_array()?.clone();
+            devices
+                .into_iter()
+                .find(|device| device["name"] == "plc" && device["health"]["error"].is_string())
+        });
+    assert_eq!(
+        (&never_there["online"], &never_there["health"]["points"]["good"]),
+        (&json!(false), &json!(0))
+    );
     assert!(agent.output().contains(&nobody.to_string()), "the device is named:\n{}", agent.output());
 }

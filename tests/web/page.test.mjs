@@ -173,12 +173,85 @@ test("agents and the balance are shown as the API says", async (t) => {
   const panel = page.getByRole("region", { name: "Plant" });
   for (const agent of agents) {
     await panel.locator(".agents li").filter({ hasText: agent.agent }).first().waitFor();
-    for (const device of agent.devices) await panel.locator(".chip").filter({ hasText: device.name }).first().waitFor();
+    const table = panel.getByRole("table", { name: `Devices of ${agent.agent}` });
+    for (const device of agent.devices) await table.getByRole("rowheader").filter({ hasText: device.name }).first().waitFor();
   }
   const verdict = await eventually("a balance", async () => page.getByTestId("balance").innerText());
   assert.match(verdict, /Balanced|In flight/, "nothing is wrong in a healthy plant");
   await page.getByTestId("balance").scrollIntoViewIfNeeded();
   await picture(page, "balance");
+});
+
+/** Agents tell of their devices every 10 s; the first time soon after the first receipt. */
+async function toldAgents() {
+  return eventually("devices that are told of", async () => {
+    const { agents } = await api("/api/v1/agents");
+    const ours = agents.filter((agent) => agent.online && !agent.foreign);
+    return ours.length > 0 && ours.every((agent) => agent.devices.every((device) => device.health?.state === "up")) && ours;
+  });
+}
+
+test("devices show how they are: state, points by quality, requests and latency", async (t) => {
+  const agents = await toldAgents();
+  const page = await opened(t);
+  for (const agent of agents) {
+    const table = page.getByRole("table", { name: `Devices of ${agent.agent}` });
+    for (const { name, health } of agent.devices) {
+      const row = table.getByRole("row").filter({ has: page.getByRole("rowheader", { name }) });
+      await row.filter({ hasText: "up" }).filter({ hasText: `${health.points.good} good` }).filter({ hasText: health.driver }).waitFor();
+      if (health.requests > 0) assert.match(await row.innerText(), /\d · .*\d ms/, `${name} has latencies`);
+    }
+  }
+  const asked = agents.flatMap((agent) => agent.devices).filter((device) => device.health.requests > 0);
+  assert.ok(asked.length > 0 && asked.every((device) => device.health.requests_per_second > 0), "a device that is polled is asked again and again");
+  await page.getByRole("table").first().scrollIntoViewIfNeeded();
+  await picture(page, "devices");
+});
+
+test("devices in trouble stand first, with their error", async (t) => {
+  await toldAgents();
+  const page = await opened(t, { signIn: true });
+  // What a plant in trouble would answer: the page must bring it to the top.
+  const points = { good: 2, uncertain: 0, bad: 0, stale: 0, unread: 0 };
+  const health = { as_of: new Date().toISOString(), driver: "s7", state: "up", since: new Date().toISOString(), last_read: null, error: null, is_off_clock: false };
+  const figures = { requests: 5, failed: 0, requests_per_second: 1, p50_ms: 2, p99_ms: 30 };
+  const device = (name, more) => ({ name, online: more.state !== "down", health: { ...health, ...figures, points, ...more } });
+  await page.route("**/api/v1/agents", async (route) => {
+    const answer = await (await route.fetch()).json();
+    answer.agents[0].devices = [
+      device("a-fine", {}),
+      device("b-some-bad", { points: { ...points, bad: 1 } }),
+      device("c-error", { error: "malformed answer: 7 bytes" }),
+      device("d-down", { state: "down", error: "not connected: refused", points: { ...points, good: 0, stale: 2 } }),
+      { name: "e-foreign", online: true, health: null },
+    ];
+    await route.fulfill({ json: answer });
+  });
+  const { agents } = await api("/api/v1/agents");
+  const table = page.getByRole("table", { name: `Devices of ${agents[0].agent}` });
+  await table.getByText("not connected: refused").waitFor();
+  const names = await table.getByRole("rowheader").evaluateAll((cells) => cells.map((cell) => cell.childNodes[1].textContent));
+  assert.deepEqual(names, ["d-down", "c-error", "b-some-bad", "a-fine", "e-foreign"]);
+  await table.getByText("2 stale").waitFor();
+  await page.unrouteAll({ behavior: "wait" });
+});
+
+test("a point shows what its device said, what was done to it, and the result", async (t) => {
+  await toldAgents();
+  const moving = await movingPoint();
+  const page = await opened(t);
+  await page.getByRole("tree").waitFor();
+  await page.evaluate((path) => (location.hash = `#point=${encodeURIComponent(path)}`), moving.path);
+  await page.getByText("Raw value and transforms").click();
+  const raw = await page.getByTestId("raw-value").innerText();
+  const look = await api(`/api/v1/look?path=${encodeURIComponent(moving.path)}`);
+  assert.ok(look.address && look.raw_type && look.raw !== null, JSON.stringify(look));
+  const made = Number(look.raw) * (look.scale ?? 1) + (look.offset ?? 0);
+  assert.ok(Math.abs(made - Number(look.value)) <= 1e-6 * Math.max(1, Math.abs(made)), `${look.raw} becomes ${look.value}: ${JSON.stringify(look)}`);
+  assert.notEqual(raw, "none");
+  await page.getByTestId("raw-result").waitFor();
+  await eventually("the raw value goes on", async () => (await page.getByTestId("raw-value").innerText()) !== raw);
+  await picture(page, "raw");
 });
 
 test("a set-point is written and its outcome shown, or the page says that commands are off", async (t) => {

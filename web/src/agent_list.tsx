@@ -1,5 +1,6 @@
 // The agents: who is there, since when, with which devices, and how much they still hold.
 import type { Agent, ApiError } from "./api";
+import { DeviceTable } from "./device_table";
 import { ageText, clockText, countText } from "./format";
 import { useNow } from "./hooks";
 
@@ -26,15 +27,7 @@ export function AgentList({ agents, error }: { agents: Agent[] | undefined; erro
               </span>
               {agent.foreign && <span className="dim">Sparkplug node without receipts</span>}
             </div>
-            <div className="devices">
-              {agent.devices.map((device) => (
-                <span key={device.name} className={`chip ${device.online ? "good" : "bad"}`}>
-                  <i className={`dot q-${device.online ? "good" : "stale"}`} aria-hidden="true" />
-                  {device.name}
-                  <span className="visually-hidden">{device.online ? " online" : " offline"}</span>
-                </span>
-              ))}
-            </div>
+            <DeviceTable agent={agent} />
             <div className="figures">
               <Figure name="Backlog" text={agent.backlog === null ? "not known" : `${countText(agent.backlog)} records`} warn={(agent.backlog ?? 0) > 1000} />
               {agent.outbox_used !== null && <Figure name="Outbox" text={`${agent.outbox_used} % used`} warn={agent.outbox_used >= 80} />}

@@ -57,7 +57,47 @@ export interface Agent {
   /** How far its clock was ahead of the hub's at its last message; null for foreign nodes. */
   clock_ahead_ms: number | null;
   is_off_clock: boolean;
-  devices: { name: string; online: boolean }[];
+  devices: Device[];
+}
+
+export interface Device {
+  name: string;
+  online: boolean;
+  /** How the agent says it is; null for foreign nodes and older programs. */
+  health: DeviceHealth | null;
+}
+
+export interface DeviceHealth {
+  as_of: string;
+  driver: string;
+  state: "connecting" | "up" | "down";
+  since: string;
+  last_read: string | null;
+  error: string | null;
+  is_off_clock: boolean;
+  requests: number;
+  failed: number;
+  requests_per_second: number;
+  /** Null where the driver sends no requests. */
+  p50_ms: number | null;
+  p99_ms: number | null;
+  points: { good: number; uncertain: number; bad: number; stale: number; unread: number };
+}
+
+/** What a device said of a point, and what came of it, as its agent says. */
+export interface Look {
+  path: string;
+  address: string;
+  raw_type: string;
+  raw: string | null;
+  scale: number | null;
+  offset: number | null;
+  min: number | null;
+  max: number | null;
+  dead_band: number | null;
+  value: string | null;
+  quality: string | null;
+  time: string | null;
 }
 
 export interface Health {

@@ -3,6 +3,7 @@ import { Fragment } from "react";
 import type { Plant, Point } from "./api";
 import { ageText, boundText, clockText, qualityClass, qualityText, unitText, valueText } from "./format";
 import { useLink, useNow, useReading } from "./hooks";
+import { RawValue } from "./raw_value";
 import { Trend } from "./trend";
 import { WriteBox } from "./write_box";
 
@@ -35,6 +36,7 @@ export function PointPane({ point, path, plant, visible }: Props) {
       {visible && <Trend point={point} />}
       <div className="below">
         <Details point={point} />
+        <RawValue key={point.path} point={point} />
         {point.writable && <WriteBox point={point} enabled={plant.commands_enabled} />}
       </div>
     </div>

@@ -35,7 +35,7 @@ impl Plant {
         write(&self.dir, "plant.toml", &config(self.mqtt, self.http, with_bridge))?;
         self.process = run(program, &self.dir)?;
         let started = Instant::now();
-        while self.reconcile().is_none() {
+        while self.log_end().is_none() {
             if started.elapsed() > PATIENCE {
                 return Err("the hub did not start again".into());
             }
@@ -59,21 +59,26 @@ impl Plant {
         Ok(())
     }
 
-    /// Whether the sink has committed the whole plant log.
+    /// Whether the sink has committed the whole plant log: asked of what costs the hub nothing to answer.
     fn is_exported(&self) -> bool {
-        let Some(answer) = self.reconcile() else { return false };
-        let end = answer["log"]["end"].as_u64();
-        end.is_some() && answer["sinks"][0]["position"].as_u64() == end
+        let end = self.log_end();
+        end.is_some() && self.committed() == end
     }
 
-    fn reconcile(&self) -> Option<serde_json::Value> {
+    fn log_end(&self) -> Option<u64> {
+        let answer: serde_json::Value = serde_json::from_str(&self.get("/api/v1/health")?).ok()?;
+        answer["log"]["end"].as_u64()
+    }
+
+    fn committed(&self) -> Option<u64> {
+        let metrics = self.get("/metrics")?;
+        let line = metrics.lines().find(|line| line.starts_with("forebay_bridge_committed_position"))?;
+        line.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
         let token = std::fs::read_to_string(self.dir.join("hub/token")).ok()?;
-        serde_json::from_str(&get(self.http, "/api/v1/reconcile", token.trim())?).ok()
-    }
-
-    /// Bytes of Parquet.
-    pub(super) fn table_bytes(&self) -> u64 {
-        bytes_under(&self.dir.join("lake"))
+        get(self.http, path, token.trim())
     }
 }
 
@@ -117,14 +122,4 @@ pub(crate) fn add_login(program: &Path, dir: &Path, config: &str, node: &str) ->
         return Ok(());
     }
     Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-}
-
-fn bytes_under(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_under(&entry.path()),
-        Ok(meta) if entry.path().extension().is_some_and(|ext| ext == "parquet") => meta.len(),
-        _ => 0,
-    });
-    sizes.sum()
 }

@@ -1,4 +1,4 @@
-//! A Delta table on a local disk: rows and cursor in one commit of its log (design §4.16, §10).
+//! A Delta table in a folder or an object store: rows and cursor in one commit of its log (design §4.16, §10).
 //!
 //! Data files are ours (`parquet_file.rs`), one per day and batch, `day=2026-11-22/{hub}.{sink}-{epoch}-{start}-{end}.parquet`:
 //! two files of one name have the same rows. The kernel writes the log. Each commit carries two transaction ids with the position's end as version:
@@ -10,12 +10,11 @@
 //! A commit is one file of the log, created only if it does not exist yet: two writers cannot both make version N. Who
 //! loses looks at the cursor again: unmoved, it tries again on the new version; at its own end, the commit had landed
 //! and only the answer was lost; elsewhere, the sink reports `Raced`. Every `CHECKPOINT_COMMITS` commits a checkpoint
-//! is written, after the commit; its failure is logged and tried again later. There is no vacuum and no compaction yet:
-//! files staged before a crash stay, unreferenced, unless the same range is staged again.
+//! is written, after the commit; its failure is logged and tried again later. Files staged before a crash stay, unreferenced,
+//! unless the same range is staged again; the upkeep (`upkeep.rs`) removes them when they are old.
 
 use std::collections::HashMap;
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray, StructArray, TimestampMicrosecondArray};
@@ -26,24 +25,27 @@ use delta_kernel::expressions::Scalar;
 use delta_kernel::schema::{DataType, SchemaRef, StructField, StructType};
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::data_layout::DataLayout;
-use delta_kernel::transaction::{CommitResult, CommittedTransaction, UpdateTableOperation};
-use delta_kernel::{FileMeta, KernelError, Snapshot, SnapshotRef};
+use delta_kernel::transaction::{CommitResult, CommittedTransaction, UpdateTableOperation, WriteState};
+use delta_kernel::{EngineData, FileMeta, KernelError, Snapshot, SnapshotRef};
 use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
+use futures_util::StreamExt as _;
 use model::timestamp::civil;
 use object_store::PutMode;
-use object_store::local::LocalFileSystem;
+use object_store::path::Path as StorePath;
 use runtime::config_file::{Problems, Section};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use url::Url;
 
-use super::folder::{Folder, StoreLayer, file_word, path_key, sync_folder};
+use super::folder::{Folder, StoreLayer, Whole, file_word, sync_folder};
+use super::location::{Location, trouble};
 use super::{Sink, SinkError, SinkKind, Written, blocking, in_one_line};
 use crate::batch::Batch;
 use crate::cursor::{Cursor, PlantLog, Span};
 use crate::parquet_file::{Bounds, encode_day};
 use crate::table::{COLUMNS, ColumnType, DAY, TIME_ZONE};
+use crate::upkeep::{Policy, Upkeep};
 
 /// `kind = "delta"`.
 pub const KIND: SinkKind = SinkKind { name: "delta", validate };
@@ -61,21 +63,24 @@ const FILES_AT_ONCE: NonZero<usize> = NonZero::new(4).expect("not zero");
 /// Characters of a text bound that Delta's statistics keep.
 const BOUND_CHARACTERS_MAX: usize = 32;
 
-const ENGINE_INFO: &str = concat!("forebay/", env!("CARGO_PKG_VERSION"));
+pub(crate) const ENGINE_INFO: &str = concat!("forebay/", env!("CARGO_PKG_VERSION"));
 
 pub(crate) type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
 fn validate(section: &mut Section<'_>, problems: &mut Problems) -> Option<Box<dyn Sink>> {
-    Some(Box::new(DeltaSink::new(path_key(section, problems)?)))
+    let policy = Policy::of_section(section, problems);
+    Some(Box::new(DeltaSink::new(Location::of_section(section, problems)?).kept_in_order(policy)))
 }
 
 /// The sink.
 #[derive(Debug)]
 pub struct DeltaSink {
-    path: PathBuf,
+    location: Location,
     layer: StoreLayer,
     /// Whether another sink of the same name in this folder is kept out on this machine.
     lock: bool,
+    /// What is done beside the commits.
+    upkeep: Option<Policy>,
     target: Option<Arc<Target>>,
     /// What the next commit builds on; `None` after a failure.
     table: Option<Table>,
@@ -91,6 +96,9 @@ struct Target {
     engine: Engine,
     hub_id: String,
     sink: String,
+    /// In an object store, where nothing keeps a second bridge out: makes file names of one opening its own, so that no
+    /// other overwrites a file that is committed.
+    opening: Option<String>,
 }
 
 /// The table as last seen.
@@ -106,29 +114,37 @@ struct Staged {
     files: Vec<StagedFile>,
 }
 
+/// A data file that is written and not yet named by the table.
 #[derive(Clone, Debug)]
-struct StagedFile {
-    day: i32,
-    name: String,
-    rows: usize,
-    bytes: u64,
-    modified_ms: i64,
-    bounds: Bounds,
+pub(crate) struct StagedFile {
+    pub(crate) day: i32,
+    pub(crate) name: String,
+    pub(crate) rows: usize,
+    pub(crate) bytes: u64,
+    pub(crate) modified_ms: i64,
+    pub(crate) bounds: Bounds,
 }
 
 impl DeltaSink {
-    /// A table in this folder.
+    /// A table at this place.
     #[must_use]
-    pub fn new(path: PathBuf) -> Self {
+    pub fn new(location: impl Into<Location>) -> Self {
         DeltaSink {
-            path,
+            location: location.into(),
             layer: StoreLayer::default(),
             lock: true,
+            upkeep: None,
             target: None,
             table: None,
             staged: None,
             doubtful: None,
         }
+    }
+
+    /// Kept in order, too.
+    #[must_use]
+    pub fn kept_in_order(self, policy: Policy) -> Self {
+        DeltaSink { upkeep: Some(policy), ..self }
     }
 
     /// With something between it and its object store.
@@ -151,14 +167,14 @@ impl Sink for DeltaSink {
     async fn open(&mut self, name: &str, log: &PlantLog) -> Result<Option<Cursor>, SinkError> {
         let left_over = self.doubtful.clone();
         self.close().await;
-        let (path, log, sink) = (self.path.clone(), log.clone(), name.to_owned());
+        let (location, log, sink) = (self.location.clone(), log.clone(), name.to_owned());
         let (layer, elsewhere) = (self.layer.clone(), if self.lock { "" } else { ".elsewhere" });
         let (target, table) = blocking("cannot open the Delta table", move || {
             let lock = format!("{}.{}{elsewhere}", file_word(&log.hub_id), file_word(&sink));
-            let folder = Folder::open_through(&path, &lock, &layer)?;
-            let url = table_url(&folder.root)?;
-            let target =
-                Target { url, engine: engine_over(&layer)?, hub_id: log.hub_id.clone(), sink, folder };
+            let folder = Folder::open_through(&location, &lock, &layer)?;
+            let (engine, url) = engine(&location, &layer)?;
+            let opening = folder.root.is_none().then(opening_word).transpose()?;
+            let target = Target { url, engine, hub_id: log.hub_id.clone(), sink, folder, opening };
             let snapshot = target.load_or_create()?;
             let held = target.held(&snapshot, &log.epochs)?;
             if let Some((start, names)) = left_over
@@ -220,8 +236,13 @@ impl Sink for DeltaSink {
         self.target = None;
     }
 
-    fn local_path(&self) -> Option<&Path> {
-        Some(&self.path)
+    fn location(&self) -> Option<&Location> {
+        Some(&self.location)
+    }
+
+    fn upkeep(&self) -> Option<Upkeep> {
+        let policy = self.upkeep.filter(|policy| policy.compact || policy.vacuum)?;
+        Some(Upkeep { place: self.location.clone(), layer: self.layer.clone(), policy })
     }
 }
 
@@ -235,8 +256,9 @@ impl Target {
     }
 
     fn file_name(&self, span: &Span, day: i32) -> String {
+        let opening = self.opening.as_deref().map(|word| format!("-{word}")).unwrap_or_default();
         format!(
-            "{DAY}={}/{}.{}-{}-{:020}-{:020}.parquet",
+            "{DAY}={}/{}.{}-{}-{:020}-{:020}{opening}.parquet",
             date_text(day),
             file_word(&self.hub_id),
             file_word(&self.sink),
@@ -258,18 +280,20 @@ impl Target {
     }
 
     fn load_or_create(&self) -> Result<SnapshotRef, SinkError> {
-        if !has_log(&self.folder.root) {
+        if !has_log(&self.folder)? {
             let layout = DataLayout::partitioned([DAY]);
             let created = create_table(self.url.as_str(), delta_schema()?, ENGINE_INFO, false)
                 .with_data_layout(layout)
                 .build(&self.engine, Box::new(FileSystemCommitter::new()))
                 .and_then(|transaction| transaction.commit(&self.engine))
-                .map_err(|error| SinkError::unavailable("cannot create the Delta table", error))?;
+                .map_err(|error| trouble::unavailable("cannot create the Delta table", &error))?;
             // Lost against another creator: its table is checked like any other.
             drop(created);
         }
-        sync_folder(&self.folder.root.join("_delta_log"))
-            .map_err(|error| SinkError::unavailable("cannot sync the Delta table's log", error))?;
+        if let Some(root) = &self.folder.root {
+            sync_folder(&root.join("_delta_log"))
+                .map_err(|error| SinkError::unavailable("cannot sync the Delta table's log", error))?;
+        }
         let snapshot = self.latest(None)?;
         check_schema(&snapshot)?;
         Ok(snapshot)
@@ -280,13 +304,13 @@ impl Target {
             Some(known) => Snapshot::builder_from(known).build(&self.engine),
             None => Snapshot::builder_for(self.url.as_str()).build(&self.engine),
         }
-        .map_err(|error| SinkError::unavailable("cannot read the Delta table's log", error))
+        .map_err(|error| trouble::unavailable("cannot read the Delta table's log", &error))
     }
 
     fn version_of(&self, snapshot: &Snapshot, id: &str) -> Result<Option<u64>, SinkError> {
         let version = snapshot
             .get_app_id_version(id, &self.engine)
-            .map_err(|error| SinkError::unavailable("cannot read the cursor from the Delta table", error))?;
+            .map_err(|error| trouble::unavailable("cannot read the cursor from the Delta table", &error))?;
         match version.map(u64::try_from) {
             None => Ok(None),
             Some(Ok(position)) => Ok(Some(position)),
@@ -310,7 +334,7 @@ impl Target {
 
     /// Commits the staged files with their cursor; the table as it is afterwards.
     fn commit(&self, table: Table, staged: &Staged) -> Result<Table, SinkError> {
-        let failed = |error: KernelError| SinkError::unavailable("cannot commit to the Delta table", error);
+        let failed = |error: KernelError| trouble::unavailable("cannot commit to the Delta table", &error);
         let end = staged.span.end();
         let mut table = table;
         for _ in 0..CONFLICTS_MAX {
@@ -354,12 +378,7 @@ impl Target {
             .build(&self.engine, Box::new(FileSystemCommitter::new()))?;
         let state = transaction.write_state()?;
         for file in &staged.files {
-            let day = HashMap::from([(DAY.to_owned(), Scalar::Date(file.day))]);
-            let context = state.write_context_builder().with_partition_values(day).build()?;
-            let location = self.url.join(&file.name).map_err(KernelError::generic_err)?;
-            let meta = FileMeta::new(location, file.modified_ms, file.bytes);
-            let meta = DataFileMetadata::new(meta, statistics(file)?);
-            transaction.add_files(build_add_file_metadata(meta, &context)?);
+            transaction.add_files(add_action(&state, &self.url, file)?);
         }
         transaction.commit(&self.engine)
     }
@@ -380,38 +399,52 @@ impl Target {
     }
 }
 
-/// The engine over local disks, with fsync; needs a runtime of several threads around it.
-pub(crate) fn engine() -> Result<Engine, SinkError> {
-    engine_over(&StoreLayer::default())
-}
-
-fn engine_over(layer: &StoreLayer) -> Result<Engine, SinkError> {
+/// The table library over a place, and the table's URL; needs a runtime of several threads around it.
+pub(crate) fn engine(location: &Location, layer: &StoreLayer) -> Result<(Engine, Url), SinkError> {
     let handle = Handle::current();
     if handle.runtime_flavor() != RuntimeFlavor::MultiThread {
         return Err(SinkError::Unfit("Delta tables need a runtime of several threads".to_owned()));
     }
-    let store = layer.over(Arc::new(LocalFileSystem::new().with_fsync(true)));
+    let Whole { store, url } = Folder::whole(location, layer)?;
     let engine =
         DefaultEngineBuilder::new(store).with_task_executor(Arc::new(TokioMultiThreadExecutor::new(handle)));
-    Ok(engine.with_buffer_size(FILES_AT_ONCE).build())
+    Ok((engine.with_buffer_size(FILES_AT_ONCE).build(), url))
 }
 
-pub(crate) fn table_url(root: &Path) -> Result<Url, SinkError> {
-    if root.as_os_str().as_encoded_bytes().contains(&b'%') {
-        let why = "has a % in its path, which the Delta library takes for an escape; choose another folder";
-        return Err(SinkError::Unfit(format!("{} {why}", root.display())));
-    }
-    Url::from_directory_path(root)
-        .map_err(|()| SinkError::Unfit(format!("{} cannot be written as a URL", root.display())))
-}
-
-/// Whether a Delta log has been begun in the folder.
-pub(crate) fn has_log(root: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(root.join("_delta_log")) else { return false };
-    entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        Path::new(&name).extension().is_some_and(|extension| extension == "json" || extension == "parquet")
+/// Whether a Delta log has been begun at the place. Blocks.
+pub(crate) fn has_log(folder: &Folder) -> Result<bool, SinkError> {
+    let prefix = StorePath::from("_delta_log");
+    let mut entries = folder.store.list(Some(&prefix));
+    Handle::current().block_on(async {
+        while let Some(entry) = entries.next().await {
+            let entry = entry.map_err(|error| {
+                trouble::unavailable(&format!("cannot list {}/_delta_log", folder.name), &error)
+            })?;
+            if matches!(entry.location.extension(), Some("json" | "parquet")) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     })
+}
+
+fn opening_word() -> Result<String, SinkError> {
+    let word = runtime::world::random_u64().map_err(|why| SinkError::unavailable("no random number", why))?;
+    Ok(format!("{word:016x}"))
+}
+
+/// What the table's log will say of a file.
+pub(crate) fn add_action(
+    state: &Arc<WriteState>,
+    table: &Url,
+    file: &StagedFile,
+) -> Result<Box<dyn EngineData>, KernelError> {
+    let day = HashMap::from([(DAY.to_owned(), Scalar::Date(file.day))]);
+    let context = state.write_context_builder().with_partition_values(day).build()?;
+    let location = table.join(&file.name).map_err(KernelError::generic_err)?;
+    let meta = FileMeta::new(location, file.modified_ms, file.bytes);
+    let meta = DataFileMetadata::new(meta, statistics(file)?);
+    build_add_file_metadata(meta, &context)
 }
 
 fn delta_schema() -> Result<SchemaRef, SinkError> {
@@ -433,7 +466,7 @@ const fn delta_type(column: ColumnType) -> DataType {
 }
 
 /// A table of ours has our columns with our types; columns that others added may be null, and stay null in our rows.
-fn check_schema(snapshot: &Snapshot) -> Result<(), SinkError> {
+pub(crate) fn check_schema(snapshot: &Snapshot) -> Result<(), SinkError> {
     let schema = snapshot.schema();
     for (name, column) in COLUMNS {
         let expected = delta_type(column);
@@ -461,6 +494,15 @@ fn check_schema(snapshot: &Snapshot) -> Result<(), SinkError> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Days since 1970-01-01 of `2026-11-22`.
+pub(crate) fn days_of(date: &str) -> Option<i32> {
+    let mut parts = date.splitn(3, '-').map(str::parse::<i32>);
+    let (year, month, _) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    // Near enough, and then to the day: `date_text` is the only calendar here.
+    let guess = (year.checked_sub(1970)?).checked_mul(365)? + (year - 1969).div_euclid(4) + (month - 1) * 30;
+    (guess - 40..guess + 80).find(|day| date_text(*day) == date)
 }
 
 /// `2026-11-22`.
@@ -594,5 +636,10 @@ mod tests {
         assert_eq!(model::Timestamp(high).to_string(), "9999-12-31T23:59:59.999000Z");
         assert_eq!(date_text(0), "1970-01-01");
         assert_eq!(date_text(20_779), "2026-11-22");
+        assert!((0..50_000).all(|day| days_of(&date_text(day)) == Some(day)));
+        assert_eq!(
+            (days_of("2026-02-30"), days_of("x"), days_of("__HIVE_DEFAULT_PARTITION__")),
+            (None, None, None)
+        );
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use object_store::PutMode;
 use runtime::config_file::{Problems, Section};
 
 use super::folder::{Folder, file_word, path_key};
+use super::location::Location;
 use super::{Sink, SinkError, SinkKind, Written, blocking};
 use crate::batch::Batch;
 use crate::cursor::{Cursor, PlantLog, Span};
@@ -33,7 +34,7 @@ fn validate(section: &mut Section<'_>, problems: &mut Problems) -> Option<Box<dy
 /// The sink.
 #[derive(Debug)]
 pub struct ParquetSink {
-    path: PathBuf,
+    location: Location,
     target: Option<Target>,
     staged: Option<Staged>,
 }
@@ -56,8 +57,8 @@ struct Staged {
 impl ParquetSink {
     /// Files into this folder.
     #[must_use]
-    pub const fn new(path: PathBuf) -> Self {
-        ParquetSink { path, target: None, staged: None }
+    pub fn new(path: PathBuf) -> Self {
+        ParquetSink { location: path.into(), target: None, staged: None }
     }
 }
 
@@ -65,10 +66,10 @@ impl ParquetSink {
 impl Sink for ParquetSink {
     async fn open(&mut self, name: &str, log: &PlantLog) -> Result<Option<Cursor>, SinkError> {
         self.close().await;
-        let (path, log) = (self.path.clone(), log.clone());
+        let (location, log) = (self.location.clone(), log.clone());
         let prefix = format!("{}.{}", file_word(&log.hub_id), file_word(name));
         let target = blocking("cannot list the folder", move || {
-            let folder = Folder::open(&path, &prefix)?;
+            let folder = Folder::open(&location, &prefix)?;
             let held = cursor_of(&committed(&folder, &prefix)?, &log);
             Ok(Target { folder, prefix, held })
         })
@@ -114,8 +115,8 @@ impl Sink for ParquetSink {
         self.staged = None;
     }
 
-    fn local_path(&self) -> Option<&Path> {
-        Some(&self.path)
+    fn location(&self) -> Option<&Location> {
+        Some(&self.location)
     }
 }
 
@@ -136,9 +137,9 @@ fn parse_name(prefix: &str, name: &str) -> Option<Span> {
 }
 
 fn committed(folder: &Folder, prefix: &str) -> Result<BTreeMap<Epoch, Vec<Range<u64>>>, SinkError> {
-    let failed = |error| SinkError::unavailable(format!("cannot list {}", folder.root.display()), error);
+    let failed = |error| SinkError::unavailable(format!("cannot list {}", folder.name), error);
     let mut spans: BTreeMap<Epoch, Vec<Range<u64>>> = BTreeMap::new();
-    for entry in std::fs::read_dir(&folder.root).map_err(failed)? {
+    for entry in std::fs::read_dir(&folder.name).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         if let Some(span) = name.to_str().and_then(|name| parse_name(prefix, name)) {
             spans.entry(span.epoch).or_default().push(span.positions);
@@ -151,11 +152,7 @@ fn committed(folder: &Folder, prefix: &str) -> Result<BTreeMap<Epoch, Vec<Range<
             return Err(SinkError::Unfit(format!(
                 "files of {prefix} in {} overlap: [{}, {}) and [{}, {}) of epoch {epoch}; rows would count twice. \
                  Remove the copied file",
-                folder.root.display(),
-                a.start,
-                a.end,
-                b.start,
-                b.end
+                folder.name, a.start, a.end, b.start, b.end
             )));
         }
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bridge::scan::scan;
-use bridge::sink_conformance::{FIRST, Make, SECOND, account, catalogue, catalogue_entries, plain};
+use bridge::sink_conformance::{FIRST, SECOND, account, catalogue, catalogue_entries, plain};
+use bridge::sinks::Sink;
 use bridge::sinks::delta::DeltaSink;
 use bridge::sinks::parquet::ParquetSink;
 use bridge::{Config, Handle, Pace, SinkConfig, SinkStatus, Source, State};
@@ -14,6 +15,9 @@ use runtime::tasks::{CancellationToken, Tasks};
 use runtime::telemetry::Metrics;
 
 use crate::hub::Hub;
+
+/// Makes a sink over a folder.
+pub(crate) type Make = fn(&Path) -> Box<dyn Sink>;
 
 pub(crate) const BOTH: [Make; 2] =
     [|path| Box::new(DeltaSink::new(path.to_owned())), |path| Box::new(ParquetSink::new(path.to_owned()))];

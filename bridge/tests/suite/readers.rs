@@ -17,7 +17,7 @@ use model::{DataType, Quality, SampleBatch, Value};
 use serde_json::Value as Json;
 
 /// The Python of the peers' environment: `$FOREBAY_VENV`, or `.venv` in the repository.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let venv = std::env::var_os("FOREBAY_VENV").map_or_else(|| repository.join(".venv"), PathBuf::from);
     let python = venv.join("bin/python");
@@ -30,7 +30,7 @@ fn python() -> PathBuf {
     python
 }
 
-fn peer(script: &str, arguments: &[&str], table: &Path) -> Json {
+pub(crate) fn peer(script: &str, arguments: &[&str], table: &Path) -> Json {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("tests/peers").join(script);
     let output = Command::new(python()).arg(script).args(arguments).arg(table).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

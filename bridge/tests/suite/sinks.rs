@@ -11,12 +11,12 @@ use bridge::sinks::{Sink, SinkError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delta_conforms() {
-    conforms(|path| Box::new(DeltaSink::new(path.to_owned()))).await;
+    conforms(&|path| Box::new(DeltaSink::new(path.to_owned()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parquet_conforms() {
-    conforms(|path| Box::new(ParquetSink::new(path.to_owned()))).await;
+    conforms(&|path| Box::new(ParquetSink::new(path.to_owned()))).await;
 }
 
 fn data_files(table: &Path) -> usize {

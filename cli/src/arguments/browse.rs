@@ -19,6 +19,8 @@ pub struct Browse {
 pub enum BrowseServer {
     /// An OPC UA server.
     Opcua(BrowseOpcua),
+    /// A Logix controller.
+    EthernetIp(BrowseEthernetIp),
 }
 
 /// `forebay browse opcua`
@@ -47,6 +49,27 @@ pub struct BrowseOpcua {
     /// Folder of certificates: an agent's own is drivers/opcua-pki in its data_dir.
     #[arg(long, default_value = "./opcua-pki")]
     pub pki: PathBuf,
+    /// Time limit of a request.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `forebay browse ethernet-ip`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Prints a point list: tags of the controller and its programs, members of structures, elements of small \
+    arrays, and what may be written. Look it over, keep what you need:\n\n  \
+    forebay browse ethernet-ip 10.0.3.21 > cell.csv"
+)]
+pub struct BrowseEthernetIp {
+    /// The controller, host or host:port
+    pub address: String,
+    /// The way to it, as in a device's `route`: "1,0" is slot 0 of the backplane, "none" a controller without.
+    #[arg(long, default_value = "1,0")]
+    pub route: String,
+    /// Only tags that begin so, such as Program:Main.
+    #[arg(long)]
+    pub from: Option<String>,
     /// Time limit of a request.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub timeout: Duration,

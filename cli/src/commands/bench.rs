@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use bench::broker::{self, Peer, Running};
 use bench::plc::{self, Agent};
-use bench::{Figures, agent, codec, ingest, log, machine, memory};
+use bench::{Figures, agent, codec, ingest, log, machine, memory, table};
 
 use crate::arguments::{Bench, BenchPeer, BenchWhat};
+use crate::demo::plc::RECORDING;
 use crate::output::{DONE, FAILED};
 use crate::{complain, say};
 
@@ -155,6 +156,16 @@ fn measure(options: &Bench) -> Result<Figures, String> {
     if wanted(BenchWhat::Agent) {
         let repeat = options.broker.repeat;
         done("agent", agent::run(&program, &options.dir.join("agent"), options.run_for, repeat)?);
+    }
+    if wanted(BenchWhat::Table) {
+        let python = table::peers();
+        if python.is_none() {
+            complain!("table: DuckDB and pyarrow are left out; `make peers` installs them");
+        }
+        done(
+            "table",
+            table::run(RECORDING, table::DAY_SECONDS, &options.dir.join("table"), python.as_deref())?,
+        );
     }
     if wanted(BenchWhat::Memory) {
         done("memory", memory::run(&program, &options.dir.join("memory"), options.run_for)?);

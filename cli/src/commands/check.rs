@@ -1,4 +1,4 @@
-//! `forebay check`: every mistake of every file in one run.
+//! `forebay check`: every mistake of every file in one run, and what is allowed but hardly meant.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::arguments::Check;
 use crate::output::{DONE, USAGE};
 use crate::{plant, say};
 
-/// Exit 0 if there is no mistake, else 2.
+/// Exit 0 if there is no mistake (with `--strict`: nor a warning), else 2.
 #[must_use]
 pub fn run(options: &Check) -> u8 {
     let mut problems = Problems::default();
@@ -23,12 +23,14 @@ pub fn run(options: &Check) -> u8 {
             }
         }
     }
+    let found = problems.sorted();
     if options.json {
-        problems.list.iter().for_each(|problem| say!("{}", json(problem)));
-    } else if !problems.is_empty() {
+        found.iter().for_each(|(problem, is_warning)| say!("{}", json(problem, *is_warning)));
+    } else if !found.is_empty() {
         plant::print_problems(&problems);
     }
-    if problems.is_empty() && good == options.files.len() { DONE } else { USAGE }
+    let is_accepted = problems.is_empty() && (problems.warnings.is_empty() || !options.strict);
+    if is_accepted && good == options.files.len() { DONE } else { USAGE }
 }
 
 /// Where the data goes, and what would keep a process on this machine from putting it there. Not a mistake of the file:
@@ -67,8 +69,9 @@ fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-fn json(problem: &Problem) -> serde_json::Value {
+fn json(problem: &Problem, is_warning: bool) -> serde_json::Value {
     serde_json::json!({
+        "severity": if is_warning { "warning" } else { "mistake" },
         "file": problem.file, "line": problem.line, "key": problem.key,
         "value": problem.value, "rule": problem.rule,
     })

@@ -1,7 +1,5 @@
 //! `forebay reconcile`: gathers, compares, prints.
 
-use std::path::Path;
-
 use crate::arguments::Reconcile;
 use crate::hub_client::HubClient;
 use crate::output::{DONE, FAILED};
@@ -36,5 +34,5 @@ fn gather(options: &Reconcile) -> Result<Findings, String> {
         return Err("give --dir DIR, or --hub URL and --table FOLDER".into());
     };
     let client = HubClient::new(hub, options.token_file.as_deref())?;
-    live::gather(&client, Path::new(table.strip_prefix("file://").unwrap_or(table)), &options.sink)
+    live::gather(&client, &table.strip_prefix("file://").unwrap_or(table).parse()?, &options.sink)
 }

@@ -49,7 +49,9 @@ fn writable_paths(plants: &[plant::Plant]) -> Vec<PathBuf> {
         paths.extend(plant.edge.as_ref().and_then(renewed_certificate_folder));
         paths.extend(plant.hub.as_ref().map(|hub| hub.data_dir.clone()));
         if let Some(bridge) = &plant.bridge {
-            paths.extend(bridge.sinks.iter().filter_map(|sink| sink.sink.local_path().map(Path::to_owned)));
+            paths.extend(
+                bridge.sinks.iter().filter_map(|sink| sink.sink.location()?.folder().map(Path::to_owned)),
+            );
         }
     }
     paths.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())).collect()

@@ -24,7 +24,8 @@ use tokio_modbus::{ExceptionCode, Request, Response};
 
 /// The point list of the simulated PLC: what a real one's engineer would hand over.
 pub const POINTS: &str = include_str!("../../demo-data/tep_points.csv");
-const RECORDING: &str = include_str!("../../demo-data/tep_excerpt.csv");
+/// A line per sample of the recorded plant.
+pub const RECORDING: &str = include_str!("../../demo-data/tep_excerpt.csv");
 
 /// Rows for which a written valve stays as written: long enough to see it, then the recording has it again.
 pub const HOLD_ROWS: u32 = 200;

@@ -2,9 +2,10 @@
 //! works beside running processes as well as on cold directories.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bridge::scan::TableScan;
+use bridge::sinks::location::Location;
 use durable_log::{LogView, Position};
 use hub::ledger::{LedgerEntry, LedgerKind};
 use hub::store::{AgentAccount, EpochState};
@@ -22,10 +23,7 @@ pub const LOSSES_MAX: usize = 100_000;
 pub fn gather(dir: &Path) -> Result<Findings, String> {
     let plants = plant::in_folder(dir)?;
     let (sink, table) = sink_of(&plants).ok_or_else(|| {
-        format!(
-            "no configuration in {} names a [bridge] with a local sink; use --hub and --table",
-            dir.display()
-        )
+        format!("no configuration in {} names a [bridge] with a sink; use --hub and --table", dir.display())
     })?;
     // The cursor before the table: then the table holds at least what the cursor says.
     let mut cursors = BTreeMap::new();
@@ -75,26 +73,23 @@ pub fn gather(dir: &Path) -> Result<Findings, String> {
     Ok(found)
 }
 
-/// Name and folder of the first sink.
-fn sink_of(plants: &[Plant]) -> Option<(String, PathBuf)> {
+/// Name and place of the first sink.
+fn sink_of(plants: &[Plant]) -> Option<(String, Location)> {
     let bridge = plants.iter().find_map(|plant| plant.bridge.as_ref())?;
-    bridge.sinks.iter().find_map(|sink| Some((sink.name.clone(), sink.sink.local_path()?.to_owned())))
+    bridge.sinks.iter().find_map(|sink| Some((sink.name.clone(), sink.sink.location()?.clone())))
 }
 
 /// Reads a table; one that does not exist yet holds nothing.
-pub fn scan_table(table: &Path) -> Result<TableScan, String> {
-    if !table.exists() {
-        return Ok(TableScan::default());
-    }
+pub fn scan_table(table: &Location) -> Result<TableScan, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
-    match runtime.block_on(bridge::scan::scan(table.to_owned())) {
+    match runtime.block_on(bridge::scan::scan(table.clone())) {
         Ok(scan) => Ok(scan),
         Err(bridge::scan::ScanError::NoTable(_)) => Ok(TableScan::default()),
-        Err(error) => Err(format!("{}: {error}", table.display())),
+        Err(error) => Err(format!("{table}: {error}")),
     }
 }
 

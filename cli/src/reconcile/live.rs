@@ -1,8 +1,8 @@
 //! What a running hub says over its API, compared with a table that this machine can read.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
+use bridge::sinks::location::Location;
 use model::{Epoch, RangeSet};
 use proto::account::Account;
 use proto::feed::FeedPage;
@@ -14,11 +14,10 @@ use super::compare::{Accepted, DeviceLine, Findings, Held, Kept, Key};
 use crate::hub_client::HubClient;
 
 /// Asks the hub for the sink's cursor, reads the table, asks for the accounts, then for the log from the cursor on.
-pub fn gather(hub: &HubClient, table: &Path, sink: &str) -> Result<Findings, String> {
-    if !table.exists() {
+pub fn gather(hub: &HubClient, table: &Location, sink: &str) -> Result<Findings, String> {
+    if table.folder().is_some_and(|folder| !folder.exists()) {
         return Err(format!(
-            "there is no table at {}: give the folder that the bridge's sink `{sink}` writes to",
-            table.display()
+            "there is no table at {table}: give the folder or URL that the bridge's sink `{sink}` writes to"
         ));
     }
     let from = cursor_of(&hub.get("/api/v1/reconcile")?, sink);

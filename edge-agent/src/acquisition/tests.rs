@@ -164,6 +164,8 @@ impl Plant {
             name: "d".into(),
             kind: "scripted",
             points,
+            points_file: "p.csv".into(),
+            source: None,
             driver: Box::new(device),
             poll,
             groups: Vec::new(),

@@ -71,6 +71,7 @@ pub(super) fn read(
         pace: pace.clone(),
         shared: shared.clone(),
     };
+    let source = source(&section, kind.name);
     let driver = (kind.validate)(&mut section, &setup, problems);
     if let Some(driver) = &driver {
         refuse_unheard(&mut section, driver.manners(), kind.name, problems);
@@ -80,6 +81,8 @@ pub(super) fn read(
         name: name?,
         kind: kind.name,
         points: setup.points,
+        points_file: setup.points_file,
+        source,
         driver: driver?,
         poll,
         groups: groups.into_iter().map(|(_, poll)| poll).collect(),
@@ -139,6 +142,17 @@ fn budget(section: &mut Section<'_>, problems: &mut Problems) -> Option<f64> {
         problems.push(rate.problem(format!("must be from {low} to {high}")));
     }
     Some(rate.value)
+}
+
+/// What is read: two devices that say the same read the same.
+fn source(section: &Section<'_>, kind: &str) -> Option<String> {
+    const WHERE: [&str; 4] = ["address", "url", "port", "folder"];
+    const WHICH: [&str; 9] =
+        ["unit", "rack", "slot", "local_tsap", "remote_tsap", "pattern", "sheet", "records", "route"];
+    let has_place = WHERE.iter().any(|key| section.written(key).is_some());
+    let texts =
+        WHERE.iter().chain(&WHICH).filter_map(|key| Some(format!(" {key}={}", section.written(key)?)));
+    has_place.then(|| kind.to_owned() + &texts.collect::<String>())
 }
 
 /// Keys that this driver would not follow are mistakes.

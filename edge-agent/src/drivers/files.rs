@@ -22,6 +22,7 @@ use runtime::config_file::{Problems, Section};
 
 use super::{DeviceSetup, Driver, DriverError, DriverKind, NextRead, Reading, Readings};
 use place::Place;
+use place::ftp::Ftp;
 use place::local::Local;
 use place::remote::Scheme;
 use place::sftp::Sftp;
@@ -43,6 +44,16 @@ mod reader;
 mod settings;
 mod sniff;
 mod time;
+
+/// The texts of a workbook's rows that are not empty, with their numbers from 1: of the sheet of that name, or the first.
+pub(crate) fn sheet_texts(bytes: &[u8], name: Option<&str>) -> Result<Vec<(u64, Vec<String>)>, String> {
+    let rows = format::sheet::Sheet { name: name.map(str::to_owned) }.rows(bytes)?;
+    let text = |cell: Option<mapping::Cell<'_>>| match cell {
+        Some(mapping::Cell::Text(text) | mapping::Cell::Number(text)) => text.into_owned(),
+        None => String::new(),
+    };
+    Ok(rows.into_iter().map(|(number, cells)| (number, cells.into_iter().map(text).collect())).collect())
+}
 
 /// The entry in the table of drivers.
 pub(super) const KIND: DriverKind = DriverKind {
@@ -168,6 +179,7 @@ fn place(settings: &Settings, changes: Arc<Changes>) -> Box<dyn Place> {
         Where::Folder(folder, watched) => Box::new(Local::new(folder, watched.then_some(changes))),
         Where::Remote(remote) => match remote.scheme {
             Scheme::Sftp => Box::new(Sftp::new(remote.clone())),
+            Scheme::Ftp => Box::new(Ftp::new(remote.clone())),
         },
     }
 }

@@ -12,16 +12,18 @@
 //! - A node that cannot be had is its points' quality; it is tried again every half minute.
 //! - Nothing is asked for while `intake` is full, and nothing is acknowledged before it is on disk. The server's queues
 //!   overflow then, which it says at the value after the hole: `good:overflow`, and a counter.
+//! - A point may be a method, which commands call ([`method`]); it is neither watched nor read.
 //! - Where the server keeps a history, an outage is filled from it: see [`history`].
 //!
 //! Parts: `address`, `settings` (configuration); `pki`, `endpoint` (trust and login); `session`, `link`, `frames`, `raw_body`,
 //! `fault` (connection); `calls`, `limits` (services in pieces); `items`, `structures`, `value` (nodes and values); `monitor`,
-//! `intake` (subscriptions); `history`; [`browse`] (for `forebay browse`).
+//! `intake` (subscriptions); `method`; `history`; [`browse`] (for `forebay browse`).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use model::Value;
+use model::{Quality, Reason, Value};
 use opcua::client::services::Write;
 use opcua::types::{
     AttributeId, DataValue, NodeId, NumericRange, ReadValueId, StatusCode, VariableId, Variant, WriteValue,
@@ -30,6 +32,7 @@ use runtime::config_file::{Problems, Section};
 use tokio::time::Instant;
 
 use super::{DeviceSetup, Driver, DriverError, DriverKind, NextRead, READINGS_MAX, Reading, Readings};
+use crate::points::PointConfig;
 use address::{Address, Part};
 use history::Memory;
 use intake::{Intake, Notified, Waiting};
@@ -50,6 +53,7 @@ mod intake;
 mod items;
 mod limits;
 mod link;
+mod method;
 mod monitor;
 mod pki;
 mod raw_body;
@@ -79,14 +83,31 @@ fn validate(
     let settings = Settings::read(section, setup, problems);
     let mut points = Vec::with_capacity(setup.points.len());
     for point in &setup.points {
-        match Address::parse(&point.address) {
-            Ok(address) => points.push(Point { address, raw_type: point.raw_type }),
+        let may_call = settings.as_ref().is_none_or(|settings| settings.methods);
+        match parse_point(point, may_call) {
+            Ok(found) => points.push(found),
             Err(rule) => problems.push(setup.address_problem(point, rule)),
         }
     }
     (points.len() == setup.points.len()).then_some(())?;
+    super::places::warn_of_twins(setup, points.iter().map(Point::key), problems);
     let memory = Memory::new(setup.points.iter().map(|point| point.address.as_str()));
     Some(Box::new(OpcUa::new(settings?, setup.clock.clone(), points, memory)))
+}
+
+fn parse_point(point: &PointConfig, may_call: bool) -> Result<Point, String> {
+    let raw_type = point.raw_type;
+    if !method::is_call(&point.address) {
+        return Ok(Point { address: Address::parse(&point.address)?, raw_type, method: None });
+    }
+    if !may_call {
+        return Err("calls a method: say methods = true for the device if commands may do that".into());
+    }
+    if !point.definition.writable {
+        return Err("calls a method, which only commands do: say writable = true".into());
+    }
+    let (address, method) = method::parse(&point.address, raw_type)?;
+    Ok(Point { address, raw_type, method: Some(method) })
 }
 
 /// Who calls `read`.
@@ -115,6 +136,10 @@ struct OpcUa {
     /// Why the connection is over; told when what came before it is handed on.
     failed: Option<DriverError>,
     expiries: Vec<Expiry>,
+    /// What methods were called with last, by point.
+    called: BTreeMap<usize, Value>,
+    /// Calls that no read has told yet.
+    untold: Vec<usize>,
 }
 
 impl OpcUa {
@@ -132,6 +157,8 @@ impl OpcUa {
             cause: Cause::Poll,
             failed: None,
             expiries: Vec::new(),
+            called: BTreeMap::new(),
+            untold: Vec::new(),
         }
     }
 
@@ -238,6 +265,13 @@ impl OpcUa {
         let located = session.plan.located.get(point).ok_or_else(no_such_point)?;
         let node = located.node.clone().map_err(|status| fault::status(status, ""))?;
         Ok((node, &located.parts))
+    }
+
+    /// What a method was called with last.
+    fn last_call(&self, point: usize) -> Reading {
+        let value = self.called.get(&point).cloned();
+        let quality = if value.is_some() { Quality::GOOD } else { Quality::bad(Reason::NoData) };
+        Reading { point, time: None, value, quality }
     }
 
     /// All that `read` does; where it fails the connection is over.
@@ -352,6 +386,7 @@ impl Driver for OpcUa {
         };
         self.was_away |= opened.is_err();
         self.session = Some(opened?);
+        self.untold = self.called.keys().copied().collect(); // they were Stale meanwhile
         Ok(())
     }
 
@@ -392,6 +427,10 @@ impl Driver for OpcUa {
         let cause = std::mem::replace(&mut self.cause, Cause::Poll);
         let next = self.read_on(cause, into).await;
         into.overflowed = self.intake.take_overflowed();
+        if next.is_ok() && !into.is_historical {
+            let untold = std::mem::take(&mut self.untold);
+            into.list.extend(untold.into_iter().map(|point| self.last_call(point)));
+        }
         if next.as_ref().is_ok_and(|next| *next == NextRead::AtOnce) {
             self.cause = cause; // what comes first puts a poll off, and does not replace it
         }
@@ -399,6 +438,14 @@ impl Driver for OpcUa {
     }
 
     async fn write(&mut self, point: usize, value: &Value) -> Result<(), DriverError> {
+        if let Some(method) = self.points.get(point).and_then(|point| point.method.clone()) {
+            let (object, _) = self.located(point)?;
+            let session = self.session.as_mut().ok_or_else(closed)?;
+            method.call(&mut session.link, &session.plan.namespaces, object, value).await?;
+            self.called.insert(point, value.clone());
+            self.untold.push(point);
+            return Ok(());
+        }
         let (node_id, parts) = self.located(point)?;
         let index_range = match parts {
             [] => NumericRange::None,
@@ -439,6 +486,9 @@ impl Driver for OpcUa {
     }
 
     async fn read_one(&mut self, point: usize) -> Result<Reading, DriverError> {
+        if self.points.get(point).is_some_and(|point| point.method.is_some()) {
+            return Ok(self.last_call(point));
+        }
         let (node, parts) = self.located(point)?;
         let (parts, raw_type) = (parts.to_vec(), self.points.get(point).ok_or_else(no_such_point)?.raw_type);
         let session = self.session.as_mut().ok_or_else(closed)?;

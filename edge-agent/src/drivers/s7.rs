@@ -2,7 +2,8 @@
 //!
 //! Keys of the device: `address` ("host:port", port 102 if left out), `rack` (0), `slot` (1; an S7-300 has 2), or
 //! `local_tsap` and `remote_tsap` instead; `connection` ("pg", "op" or "basic"), `timeout` ("1s"), `pdu` (960, what is asked
-//! for), `max_gap` (16 bytes read in vain to save an item), `zone` (of DTL, DT and DATE), `stop_check` ("2s", "0s": never).
+//! for), `max_gap` (16 bytes read in vain to save an item), `zone` (of DTL, DT and DATE), `stop_check` ("2s", "0s": never),
+//! `limits` (bytes of areas, for warnings).
 //! [`address`] explains a point's address, [`form`] makes values of bytes, [`plan`] packs requests, [`telegram`] is the
 //! protocol, [`connection`] its transport.
 //!
@@ -14,16 +15,17 @@
 //!
 //! There is no position: memory has no history. The protocol has no source time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono_tz::Tz;
 use model::{Quality, QualityClass, Reason, Value};
-use runtime::config_file::{Problems, Section};
+use runtime::config_file::{Located, Problems, Section};
 use tokio::time::Instant;
 
+use super::places::{self, Extent};
 use super::{
     DeviceSetup, Driver, DriverError, DriverKind, Groups, Manners, NextRead, READINGS_MAX, Reading, Readings,
 };
@@ -96,7 +98,9 @@ fn validate(
             Err(rule) => problems.push(setup.address_problem(point, rule)),
         }
     }
+    let sizes = places::limits(section, address::is_area, "M, I, Q, T, C, DB1, DB2 …", problems);
     (points.len() == setup.points.len()).then_some(())?;
+    warn(setup, &points, &sizes, problems);
     let by_slot = kind.map_or(1, |kind| kind.value) << 8 | u16::try_from(rack * 32 + slot).ok()?;
     let settings = Settings {
         target: target?.value,
@@ -121,6 +125,41 @@ fn validate(
         hints: Vec::new(),
         connection: None,
     }))
+}
+
+/// Points at the same place, and beyond the end of the area.
+fn warn(
+    setup: &DeviceSetup,
+    points: &[PointPlace],
+    sizes: &HashMap<String, Located<i64>>,
+    problems: &mut Problems,
+) {
+    let mut extents = Vec::with_capacity(points.len());
+    for (nth, (place, point)) in points.iter().zip(&setup.points).enumerate() {
+        let span = place.address.span;
+        let (name, number) = span.area.name();
+        let end = u64::from(span.end());
+        match sizes.get(&name) {
+            Some(size) => {
+                let size = u64::try_from(size.value).unwrap_or_default();
+                places::warn_beyond(setup, point, end, size, "limits says that the device has", problems);
+            }
+            None => {
+                let size = span.area.size_max();
+                places::warn_beyond(setup, point, end, size, "the largest CPU has", problems);
+            }
+        }
+        let (from, to) = match place.address.form {
+            _ if span.area.is_words() => (u64::from(span.start) * 16, u64::from(span.end()) * 16),
+            form::Form::Bit(bit) => {
+                let at = u64::from(span.start) * 8 + u64::from(bit);
+                (at, at + 1)
+            }
+            _ => (u64::from(span.start) * 8, end * 8),
+        };
+        extents.push(Extent { point: nth, area: number, from, to });
+    }
+    places::warn_of_overlaps(setup, extents, problems);
 }
 
 /// `02.01`, as TIA writes them, or `0201`.

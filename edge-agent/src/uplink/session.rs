@@ -3,6 +3,7 @@
 //! The loop takes what arrived, sends a slice of live and a slice of history, and waits only if there was neither. A
 //! slice is bounded, so that nothing waits long for anything else. All sends are in order of `seq`, by this task alone.
 
+mod health;
 mod inbound;
 
 use std::borrow::Cow;
@@ -85,6 +86,7 @@ pub(crate) struct Session<'u> {
     /// The host has sealed a message of this session, so it seals all of them.
     host_seals: bool,
     is_holding: bool,
+    reporting: health::Reporting,
     begun: Instant,
     last_receipt: Option<Instant>,
     born_at: Option<Instant>,
@@ -141,6 +143,7 @@ impl<'u> Session<'u> {
             host_is_online: None,
             host_seals: false,
             is_holding: false,
+            reporting: health::Reporting::default(),
             begun: now,
             last_receipt: None,
             born_at: None,
@@ -317,6 +320,7 @@ impl<'u> Session<'u> {
                 }
             });
         }
+        self.report_health(now).await?;
         if is_foreign && now >= self.handed_at + HANDED_SPACING {
             self.handed_at = now;
             self.uplink.note_handed(self.current, self.live_at).await?;

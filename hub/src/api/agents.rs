@@ -7,6 +7,7 @@ use axum::extract::State;
 use durable_log::Position;
 use model::{Epoch, RangeSet, Timestamp};
 use proto::account::Account;
+use proto::health::DeviceHealth;
 use proto::log_record::{AgentId, LogRecord};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -86,6 +87,82 @@ struct DeviceView {
     name: String,
     /// Whether its birth stands.
     online: bool,
+    /// How the agent says it is; null for foreign nodes and older programs.
+    health: Option<HealthView>,
+}
+
+/// How an agent says that a device of its is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeviceHealth)]
+struct HealthView {
+    /// When it said so. An agent says it every 10 s and when something changes.
+    as_of: String,
+    /// Name of the driver.
+    driver: String,
+    /// `connecting`, `up` or `down`.
+    state: &'static str,
+    /// Since when.
+    since: String,
+    /// Last successful read; null before the first.
+    last_read: Option<String>,
+    /// What went wrong last, until it goes right again.
+    error: Option<String>,
+    /// Whether its last read brought times beyond the agent's bound for clocks.
+    is_off_clock: bool,
+    /// Requests since the agent's start.
+    requests: u64,
+    /// Of them, without a usable answer.
+    failed: u64,
+    /// Requests per second, over the last one to two minutes.
+    requests_per_second: f64,
+    /// Half of the answers came within so many ms; null where the driver sends no requests.
+    p50_ms: Option<f64>,
+    /// 99 of 100 came within so many ms.
+    p99_ms: Option<f64>,
+    /// Points by the quality of their last reading.
+    points: PointCountsView,
+}
+
+/// Points by the quality of their last reading.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PointCounts)]
+struct PointCountsView {
+    /// Good.
+    good: u64,
+    /// Uncertain.
+    uncertain: u64,
+    /// Bad.
+    bad: u64,
+    /// Stale.
+    stale: u64,
+    /// Not yet read.
+    unread: u64,
+}
+
+fn health((health, at): (DeviceHealth, Timestamp)) -> HealthView {
+    let millis = |micros: Option<u64>| micros.map(|micros| micros as f64 / 1000.0);
+    let points = health.points;
+    HealthView {
+        as_of: at.to_string(),
+        driver: health.driver,
+        state: health.state.name(),
+        since: health.since.to_string(),
+        last_read: health.last_read.map(|time| time.to_string()),
+        error: health.error,
+        is_off_clock: health.is_off_clock,
+        requests: health.requests,
+        failed: health.failed,
+        requests_per_second: health.per_second,
+        p50_ms: millis(health.p50_micros),
+        p99_ms: millis(health.p99_micros),
+        points: PointCountsView {
+            good: points.good,
+            uncertain: points.uncertain,
+            bad: points.bad,
+            stale: points.stale,
+            unread: points.unread,
+        },
+    }
 }
 
 /// Agents with their devices, backlog and last receipt.
@@ -113,7 +190,13 @@ fn agent(status: AgentStatus) -> AgentView {
         gaps: status.gaps,
         clock_ahead_ms: status.clock_ahead_ms,
         is_off_clock: status.is_off_clock,
-        devices: devices.map(|device| DeviceView { name: device.name, online: device.online }).collect(),
+        devices: devices
+            .map(|device| DeviceView {
+                name: device.name,
+                online: device.online,
+                health: device.health.map(health),
+            })
+            .collect(),
     }
 }
 

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::host::LookError;
 use crate::store::LetterError;
 
 /// Why a request was not answered.
@@ -68,6 +69,9 @@ pub(crate) enum ApiError {
     /// An entry of the quarantine.
     #[error("{0}.")]
     Letter(#[from] LetterError),
+    /// A look at a point.
+    #[error("{0}.")]
+    Look(#[from] LookError),
     /// The plant log cannot be read.
     #[error("The plant log cannot be read: {0}")]
     Log(#[from] durable_log::LogError),
@@ -109,7 +113,10 @@ impl ApiError {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Letter(LetterError::Unknown(_)) => StatusCode::NOT_FOUND,
             Self::Letter(LetterError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Letter(_) | Self::OutsideBroker | Self::SinkTaken { .. } => StatusCode::CONFLICT,
+            Self::Look(LookError::Silent(_) | LookError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Letter(_) | Self::Look(_) | Self::OutsideBroker | Self::SinkTaken { .. } => {
+                StatusCode::CONFLICT
+            }
             Self::Busy { .. } | Self::Broker(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Log(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -136,6 +143,12 @@ impl ApiError {
             },
             Self::SinkTaken { .. } => "sink-taken",
             Self::Broker(_) => "broker",
+            Self::Look(error) => match error {
+                LookError::NotThere(_) => "agent-not-there",
+                LookError::Silent(_) => "agent-silent",
+                LookError::Unknown(_) => "not-read",
+                LookError::Busy => "busy",
+            },
             Self::Log(_) => "log",
             Self::Internal(_) => "internal",
         }
@@ -165,6 +178,11 @@ impl ApiError {
                     "Look at them with `forebay quarantine list`; if all have one cause, the table is what must change."
                 }
                 LetterError::Store(_) => "Try again when the hub can write; its health says why it cannot.",
+            },
+            Self::Look(error) => match error {
+                LookError::NotThere(_) => "GET /api/v1/agents says which agents are there and which tell of their devices.",
+                LookError::Silent(_) | LookError::Busy => "Try again in a moment.",
+                LookError::Unknown(_) => "The point list of its device has changed; its history stays.",
             },
             Self::Log(_) => "Look at the hub's log lines, and run `forebay log verify` on its plant-log folder.",
             Self::Internal(_) => "Please report it with the hub's log lines.",

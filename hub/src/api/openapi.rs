@@ -6,7 +6,8 @@ use utoipa::openapi::{OpenApi as Document, RefOr};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    agents, auth, broker, broker_stream, commands, feed, health, history, live_stream, points, quarantine,
+    agents, auth, broker, broker_stream, commands, feed, health, history, live_stream, look, points,
+    quarantine,
 };
 
 #[derive(OpenApi)]
@@ -19,7 +20,7 @@ use super::{
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(
-        auth::login, auth::logout, points::list, points::one, history::history, live_stream::live, agents::agents,
+        auth::login, auth::logout, points::list, points::one, history::history, look::look, live_stream::live, agents::agents,
         agents::reconcile, commands::write, commands::recent, broker::status, broker::retained,
         broker_stream::messages, broker::disconnect, feed::feed, quarantine::list, quarantine::entry,
         quarantine::retry, quarantine::discard, quarantine::refuse, health::health, health::plant,

@@ -21,6 +21,7 @@ use super::*;
 use crate::config::{BrokerConfig, CommandsConfig, EmbeddedBroker, HttpConfig};
 
 mod broker;
+mod look;
 mod quarantine;
 
 const EPOCH: Epoch = Epoch(0x0123_4567_89ab_cdef);
@@ -32,7 +33,7 @@ struct Plant {
     tasks: Tasks,
     http: reqwest::Client,
     agent: MqttSender,
-    _receiver: MqttReceiver,
+    receiver: MqttReceiver,
     folder: tempfile::TempDir,
     seq: u8,
     offset: u64,
@@ -110,7 +111,7 @@ impl Plant {
             tasks,
             http,
             agent,
-            _receiver: receiver,
+            receiver,
             folder,
             seq: 0,
             offset: 0,

@@ -22,14 +22,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::limits::MQTT_PACKET_BYTES_MAX;
 use model::{Epoch, NodeId, PointId, RecordId, SampleBatch, Timestamp};
+use proto::health::{Look, LookAnswer};
 use proto::log_record::AgentId;
 use proto::seal::{self, Seal};
 use proto::sparkplug::{EpochAccount, MessageType, PayloadView, Topic};
 use runtime::telemetry::{Counter, Metrics};
 
+use super::AgentStatus;
 use super::birth::Present;
 use super::problem::{Problem, ProblemCounts};
-use super::{AgentStatus, DeviceStatus};
 use crate::catalogue::{AGENTS_MAX, Catalogue};
 use crate::store::{AgentAccount, QuarantineEntry, ReceivedBatch};
 use node::{Node, Span};
@@ -92,6 +93,10 @@ pub(super) enum Action {
     Stale(Vec<PointId>),
     /// From now on the node takes receipts for these epochs; none: no more.
     Receipts(AgentId, NodeId, Option<BTreeSet<Epoch>>),
+    /// Ask the node about a point.
+    Ask(NodeId, Look),
+    /// It answered.
+    Answered(NodeId, Vec<LookAnswer>),
     /// For the ledger: claimed paths that were another's, and the first of them.
     Conflict(NodeId, usize, String),
 }
@@ -108,6 +113,8 @@ pub(super) struct EdgeNodes {
     nodes: BTreeMap<NodeId, Node>,
     metrics: usize,
     kept_this_second: (i64, u32),
+    /// The last message's topic, taken apart: many of one client come one after another.
+    last_topic: Option<(Arc<str>, Arc<Topic>)>,
     clock_skew_max_micros: i64,
     pub(super) problems: ProblemCounts,
     rebirths: Counter,
@@ -136,6 +143,7 @@ impl EdgeNodes {
             nodes: BTreeMap::new(),
             metrics: 0,
             kept_this_second: (0, 0),
+            last_topic: None,
             clock_skew_max_micros: i64::MAX,
             problems: ProblemCounts::new(metrics),
             rebirths: metrics.counter(
@@ -178,11 +186,7 @@ impl EdgeNodes {
             node: id.clone(),
             online: node.online,
             foreign: node.foreign,
-            devices: node
-                .devices
-                .iter()
-                .map(|(name, device)| DeviceStatus { name: name.clone(), online: device.online })
-                .collect(),
+            devices: node.device_statuses(),
             since: node.since,
             last_message: node.last_message,
             last_receipt: None,
@@ -205,28 +209,47 @@ impl EdgeNodes {
         self.nodes.get(node)?.agent
     }
 
-    fn message(&mut self, topic: &str, payload: &Bytes, retain: bool, now: Moment, out: &mut Vec<Action>) {
-        let (kind, node, device) = match Topic::parse(topic) {
-            Some(Topic::Node { kind, node, device }) => (kind, node, device),
-            Some(Topic::State { .. }) => return, // the broker seam's
-            None => return self.problems.add(Problem::BadTopic),
-        };
+    fn parse(&mut self, topic: &Arc<str>) -> Option<Arc<Topic>> {
+        if let Some((last, parsed)) = &self.last_topic
+            && (Arc::ptr_eq(last, topic) || last == topic)
+        {
+            return Some(Arc::clone(parsed));
+        }
+        let parsed = Arc::new(Topic::parse(topic)?);
+        self.last_topic = Some((Arc::clone(topic), Arc::clone(&parsed)));
+        Some(parsed)
+    }
+
+    fn message(
+        &mut self,
+        topic: &Arc<str>,
+        payload: &Bytes,
+        retain: bool,
+        now: Moment,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(parsed) = self.parse(topic) else { return self.problems.add(Problem::BadTopic) };
+        let Topic::Node { kind, node, device } = &*parsed else { return }; // STATE is the broker seam's
+        let kind = *kind;
         if matches!(kind, MessageType::NCmd | MessageType::DCmd) {
             return; // somebody speaks to a node, not to us
         }
         if retain {
             return self.problems.add(Problem::Retained);
         }
-        if !self.nodes.contains_key(&node) && self.nodes.len() >= AGENTS_MAX {
+        if !self.nodes.contains_key(node) && self.nodes.len() >= AGENTS_MAX {
             return self.problems.add(Problem::TooMany);
         }
-        if !self.is_whole(topic, payload, kind, &node, now) {
-            return self.damaged(kind, &node, now, out);
+        if !self.is_whole(topic, payload, kind, node, now) {
+            return self.damaged(kind, node, now, out);
         }
-        let state = self.node(&node, now);
-        state.last_message = Some(now.at);
-        state.heard = now.since_start;
-        let message = Message { topic, node: &node, device: device.as_deref(), payload };
+        let known = self.nodes.contains_key(node); // asked first: an entry wants a name of its own
+        let state = if known { self.nodes.get_mut(node) } else { Some(self.node(node, now)) };
+        if let Some(state) = state {
+            state.last_message = Some(now.at);
+            state.heard = now.since_start;
+        }
+        let message = Message { topic, node, device: device.as_deref(), payload };
         match PayloadView::decode(payload) {
             Err(error) => {
                 self.problem(Problem::Garbage, &message, now, error.to_string(), None, out);

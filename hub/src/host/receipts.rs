@@ -83,7 +83,7 @@ impl Receivers {
             let durable = receiver.part(settled);
             receiver.told = Some((version, now));
             receiver.last = Some(at);
-            let receipt = Receipt { hub_time: at, durable, holding: holding.clone() };
+            let receipt = Receipt { hub_time: at, durable, holding: holding.clone(), takes_health: true };
             let mut payload = Vec::new();
             encode::command(at, RECEIPT_METRIC, None, &Value::Bytes(receipt.encode()), None, &mut payload);
             let topic = Topic::node(MessageType::NCmd, &receiver.node).to_string();

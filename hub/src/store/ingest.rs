@@ -12,6 +12,16 @@ use super::writer::Writer;
 use super::{DurableBatch, Identity, ReceivedBatch, SAMPLE_BYTES, Told};
 use crate::catalogue::PathHashes;
 
+/// Memory of one append, kept for the next.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    buffer: Vec<u8>,
+    /// Where each record in it ends.
+    ends: Vec<usize>,
+    /// With the account over the agent's own paths.
+    records: Vec<(LogRecord, Account)>,
+}
+
 /// What an agent says with a record.
 #[derive(Clone, Copy, Default)]
 struct Said {
@@ -61,7 +71,7 @@ impl Writer {
     /// Whether the record is neither here nor beyond what is believed.
     pub(super) fn is_new(&self, agent: AgentId, id: RecordId) -> bool {
         let accounts = self.shared.accounts();
-        if accounts.has(agent, id) || self.group.pending.contains(&(agent, id)) {
+        if accounts.has(agent, id) || self.group.expects(agent, id) {
             self.count.duplicates.increment();
             return false;
         }
@@ -82,9 +92,9 @@ impl Writer {
         has_command_report: bool,
         said: Said,
     ) {
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let Scratch { mut buffer, mut ends, mut records } = std::mem::take(&mut self.scratch);
         buffer.clear();
-        let (mut ends, mut records) = (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()));
+        ends.clear();
         {
             let hashes = self.shared.catalogue.hashes();
             for batch in batches {
@@ -99,16 +109,34 @@ impl Writer {
             marker.encode(&mut buffer);
             ends.push(buffer.len());
         }
-        let mut start = 0;
-        let slices: Vec<&[u8]> = ends
-            .iter()
-            .map(|end| buffer.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default())
-            .collect();
-        let first = self.attempt(|writer| writer.log.append_group(&slices)).await;
-        drop(slices);
-        self.buffer = buffer;
-        let Ok(first) = first else { return };
-        for ((record, agent_account), n) in records.into_iter().zip(0..) {
+        let first = match ends.len() {
+            1 => self.attempt(|writer| writer.log.append_group(&[&buffer])).await,
+            _ => {
+                let mut start = 0;
+                let part =
+                    |end: &usize| buffer.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default();
+                let slices: Vec<&[u8]> = ends.iter().map(part).collect();
+                self.attempt(|writer| writer.log.append_group(&slices)).await
+            }
+        };
+        if let Ok(first) = first {
+            self.appended(agent, &mut records, first, arrival, has_command_report, said);
+        }
+        records.clear();
+        self.scratch = Scratch { buffer, ends, records };
+    }
+
+    /// Enters what was appended into the group.
+    fn appended(
+        &mut self,
+        agent: AgentId,
+        records: &mut Vec<(LogRecord, Account)>,
+        first: Position,
+        arrival: Timestamp,
+        has_command_report: bool,
+        said: Said,
+    ) {
+        for ((record, agent_account), n) in records.drain(..).zip(0..) {
             let LogRecord::Received { batch, account, .. } = record else { continue };
             self.group.bytes += batch.samples.len() * SAMPLE_BYTES;
             self.group.bytes +=
@@ -116,15 +144,16 @@ impl Writer {
             self.count.records.increment();
             self.count.samples.add(batch.samples.len() as u64);
             let id = batch.id;
-            self.group.changes.push(if id.epoch == self.shared.epoch {
+            let change = if id.epoch == self.shared.epoch {
                 Change::Foreign { agent, id, account }
             } else {
-                self.group.pending.insert((agent, id));
+                self.group.expect(agent, id);
                 let first = batch.samples.first();
                 let point = first.and_then(|sample| self.shared.catalogue.point(sample.point));
                 let counted = Counted { is_history: batch.is_historical, point, counts: said.counts };
                 Change::Received { agent, id, account, agent_account, running: said.running, counted }
-            });
+            };
+            self.group.changes.push(change);
             let position = Position(first.0 + n);
             self.group.told.push(Told::Record(Box::new(DurableBatch {
                 position,

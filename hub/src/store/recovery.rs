@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::accounts::{Accounts, Change, Counted};
 use super::checkpoint::{self, Checkpoint};
-use super::ingest::accounts_of;
+use super::ingest::{Scratch, accounts_of};
 use super::letters::{Book, Letters};
 use super::pictures::Generations;
 use super::quarantine::Quarantine;
@@ -160,7 +160,7 @@ pub(crate) fn open(setup: Setup) -> Result<Opened, StoreError> {
         shutdown,
         count: Counts::new(&metrics),
         group: Group::default(),
-        buffer: Vec::new(),
+        scratch: Scratch::default(),
         ticks: 0,
         stopped: false,
     };

@@ -7,12 +7,12 @@
 //! A full disk stops it where it stands (`Holding`), and it goes on by itself. The first failed write or sync shuts
 //! the latch: from then on everything queued is refused, and only a restart helps (habit 18).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use durable_log::{Level, Log, LogError, Recovery, Remedy};
-use model::{Epoch, PointId, RecordId};
+use model::{Epoch, PointId, RangeSet, RecordId};
 use proto::log_record::{AgentId, LogRecord};
 use proto::sparkplug::EpochAccount;
 use runtime::mistakes::{Mistake, is_made};
@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::accounts::{Change, Mismatch};
 use super::checkpoint::{self, Checkpoint};
+use super::ingest::Scratch;
 use super::letters::{Book, Work};
 use super::quarantine::Quarantine;
 use super::retention::Retention;
@@ -133,7 +134,7 @@ pub(crate) struct Writer {
     pub(super) shutdown: CancellationToken,
     pub(super) count: Counts,
     pub(super) group: Group,
-    pub(super) buffer: Vec<u8>,
+    pub(super) scratch: Scratch,
     pub(super) ticks: u32,
     /// Given up: latched, or shut down while the disk was full.
     pub(super) stopped: bool,
@@ -145,7 +146,7 @@ pub(super) struct Group {
     pub(super) told: DurableGroup,
     pub(super) changes: Vec<Change>,
     /// Own records appended and not yet counted.
-    pub(super) pending: BTreeSet<(AgentId, RecordId)>,
+    pub(super) pending: BTreeMap<(AgentId, Epoch), RangeSet>,
     /// Ends the next group of records: see [`LogRecord::Retried`].
     pub(super) marker: Option<LogRecord>,
     /// Whether there is something to sync that changes no account.
@@ -153,6 +154,18 @@ pub(super) struct Group {
     /// Offsets to settle once the quarantine is durable.
     pub(super) settle: Vec<(AgentId, RecordId, String)>,
     pub(super) bytes: usize,
+}
+
+impl Group {
+    /// Whether it holds the record already.
+    pub(super) fn expects(&self, agent: AgentId, id: RecordId) -> bool {
+        self.pending.get(&(agent, id.epoch)).is_some_and(|offsets| offsets.contains(id.offset.0))
+    }
+
+    /// From now on it does.
+    pub(super) fn expect(&mut self, agent: AgentId, id: RecordId) {
+        self.pending.entry((agent, id.epoch)).or_default().insert_one(id.offset.0);
+    }
 }
 
 /// The log takes nothing more; the reason is in the health.
@@ -220,7 +233,7 @@ impl Writer {
                 self.dropped_from_quarantine(dropped);
                 self.group.bytes += entry.payload.len();
                 if let Some((agent, id)) = settles {
-                    self.group.pending.insert((agent, id));
+                    self.group.expect(agent, id);
                     self.group.settle.push((agent, id, format!("{QUARANTINED}{}", entry.reason)));
                 }
             }

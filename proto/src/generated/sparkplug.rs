@@ -26,6 +26,9 @@ pub struct Payload {
     /// last: XXH3-64 of topic, a zero byte and all before
     #[prost(fixed64, optional, tag = "1183")]
     pub forebay_seal: ::core::option::Option<u64>,
+    /// NDATA without metrics: a HealthReport of the agent
+    #[prost(bytes = "vec", optional, tag = "1184")]
+    pub forebay_health: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Metric {
@@ -338,6 +341,107 @@ pub struct CommandExtension {
     #[prost(string, optional, tag = "4")]
     pub reason: ::core::option::Option<::prost::alloc::string::String>,
 }
+/// How an agent and its devices are, and answers to looks: sent only to hosts whose receipts say `takes_health`. No plant data.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthReport {
+    #[prost(message, repeated, tag = "1")]
+    pub devices: ::prost::alloc::vec::Vec<DeviceHealth>,
+    #[prost(message, repeated, tag = "2")]
+    pub answers: ::prost::alloc::vec::Vec<LookAnswer>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeviceHealth {
+    /// Sparkplug device id
+    #[prost(string, optional, tag = "1")]
+    pub name: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "2")]
+    pub driver: ::core::option::Option<::prost::alloc::string::String>,
+    /// 0 connecting, 1 up, 2 down
+    #[prost(uint32, optional, tag = "3")]
+    pub state: ::core::option::Option<u32>,
+    /// µs since 1970 UTC
+    #[prost(sint64, optional, tag = "4")]
+    pub since: ::core::option::Option<i64>,
+    /// µs since 1970 UTC; absent before the first
+    #[prost(sint64, optional, tag = "5")]
+    pub last_read: ::core::option::Option<i64>,
+    /// what went wrong last, until it goes right again
+    #[prost(string, optional, tag = "6")]
+    pub error: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(bool, optional, tag = "7")]
+    pub is_off_clock: ::core::option::Option<bool>,
+    /// since the agent's start
+    #[prost(uint64, optional, tag = "8")]
+    pub requests: ::core::option::Option<u64>,
+    /// of them, without a usable answer
+    #[prost(uint64, optional, tag = "9")]
+    pub failed: ::core::option::Option<u64>,
+    /// requests, lately
+    #[prost(double, optional, tag = "10")]
+    pub per_second: ::core::option::Option<f64>,
+    /// of answers, lately; absent where the driver sends no requests
+    #[prost(uint64, optional, tag = "11")]
+    pub p50_micros: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "12")]
+    pub p99_micros: ::core::option::Option<u64>,
+    /// points by the quality of their last reading
+    #[prost(uint64, optional, tag = "13")]
+    pub good: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "14")]
+    pub uncertain: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "15")]
+    pub bad: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "16")]
+    pub stale: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "17")]
+    pub unread: ::core::option::Option<u64>,
+}
+/// Value of the metric "Forebay/Look" in an NCMD (type Bytes): what did the device say of a point, and what became of it?
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Look {
+    /// comes back in the answer
+    #[prost(uint64, optional, tag = "1")]
+    pub id: ::core::option::Option<u64>,
+    #[prost(string, optional, tag = "2")]
+    pub device: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "3")]
+    pub metric: ::core::option::Option<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LookAnswer {
+    #[prost(uint64, optional, tag = "1")]
+    pub id: ::core::option::Option<u64>,
+    /// whether the agent reads such a point
+    #[prost(bool, optional, tag = "2")]
+    pub is_known: ::core::option::Option<bool>,
+    /// in the driver's words
+    #[prost(string, optional, tag = "3")]
+    pub address: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "4")]
+    pub raw_type: ::core::option::Option<::prost::alloc::string::String>,
+    /// as the device gave it; absent if there was no value
+    #[prost(string, optional, tag = "5")]
+    pub raw: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(double, optional, tag = "6")]
+    pub scale: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "7")]
+    pub offset: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "8")]
+    pub dead_band: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "9")]
+    pub min: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "10")]
+    pub max: ::core::option::Option<f64>,
+    /// after scale and offset, before the dead band; absent if there is none
+    #[prost(string, optional, tag = "11")]
+    pub value: ::core::option::Option<::prost::alloc::string::String>,
+    /// model::Quality bits; absent before the first reading
+    #[prost(uint32, optional, tag = "12")]
+    pub quality: ::core::option::Option<u32>,
+    /// µs since 1970 UTC
+    #[prost(sint64, optional, tag = "13")]
+    pub time: ::core::option::Option<i64>,
+}
 /// Value of the metric "Forebay/Receipt" in an NCMD (type Bytes).
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Receipt {
@@ -349,6 +453,9 @@ pub struct Receipt {
     /// why the hub cannot write; absent when it can
     #[prost(string, optional, tag = "3")]
     pub holding: ::core::option::Option<::prost::alloc::string::String>,
+    /// whether a HealthReport is understood
+    #[prost(bool, optional, tag = "4")]
+    pub takes_health: ::core::option::Option<bool>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EpochRanges {

@@ -14,7 +14,7 @@ fn ranges(bounds: &[std::ops::Range<u64>]) -> RangeSet {
 }
 
 fn raw(durable: Vec<wire::EpochRanges>) -> Vec<u8> {
-    wire::Receipt { hub_time: Some(1), durable, holding: None }.encode_to_vec()
+    wire::Receipt { hub_time: Some(1), durable, holding: None, takes_health: None }.encode_to_vec()
 }
 
 fn epoch_ranges(epoch: u64, bounds: &[u64]) -> wire::EpochRanges {
@@ -27,6 +27,7 @@ fn a_receipt_survives() {
         hub_time: Timestamp(-5),
         durable: vec![(Epoch(7), ranges(&[0..10, 12..u64::MAX])), (Epoch(i64::MAX as u64), RangeSet::new())],
         holding: Some("disk full: /var/lib/forebay".into()),
+        takes_health: true,
     };
     assert_eq!(Receipt::decode(&receipt.encode()), Ok(receipt));
     let empty = Receipt::default();

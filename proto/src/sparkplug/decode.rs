@@ -98,6 +98,8 @@ pub struct PayloadView<'a> {
     pub record: Option<RecordHead>,
     pub birth: Option<BirthHead>,
     pub command: Option<CommandHead>,
+    /// An agent's report of its health, encoded ([`crate::health`]).
+    pub health: Option<&'a [u8]>,
     /// The extension's packed columns; empty where all are 0 / Good.
     pub(crate) time_micros: Vec<u32>,
     pub(crate) quality: Vec<u32>,
@@ -114,7 +116,7 @@ impl<'a> PayloadView<'a> {
         let (mut timestamp, mut seq, mut uuid, mut body) = (None, None, None, None);
         let mut metrics = Vec::new();
         let (mut record, mut has_record) = (RawRecord::default(), false);
-        let (mut birth, mut command) = (None, None);
+        let (mut birth, mut command, mut health) = (None, None, None);
         while let Some(key) = wire.key()? {
             match key.tag() {
                 1 => timestamp = Some(wire.number(key)?),
@@ -137,6 +139,7 @@ impl<'a> PayloadView<'a> {
                 }
                 1181 => birth.get_or_insert_with(RawBirth::default).merge(wire.message(key)?, 0)?,
                 1182 => command.get_or_insert_with(RawCommand::default).merge(wire.message(key)?, 0)?,
+                1184 => health = Some(wire.bytes(key)?),
                 _ => wire.skip(key, 0)?,
             }
         }
@@ -154,6 +157,7 @@ impl<'a> PayloadView<'a> {
             record: head,
             birth,
             command,
+            health,
             time_micros,
             quality,
             value_micros,

@@ -11,6 +11,7 @@ use model::{DataType, PointDefinition, PointId, Quality, Sample, SampleBatch, Ti
 use self::field::{bytes, double, fixed64, flag, float, nested, number, packed, signed, text};
 use super::{BirthHead, CommandHead, RecordHead};
 use crate::account::Account;
+use crate::health::HealthReport;
 
 /// A metric of a birth: definition and present state.
 #[derive(Clone, Debug)]
@@ -103,6 +104,13 @@ pub fn node_death(bd_seq: u8, now: Timestamp, out: &mut Vec<u8>) {
         number(4, u64::from(DataType::Int64.code()), out);
         metric_value(&Value::Int64(i64::from(bd_seq)), out);
     });
+}
+
+/// Writes an NDATA that reports an agent's health and nothing else: it has no metrics.
+pub fn health(seq: u8, now: Timestamp, report: &HealthReport, out: &mut Vec<u8>) {
+    number(1, millis(now), out);
+    number(3, u64::from(seq), out);
+    bytes(1184, &report.encode(), out);
 }
 
 /// Writes a DDEATH.

@@ -112,7 +112,7 @@ async fn accepted(
 }
 
 /// Reads the files at each connection, so that a renewed certificate is used from the next one on.
-pub(crate) fn tls_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, MqttError> {
+pub fn tls_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, MqttError> {
     let mut roots = RootCertStore::empty();
     match &options.ca_file {
         Some(path) => {

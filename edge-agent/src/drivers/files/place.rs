@@ -7,6 +7,7 @@ use std::io;
 
 use crate::drivers::DriverError;
 
+pub(super) mod ftp;
 pub(super) mod local;
 pub(super) mod remote;
 pub(super) mod sftp;

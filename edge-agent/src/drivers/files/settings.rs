@@ -384,6 +384,10 @@ fn points(
             mapping.units.push((address.to_owned(), unit));
         }
     }
+    if mapping.long.is_none() {
+        let names = setup.points.iter().map(|point| point.address.trim());
+        crate::drivers::places::warn_of_twins(setup, names, problems);
+    }
     if setup.points.len() > READINGS_MAX {
         problems.push(section.problem("points", format!("a device has at most {READINGS_MAX} columns")));
     }

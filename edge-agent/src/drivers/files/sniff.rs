@@ -154,14 +154,65 @@ fn numbers(settings: &Settings, data: &[Vec<String>], hints: &mut Vec<String>) {
             !a.is_empty() && !b.is_empty() && (a.bytes().chain(b.bytes())).all(|byte| byte.is_ascii_digit())
         })
     };
-    let count = |sign| data.iter().flatten().filter(|cell| is_number(cell, sign)).count();
+    let form = settings.mapping.numbers;
+    let cells = || data.iter().flatten();
+    if let Some((sign, decimal)) = cells().find_map(|cell| groups(cell)) {
+        let decimal = decimal.unwrap_or(if sign == '.' { ',' } else { '.' });
+        let mut keys = Vec::new();
+        if form.decimal_comma != (decimal == ',') {
+            keys.push(format!("decimal = \"{decimal}\""));
+        }
+        if form.thousands != Some(sign) {
+            keys.push(format!("thousands = \"{sign}\""));
+        }
+        if !keys.is_empty() {
+            hints.push(format!("numbers look as if {}", keys.join(", ")));
+        }
+        return;
+    }
+    let count = |sign| cells().filter(|cell| is_number(cell, sign)).count();
     let (commas, points) = (count(','), count('.'));
-    if commas > 0 && points == 0 && !settings.mapping.numbers.decimal_comma {
-        hints.push("numbers look as if decimal = \",\"".into());
+    for (sign, found, others, is_decimal) in
+        [(',', commas, points, form.decimal_comma), ('.', points, commas, !form.decimal_comma)]
+    {
+        if found == 0 || is_decimal || form.thousands == Some(sign) {
+            continue;
+        }
+        // 1,234 may be either.
+        let is_group = |cell: &String| cell.split_once(sign).is_some_and(|(_, behind)| behind.len() == 3);
+        let may_be_groups = cells().filter(|cell| is_number(cell, sign)).all(is_group);
+        match (others, may_be_groups) {
+            (0, true) => {
+                hints.push(format!("numbers look as if decimal = \"{sign}\", or thousands = \"{sign}\""));
+            }
+            (0, false) => hints.push(format!("numbers look as if decimal = \"{sign}\"")),
+            (_, true) => hints.push(format!("numbers look as if thousands = \"{sign}\"")),
+            (_, false) => {}
+        }
     }
-    if points > 0 && commas == 0 && settings.mapping.numbers.decimal_comma {
-        hints.push("numbers look as if decimal = \".\"".into());
+}
+
+/// What stands between groups of three digits, and the decimal sign behind them; none if it is no number with groups, or one
+/// that may as well have a decimal sign there.
+fn groups(cell: &str) -> Option<(char, Option<char>)> {
+    let digits = cell.trim_start_matches(['-', '+']);
+    let sign = digits.chars().find(|c| !c.is_ascii_digit())?;
+    if !(matches!(sign, ',' | '.' | '\'' | '_') || sign.is_whitespace()) {
+        return None;
     }
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let decimal = digits.chars().find(|c| matches!(c, ',' | '.') && *c != sign);
+    let (whole, fraction) = match decimal.and_then(|decimal| digits.split_once(decimal)) {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (digits, None),
+    };
+    let mut parts = whole.split(sign);
+    let first = parts.next().filter(|first| first.len() <= 3 && all_digits(first))?;
+    let groups: Vec<&str> = parts.collect();
+    let are_groups = !first.is_empty() && groups.iter().all(|group| group.len() == 3 && all_digits(group));
+    let is_sure = fraction.is_some() || groups.len() > 1 || !matches!(sign, ',' | '.');
+    let fits = are_groups && is_sure && fraction.is_none_or(all_digits);
+    fits.then_some((if sign.is_whitespace() { ' ' } else { sign }, decimal))
 }
 
 fn time(settings: &Settings, header: Option<&Vec<String>>, data: &[Vec<String>], hints: &mut Vec<String>) {

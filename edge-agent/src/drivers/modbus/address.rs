@@ -205,6 +205,26 @@ impl Address {
         self.models.is_empty().then_some(self.span)
     }
 
+    /// The bits of its value in the span's table, from and to: of registers 16 each, of coils one. A scale factor may be shared.
+    pub(super) fn bits(&self) -> (u64, u64) {
+        let first = u64::from(self.span.start) + u64::from(self.value_at);
+        if self.span.table.is_bits() {
+            return (first, first + 1);
+        }
+        let swapped = |at: u64| if self.order.byte_little { at ^ 8 } else { at };
+        match (self.bit, &self.form) {
+            (Some(bit), _) => {
+                let at = first * 16 + swapped(bit.into());
+                (at, at + 1)
+            }
+            (None, Form::Plain(DataType::Int8 | DataType::UInt8)) => {
+                let at = first * 16 + swapped(0);
+                (at, at + 8)
+            }
+            (None, form) => (first * 16, (first + u64::from(form.registers())) * 16),
+        }
+    }
+
     /// Whether a write of it can mean one thing only.
     pub(super) const fn can_be_written(&self) -> bool {
         self.exponent_at.is_none()
@@ -390,7 +410,7 @@ fn form(
         }
         (DataType::Bytes, Some(bytes)) => return Ok(Form::Raw { bytes }),
         (DataType::String | DataType::Bytes, None) => {
-            return Err(format!("a {} needs its length in bytes, such as len=16", data_type.name()));
+            return Err(format!("type {} needs its length in bytes, such as len=16", data_type.name()));
         }
         (DataType::DateTime, _) => {
             return Err("a datetime needs its layout, such as time=epoch32 or time=ymdhms-6".into());

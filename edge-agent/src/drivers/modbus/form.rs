@@ -164,7 +164,7 @@ impl Form {
 
     /// Registers that make the value.
     pub(super) fn encode(&self, value: &Value, order: Order) -> Result<Vec<u16>, String> {
-        let other = || format!("a {} cannot be written here", value.data_type().name());
+        let other = || format!("type {} cannot be written here", value.data_type().name());
         Ok(match (self, value) {
             (Form::Plain(_), value) => order.registers(&number_bytes(value).ok_or_else(other)?),
             (Form::Bcd(_), value) => {

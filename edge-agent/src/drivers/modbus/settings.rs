@@ -1,17 +1,19 @@
 //! A Modbus device's keys: what its line is, what it may be asked, how its addresses count. Pure.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono_tz::Tz;
 use runtime::config_file::{Located, Problem, Problems, Section};
 
-use super::address::{ADDRESSINGS, Address, Dialect};
+use super::address::{ADDRESSINGS, Address, Dialect, Table};
 use super::frame::Framing;
 use super::line::{Line, LineSettings, Target, Unit};
 use super::read_plan::Limits;
 use super::serial::{Parity, SerialSettings};
 use super::{Modbus, PointPlace};
+use crate::drivers::places::{self, Extent};
 use crate::drivers::{DeviceSetup, Driver, parse_target};
 
 const PORT_DEFAULT: u16 = 502;
@@ -112,7 +114,12 @@ fn validate(
     });
     let zone = zone.map_or(Tz::UTC, |zone| zone.value);
     let dialect = Dialect { addressing, zone, registers_max: limits.registers_max };
+    let is_area = |name: &str| Table::ALL.iter().any(|(_, known)| *known == name);
+    let sizes = places::limits(section, is_area, "co, di, ir, hr", problems);
     let points = points(setup, dialect, problems);
+    if points.len() == setup.points.len() {
+        warn(setup, &points, &sizes, problems);
+    }
     let line = shared_line(setup, line?, problems)?;
     (points.len() == setup.points.len()).then_some(())?;
     let unit = Unit::new(line, u8::try_from(unit).ok()?, deadline, setup.pace.clone());
@@ -144,6 +151,67 @@ fn shared_line(
         return None;
     }
     Some(line)
+}
+
+/// Registers without ID and length of the SunSpec models that meters and inverters have (their public definitions).
+const MODEL_LENGTHS: [(u16, u16); 24] = [
+    (1, 66),
+    (101, 50),
+    (102, 50),
+    (103, 50),
+    (111, 60),
+    (112, 60),
+    (113, 60),
+    (120, 26),
+    (121, 30),
+    (122, 44),
+    (123, 24),
+    (124, 24),
+    (201, 105),
+    (202, 105),
+    (203, 105),
+    (204, 105),
+    (211, 124),
+    (212, 124),
+    (213, 124),
+    (214, 124),
+    (302, 5),
+    (303, 1),
+    (305, 36),
+    (307, 11),
+];
+
+/// Points at the same place, and beyond the end of the device or of their model.
+fn warn(
+    setup: &DeviceSetup,
+    points: &[PointPlace],
+    sizes: &HashMap<String, Located<i64>>,
+    problems: &mut Problems,
+) {
+    let mut areas: HashMap<(Table, &[u16]), u64> = HashMap::new();
+    let mut extents = Vec::with_capacity(points.len());
+    for (nth, (place, point)) in points.iter().zip(&setup.points).enumerate() {
+        let address = &place.address;
+        let table = address.span.table;
+        let name = Table::ALL.iter().find(|(known, _)| *known == table).map_or("", |(_, name)| name);
+        let end = u64::from(address.span.end());
+        if let Some(size) = sizes.get(name).filter(|_| address.models.is_empty()) {
+            let size = u64::try_from(size.value).unwrap_or_default();
+            places::warn_beyond(setup, point, end, size, "limits says that the device has", problems);
+        }
+        let lengths = address.models.iter().filter_map(|model| {
+            MODEL_LENGTHS.iter().find(|(known, _)| known == model).map(|(model, length)| (*model, *length))
+        });
+        if let Some((model, length)) = lengths.min_by_key(|(_, length)| *length) {
+            let whose = format!("model {model} has");
+            places::warn_beyond(setup, point, end, u64::from(length) + 2, &whose, problems);
+        }
+        let next = areas.len() as u64;
+        let area = *areas.entry((table, &address.models)).or_insert(next);
+        let (from, to) = address.bits();
+        extents.push(Extent { point: nth, area, from, to });
+    }
+    places::warn_of_overlaps(setup, extents, problems);
 }
 
 fn points(setup: &DeviceSetup, dialect: Dialect, problems: &mut Problems) -> Vec<PointPlace> {

@@ -89,6 +89,13 @@ impl Address {
     }
 }
 
+impl Address {
+    /// What it names, however it is watched.
+    pub(super) fn key(&self) -> String {
+        self.readings.first().map_or_else(String::new, |place| format!("{place:?}"))
+    }
+}
+
 const ID_RULE: &str = "must be a node id such as \"ns=2;s=Press.Temperature\", \"ns=2;i=1001\" or \"nsu=urn:maker:press;s=…\", \
                        then [index] or #field for a part of its value, then options such as sampling=100ms";
 

@@ -10,6 +10,7 @@ use super::address::{Address, Part, ServerBand};
 use super::calls;
 use super::limits::Limits;
 use super::link::Link;
+use super::method::Method;
 use super::settings::Settings;
 use super::structures::Structures;
 use crate::drivers::DriverError;
@@ -21,8 +22,18 @@ pub(super) const HAS_HISTORY: u8 = 4;
 /// A point as the configuration gives it.
 #[derive(Clone, Debug)]
 pub(super) struct Point {
+    /// Of a method: its object's.
     pub(super) address: Address,
     pub(super) raw_type: DataType,
+    /// What a command to it calls; such a point is neither watched nor read.
+    pub(super) method: Option<Method>,
+}
+
+impl Point {
+    /// What it is, however it is watched: no two points need the same.
+    pub(super) fn key(&self) -> String {
+        format!("{} {:?}", self.address.key(), self.method)
+    }
 }
 
 /// Where a point is on this server.
@@ -120,6 +131,9 @@ fn items(settings: &Settings, points: &[Point], located: &[Located]) -> Vec<Item
     let mut by_key: HashMap<(NodeId, String), usize> = HashMap::new();
     for (nth, (point, located)) in points.iter().zip(located).enumerate() {
         let Ok(node) = &located.node else { continue };
+        if point.method.is_some() {
+            continue;
+        }
         let watch @ (publishing, sampling, queue, band) = settings.watch(&point.address.watch);
         // Of an array or a structure a server can only say that it changed.
         let band = band.filter(|_| located.parts.is_empty() && point.raw_type.is_numeric());

@@ -61,6 +61,8 @@ pub(super) struct Settings {
     pub(super) queue: u32,
     pub(super) band: Option<ServerBand>,
     pub(super) history: bool,
+    /// Whether points may be methods that commands call.
+    pub(super) methods: bool,
     pub(super) pki: PathBuf,
     pub(super) device: String,
 }
@@ -90,6 +92,7 @@ impl Settings {
         let queue = section.integer("queue_size", problems, QUEUE_RANGE);
         let band = section.checked("deadband", problems, band);
         let history = section.boolean("history", problems);
+        let methods = section.boolean("methods", problems);
         let pki = section.path("pki_dir", problems);
         // One folder for the agent: it is one application, and an administrator of a server trusts it once.
         let own = setup
@@ -108,6 +111,7 @@ impl Settings {
             queue: queue.and_then(|found| u32::try_from(found.value).ok()).unwrap_or(QUEUE),
             band: band.map(|found| found.value),
             history: history.is_none_or(|found| found.value),
+            methods: methods.is_some_and(|found| found.value),
             pki: value_or(pki, own),
             device: setup.name.clone(),
         })

@@ -38,7 +38,7 @@ impl Address {
         if area.is_words() {
             let number = digits(rest).filter(|number| *number < BYTES_MAX).ok_or(SYNTAX)?;
             let form = if area == Area::Timers { Form::S5Time } else { Form::Counter };
-            form.check(data_type).map_err(|why| format!("{text} {why}"))?;
+            form.check(data_type)?;
             return Ok(Address { span: Span { area, start: number, count: 1 }, form, data_type });
         }
         let named = if rest.starts_with(S5TIME) { S5TIME.len() } else { 0 }; // the one name with a digit in it
@@ -51,16 +51,16 @@ impl Address {
         let (start, bit) = match place.split_once('.') {
             Some((start, bit)) => {
                 let bit = digits(bit).and_then(|bit| u8::try_from(bit).ok()).filter(|bit| *bit < 8);
-                (start, Some(bit.ok_or_else(|| format!("{text}: a bit is from 0 to 7"))?))
+                (start, Some(bit.ok_or("a bit is from 0 to 7")?))
             }
             None => (place, None),
         };
         let start = digits(start).filter(|start| *start < BYTES_MAX).ok_or(SYNTAX)?;
-        let form = form(name, bit, room, data_type).map_err(|why| format!("{text} {why}"))?;
-        form.check(data_type).map_err(|why| format!("{text} {why}"))?;
+        let form = form(name, bit, room, data_type)?;
+        form.check(data_type)?;
         let span = Span { area, start, count: form.bytes() };
         if span.end() > BYTES_MAX {
-            return Err(format!("{text} ends behind byte {}", BYTES_MAX - 1));
+            return Err(format!("ends behind byte {}", BYTES_MAX - 1));
         }
         Ok(Address { span, form, data_type })
     }
@@ -92,12 +92,42 @@ fn area(upper: &str) -> Result<(Area, &str), String> {
     Ok((area, rest))
 }
 
+/// Whether `limits` may name it.
+pub(super) fn is_area(name: &str) -> bool {
+    let block = name.strip_prefix("DB").and_then(digits).is_some_and(|number| (1..=65_535).contains(&number));
+    block || matches!(name, "M" | "I" | "Q" | "T" | "C")
+}
+
+impl Area {
+    /// Its name in `limits`, and a number of its own.
+    pub(super) fn name(self) -> (String, u64) {
+        match self {
+            Self::Block(number) => (format!("DB{number}"), u64::from(number) + 16),
+            Self::Markers => ("M".into(), 0),
+            Self::Inputs => ("I".into(), 1),
+            Self::Outputs => ("Q".into(), 2),
+            Self::Timers => ("T".into(), 3),
+            Self::Counters => ("C".into(), 4),
+        }
+    }
+
+    /// Bytes (or timers, counters) that the CPU with the most of them has: an S7-1500, an S7-400 of markers no more.
+    pub(super) const fn size_max(self) -> u64 {
+        match self {
+            Self::Block(_) => BYTES_MAX as u64,
+            Self::Markers => 16_384,
+            Self::Inputs | Self::Outputs => 32_768,
+            Self::Timers | Self::Counters => 2_048,
+        }
+    }
+}
+
 /// What stands at the place, by the name before it.
 fn form(name: &str, bit: Option<u8>, room: Option<u32>, data_type: DataType) -> Result<Form, String> {
     let sized = |bytes: u32| {
         let form = Form::Number(data_type);
         let is_number = data_type.is_numeric() && form.bytes() == bytes;
-        let rule = || format!("is {bytes} bytes long, and a {} is not", data_type.name());
+        let rule = || format!("is {bytes} bytes long, and type {} is not", data_type.name());
         is_number.then_some(form).ok_or_else(rule)
     };
     let number = |held: DataType| Ok(Form::Number(held));
@@ -222,6 +252,8 @@ mod tests {
         ] {
             let error = Address::parse(text, data_type).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
+            let is_said_twice = !text.is_empty() && error.contains(text); // the address stands before it
+            assert!(!is_said_twice, "{text}: {error}");
         }
     }
 }

@@ -196,7 +196,7 @@ impl Form {
                     ns.to_be_bytes().into()
                 }
                 (Form::S5Time, _) => s5_bytes(milliseconds()?).ok_or_else(|| out_of("S5TIME"))?.into(),
-                _ => return Err(format!("a {} cannot be written here", value.data_type().name())),
+                _ => return Err(format!("type {} cannot be written here", value.data_type().name())),
             },
         ))
     }

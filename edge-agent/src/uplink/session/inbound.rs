@@ -1,6 +1,7 @@
-//! What arrives in a session: STATE of the host, receipts, rebirth requests, commands.
+//! What arrives in a session: STATE of the host, receipts, rebirth requests, commands, looks at points.
 
 use model::{DataType, Value};
+use proto::health::{LOOK_METRIC, Look};
 use proto::receipt::{RECEIPT_METRIC, Receipt};
 use proto::seal::{self, Seal};
 use proto::sparkplug::{MessageType, PayloadView, StatePayload, Topic};
@@ -78,6 +79,15 @@ impl Session<'_> {
                                 _ => None,
                             };
                         }
+                        Some(LOOK_METRIC) => {
+                            let look = match value(DataType::Bytes) {
+                                Some(Value::Bytes(bytes)) => Look::decode(&bytes).ok(),
+                                _ => None,
+                            };
+                            if !look.is_some_and(|look| self.reporting.ask(look)) {
+                                self.uplink.meters.ignored.increment();
+                            }
+                        }
                         _ => self.uplink.meters.ignored.increment(),
                     }
                 }
@@ -120,6 +130,7 @@ impl Session<'_> {
             self.history_not_before = self.born_at.unwrap_or(self.begun);
         }
         self.is_holding = receipt.holding.is_some();
+        self.reporting.is_wanted = receipt.takes_health;
         self.uplink.setup.health.session(|session| {
             session.last_receipt = Some(now);
             session.holding = receipt.holding;

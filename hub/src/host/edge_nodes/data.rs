@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use model::limits::PATH_BYTES_MAX;
 use model::{DataType, PointDefinition, PointId, Timestamp};
+use proto::health::HealthReport;
 use proto::log_record::AgentId;
 use proto::sparkplug::{MessageType, PayloadView, RecordHead, Topic};
 
@@ -28,6 +30,9 @@ impl EdgeNodes {
             node.rebirth.ask(now.since_start);
             return self.not_received(Problem::BeforeBirth, message, view, now, "no birth yet".into(), out);
         };
+        if let (Some(report), None, false) = (view.health, &view.record, node.foreign) {
+            return self.health(message, report, now, out);
+        }
         match (&view.record, node.foreign) {
             (Some(head), _) => match node.check(head, self.log_epoch) {
                 Ok(()) => self.own_data(message, view, head, agent, now, out),
@@ -45,6 +50,23 @@ impl EdgeNodes {
                 let why = "an agent's data without its record's identity".to_owned();
                 self.problem(Problem::BadIdentity, message, now, why, None, out);
             }
+        }
+    }
+
+    /// How an agent says its devices are. It is no record: nothing of it is kept.
+    fn health(&mut self, message: &Message<'_>, report: &[u8], now: Moment, out: &mut Vec<Action>) {
+        let report = match HealthReport::decode(report) {
+            Ok(report) => report,
+            Err(error) => return self.problem(Problem::Garbage, message, now, error.to_string(), None, out),
+        };
+        let Some(node) = self.nodes.get_mut(message.node) else { return };
+        if !report.devices.is_empty() {
+            node.health = report.devices;
+            node.health.retain(|device| !device.name.is_empty() && device.name.len() <= PATH_BYTES_MAX);
+            node.health_at = now.at;
+        }
+        if !report.answers.is_empty() {
+            out.push(Action::Answered(message.node.clone(), report.answers));
         }
     }
 

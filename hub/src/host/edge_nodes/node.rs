@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use model::{Epoch, NodeId, PointId, Timestamp};
+use proto::health::DeviceHealth;
 use proto::log_record::AgentId;
 use proto::sparkplug::{BirthHead, EpochAccount, RecordHead};
 
 use super::{Action, BIRTH_EPOCHS_MAX, Moment, OFFSET_MAX};
+use crate::host::DeviceStatus;
 use crate::host::birth::Present;
 use crate::host::decode::{Device, MetricKind};
 use crate::host::problem::Problem;
@@ -41,6 +43,9 @@ pub(super) struct Node {
     pub(super) outbox_used: Option<u8>,
     pub(super) births: u64,
     pub(super) gaps: u64,
+    /// How it says its devices are, and when it said so.
+    pub(super) health: Vec<DeviceHealth>,
+    pub(super) health_at: Timestamp,
     /// At its last message.
     pub(super) clock_ahead_micros: Option<i64>,
     pub(super) is_off_clock: bool,
@@ -95,7 +100,28 @@ impl Node {
             .map(|account| (account.epoch, Span { first_held: account.first_held, end: account.end }))
             .collect();
         self.outbox_used = head.and_then(|head| head.outbox_used);
-        self.version = head.map(|head| head.version.chars().take(100).collect()).unwrap_or_default();
+        let version: String = head.map(|head| head.version.chars().take(100).collect()).unwrap_or_default();
+        if self.version != version {
+            self.health = Vec::new(); // another program may say nothing of it
+        }
+        self.version = version;
+    }
+
+    /// Its devices by name: those that were born, and those of which it only says how they are, because they never answered.
+    pub(super) fn device_statuses(&self) -> Vec<DeviceStatus> {
+        let born = self.devices.iter().map(|(name, device)| (name.as_str(), device.online));
+        let mut devices: BTreeMap<&str, bool> = born.collect();
+        let mut told: HashMap<&str, &DeviceHealth> = HashMap::new();
+        for health in &self.health {
+            devices.entry(&health.name).or_insert(false);
+            told.insert(&health.name, health);
+        }
+        let status = |(name, online): (&str, bool)| DeviceStatus {
+            name: name.to_owned(),
+            online,
+            health: told.get(name).map(|health| ((*health).clone(), self.health_at)),
+        };
+        devices.into_iter().map(status).collect()
     }
 
     /// Whether a record's identity can be what it says.

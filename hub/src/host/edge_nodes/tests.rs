@@ -4,11 +4,13 @@ use durable_log::FaultyStorage;
 use model::{DataType, Offset, PointDefinition, PointPath, Quality, Reason, Sample, Value};
 use proto::account::Account;
 use proto::generated::sparkplug::{Metric as WireMetric, Payload, metric};
+use proto::health::{DeviceHealth, DeviceState, HealthReport, LookAnswer};
 use proto::receipt::{COMMAND_REPORT_METRIC, RECEIPT_METRIC};
 use proto::sparkplug::encode::{self, BirthMetric};
 use proto::sparkplug::{BirthHead, RecordHead};
 
 use super::*;
+use crate::host::DeviceStatus;
 use crate::store::{Identity, Letter, LetterId, Origin};
 
 mod seals;
@@ -203,8 +205,44 @@ fn an_agents_births_make_points_and_receivers_and_no_rows() {
     assert!(rig.catalogue.find("line/bdSeq").is_none());
     let status = rig.status();
     assert_eq!((status.online, status.foreign, status.backlog), (true, false, Some(5)));
-    assert_eq!(status.devices, [DeviceStatus { name: "press".into(), online: true }]);
+    assert_eq!(status.devices, [DeviceStatus { name: "press".into(), online: true, health: None }]);
     assert_eq!((status.version.as_str(), status.outbox_used), ("1.2.3", Some(7)));
+}
+
+#[test]
+fn an_agents_health_is_shown_and_is_no_data() {
+    let mut rig = Rig::new();
+    agent_births(&mut rig, 3, &two_points());
+    let device = |name: &str, state| DeviceHealth { name: name.into(), state, ..DeviceHealth::default() };
+    let devices = vec![device("press", DeviceState::Up), device("never there", DeviceState::Connecting)];
+    let answer = LookAnswer { id: 7, is_known: true, ..LookAnswer::default() };
+    let report = HealthReport { devices: devices.clone(), answers: vec![answer.clone()] };
+    let mut payload = Vec::new();
+    encode::health(2, rig.at, &report, &mut payload);
+    assert_eq!(
+        rig.send("spBv1.0/g/NDATA/line", payload),
+        [Action::Answered(NodeId::parse("g/line").unwrap(), vec![answer])]
+    );
+    let at = rig.at;
+    let expected = [("never there", false, 1), ("press", true, 0)].map(|(name, online, nth)| DeviceStatus {
+        name: name.into(),
+        online,
+        health: Some((devices[nth].clone(), at)),
+    });
+    assert_eq!(rig.status().devices, expected);
+    // It took its place in `seq`: what follows is no gap.
+    let payload = record(&rig, 3, 4, vec![sample(100, Value::Double(1.0))]);
+    assert!(matches!(rig.send("spBv1.0/g/DDATA/line/press", payload)[..], [Action::Ingest(_)]));
+    assert_eq!(rig.status().gaps, 0);
+    let mut payload = Vec::new();
+    payload.extend([0x18, 4, 0x82, 0x4a, 2, 0xff, 0xff]); // seq 4, field 1184 with bytes that are none
+    let out = rig.send("spBv1.0/g/NDATA/line", payload);
+    assert!(matches!(out[..], [Action::Quarantine(..)]), "{out:?}");
+    // Answers alone leave the devices as they are; a death leaves what was said last.
+    let mut payload = Vec::new();
+    encode::health(5, rig.at, &HealthReport::default(), &mut payload);
+    assert_eq!(rig.send("spBv1.0/g/NDATA/line", payload), []);
+    assert_eq!(rig.status().devices, expected);
 }
 
 #[test]

@@ -83,6 +83,7 @@ fn same_payload(view: &PayloadView<'_>, payload: &wire::Payload) {
         assert_eq!(view.quality, theirs.quality);
         assert_eq!(view.value_micros, theirs.value_micros);
     }
+    assert_eq!(view.health, payload.forebay_health.as_deref());
     assert_eq!(view.birth.is_some(), payload.forebay_birth.is_some());
     if let (Some(ours), Some(theirs)) = (&view.birth, &payload.forebay_birth) {
         assert_eq!((ours.agent_time.0, ours.version.as_str()), (theirs.agent_time(), theirs.version()));

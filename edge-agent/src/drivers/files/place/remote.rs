@@ -36,25 +36,33 @@ pub(in super::super) struct Remote {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Scheme {
     Sftp,
+    /// With TLS, where [`Trust`] says how the server is known.
+    Ftp,
 }
 
-/// How the server's key is known.
+/// How the server is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) enum Trust {
     /// `SHA256:…`, as ssh-keygen prints it.
     Fingerprint(String),
     /// A file in the form of OpenSSH's known_hosts.
     KnownHosts(PathBuf),
+    /// FTPS: a file of CA certificates, else the system's.
+    Certificates(Option<PathBuf>),
+    /// FTP: not at all, and anybody can read along. Only where somebody said so.
+    Nobody,
 }
 
 impl Remote {
-    /// Reads `sftp://user@host:port/folder`: scheme, host, port, user, folder.
-    pub(in super::super) fn parse(text: &str) -> Result<(Scheme, String, u16, String, String), String> {
+    /// Reads `sftp://user@host:port/folder`, or `ftps` or `ftp`; the scheme's name, host, port, user, folder.
+    pub(in super::super) fn parse(text: &str) -> Result<(&'static str, String, u16, String, String), String> {
         let form = || "must be like \"sftp://user@host/folder\"".to_owned();
         let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
         let (scheme, default) = match scheme {
-            "sftp" => (Scheme::Sftp, 22),
-            _ => return Err("must begin with \"sftp://\"".into()),
+            "sftp" => ("sftp", 22),
+            "ftps" => ("ftps", 21),
+            "ftp" => ("ftp", 21),
+            _ => return Err("must begin with \"sftp://\", \"ftps://\" or \"ftp://\"".into()),
         };
         let (server, folder) = rest.split_once('/').ok_or_else(form)?;
         let (user, address) = server.rsplit_once('@').ok_or_else(|| "names no user: user@host".to_owned())?;

@@ -55,6 +55,7 @@ impl Keys {
                 known_hosts::check_known_hosts_path(&self.remote.host, self.remote.port, key, file)
                     .unwrap_or(false)
             }
+            Trust::Certificates(_) | Trust::Nobody => false,
         }
     }
 }
@@ -104,7 +105,7 @@ impl Sftp {
                     (Some(seen), Trust::KnownHosts(file)) => {
                         DriverError::Config(format!("{server}: its key {seen} is not in {}", file.display()))
                     }
-                    (None, _) => down(&error),
+                    _ => down(&error),
                 });
             }
         };

@@ -62,6 +62,28 @@ fn guesses_say_what_to_write() {
         ("", b"timestamp,Druck,\xd6l\n2026-11-22 06:00,1.5,2\n", "encoding = \"windows-1252\""),
         ("", b"\xff\xfet\0\n\0", "encoding = \"utf-16le\""),
         ("decimal = \",\"\nseparator = \";\"", b"timestamp;Druck\n2026-11-22 06:00;1.5\n", "decimal = \".\""),
+        (
+            "separator = \";\"",
+            b"timestamp;Druck\n2026-11-22 06:00;1.234,5\n",
+            "decimal = \",\", thousands = \".\"",
+        ),
+        (
+            "separator = \";\"\ndecimal = \",\"",
+            b"timestamp;Druck\n2026-11-22 06:00;1.234.567\n",
+            "as if thousands = \".\"",
+        ),
+        ("", "timestamp,Druck\n2026-11-22 06:00,1\u{202f}234\n".as_bytes(), "as if thousands = \" \""),
+        ("", b"timestamp,Druck\n2026-11-22 06:00,1'234.5\n", "as if thousands = \"'\""),
+        (
+            "separator = \";\"",
+            b"timestamp;Druck\n2026-11-22 06:00;1,234\n",
+            "decimal = \",\", or thousands = \",\"",
+        ),
+        (
+            "separator = \";\"",
+            b"timestamp;Druck\n2026-11-22 06:00;1,234\n2026-11-22 06:01;12.5\n",
+            "as if thousands = \",\"",
+        ),
         ("", b"timestamp,Druck\n2026-11-22 06:00,1.5", "it is read when it has one"),
     ] {
         let hints = attempt(keys, &points, bytes).hints;
@@ -70,4 +92,16 @@ fn guesses_say_what_to_write() {
     let hints =
         attempt("header = false\ntime = \"1\"", &[("2", DataType::Double)], b"2026-11-22 06:00,1.5\n").hints;
     assert!(hints[0].contains("numbers from 1 to 2"), "{hints:?}");
+    // What is configured is no mistake.
+    for (keys, bytes) in [
+        (
+            "separator = \";\"\ndecimal = \",\"\nthousands = \".\"",
+            b"timestamp;Druck\n2026-11-22 06:00;1.234,5\n".as_slice(),
+        ),
+        ("separator = \";\"\nthousands = \",\"", b"timestamp;Druck\n2026-11-22 06:00;1,234\n"),
+        ("", b"timestamp,Druck\n2026-11-22 06:00,1.234\n"),
+    ] {
+        let hints = attempt(keys, &points, bytes).hints;
+        assert!(hints.is_empty(), "{keys}: {hints:?}");
+    }
 }

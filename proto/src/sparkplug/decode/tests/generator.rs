@@ -223,13 +223,13 @@ fn command() -> BoxedStrategy<CommandExtension> {
 pub(super) fn payload() -> BoxedStrategy<Payload> {
     let head = (of(any::<u64>()), vec(metric(), 0..5), of(any::<u64>()), of(text()), of(raw()));
     let extension = prop_oneof![
-        2 => Just((None, None, None)),
-        1 => (of(record()), of(birth()), of(command())),
+        2 => Just((None, None, None, None)),
+        1 => (of(record()), of(birth()), of(command()), of(raw())),
     ];
     (head, extension)
         .prop_map(|(head, extension)| {
             let (timestamp, metrics, seq, uuid, body) = head;
-            let (forebay_record, forebay_birth, forebay_command) = extension;
+            let (forebay_record, forebay_birth, forebay_command, forebay_health) = extension;
             Payload {
                 timestamp,
                 metrics,
@@ -240,6 +240,7 @@ pub(super) fn payload() -> BoxedStrategy<Payload> {
                 forebay_birth,
                 forebay_command,
                 forebay_seal: None,
+                forebay_health,
             }
         })
         .boxed()
@@ -250,7 +251,7 @@ pub(super) fn fields() -> BoxedStrategy<Vec<u8>> {
     let tag = prop_oneof![
         8 => 1..20u64,
         4 => Just(2u64),
-        2 => 1180..1183u64,
+        2 => prop_oneof![4 => 1180..1183u64, 1 => Just(1184u64)],
         1 => any::<u32>().prop_map(u64::from),
     ];
     let number = prop_oneof![3 => 0..200u64, 1 => any::<u64>()];
