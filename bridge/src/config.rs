@@ -11,7 +11,7 @@ use crate::Pace;
 use crate::sinks::{KINDS, Sink};
 
 /// Rows of a commit: a file of some megabytes, and some tens of megabytes of memory while it grows.
-const MAX_ROWS_DEFAULT: i64 = 1_000_000;
+const MAX_ROWS_DEFAULT: i64 = 500_000;
 
 /// Bytes of a commit's rows in memory: bounds batches of long texts.
 const MAX_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
