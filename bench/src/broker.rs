@@ -15,8 +15,7 @@ mod idle;
 mod latency;
 mod load;
 pub(crate) mod packet;
-mod peers;
-mod report;
+pub(crate) mod peers;
 mod stuck;
 mod throughput;
 
@@ -26,10 +25,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::machine;
+use crate::report::{self, Contestant, Outcome};
 pub use cases::{CASES, Case, select};
 use peers::Installed;
 pub use peers::{Peer, Running};
-use report::{Contestant, Outcome};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -118,7 +117,7 @@ fn measure(case: &Case, installed: &[Installed], options: &Options) -> Outcome {
 }
 
 /// What was typed, without this machine's folders.
-fn command_line() -> String {
+pub(crate) fn command_line() -> String {
     let mut arguments = std::env::args();
     let program = arguments.next().unwrap_or_default();
     let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     /// Name for scripts: `values_per_s`.
-    pub name: &'static str,
+    pub name: String,
     /// The number.
     pub value: f64,
     /// `ns`, `MB/s`, `values/s` …
@@ -24,8 +24,8 @@ pub struct Figures {
 
 impl Figures {
     /// Adds one.
-    pub fn push(&mut self, name: &'static str, value: f64, unit: &'static str, what: impl Into<String>) {
-        self.list.push(Figure { name, value, unit, what: what.into() });
+    pub fn push(&mut self, name: impl Into<String>, value: f64, unit: &'static str, what: impl Into<String>) {
+        self.list.push(Figure { name: name.into(), value, unit, what: what.into() });
     }
 
     /// Figure by figure the middle of several runs that measured the same.
@@ -55,7 +55,7 @@ impl Figures {
     pub fn to_json(&self) -> Value {
         self.list
             .iter()
-            .map(|figure| (figure.name.to_owned(), json!(figure.value)))
+            .map(|figure| (figure.name.clone(), json!(figure.value)))
             .collect::<serde_json::Map<_, _>>()
             .into()
     }

@@ -2,6 +2,7 @@
 //!
 //! Roles are measured as processes of their own (the binary that runs the bench), so that memory and CPU time are theirs.
 
+pub mod agent;
 pub mod broker;
 pub mod codec;
 pub mod figures;
@@ -10,6 +11,9 @@ pub mod ingest;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod plc;
+mod report;
+mod roles;
 pub mod table;
 
 pub use figures::{Figure, Figures};

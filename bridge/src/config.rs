@@ -11,7 +11,7 @@ use crate::Pace;
 use crate::sinks::{KINDS, Sink};
 
 /// Rows of a commit: a file of some megabytes, and some tens of megabytes of memory while it grows.
-const MAX_ROWS_DEFAULT: i64 = 1_000_000;
+const MAX_ROWS_DEFAULT: i64 = 500_000;
 
 /// Bytes of a commit's rows in memory: bounds batches of long texts.
 const MAX_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(config.token_file.as_deref(), Some(Path::new("/etc/token")));
         let sinks: Vec<_> =
             config.sinks.iter().map(|s| (&*s.name, s.kind, s.max_rows, s.max_bytes)).collect();
-        assert_eq!(sinks, [("lake", "delta", 1_000_000, 64 << 20), ("files", "parquet", 5, 2 << 20)]);
+        assert_eq!(sinks, [("lake", "delta", 500_000, 64 << 20), ("files", "parquet", 5, 2 << 20)]);
         assert_eq!(config.sinks[0].max_wait, Duration::from_secs(2));
     }
 

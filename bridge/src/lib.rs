@@ -119,7 +119,9 @@ pub fn pump(
     let watch = alarm::watch(Arc::clone(&reporter), sink.pace, sink.max_wait, room);
     let upkeep = sink.sink.upkeep().filter(|_| !runtime::world::is_simulated());
     let upkeep = upkeep.map(|upkeep| upkeep::run(upkeep, Arc::clone(&reporter), shutdown.clone()));
-    let pump = Pump { source, sink, clock, reporter, shutdown, apart_below: 0 }.run();
+    let SinkConfig { name, sink: target, max_rows, max_bytes, max_wait, pace, .. } = sink;
+    let bounds = pump::Bounds { max_rows, max_bytes, max_wait };
+    let pump = Pump { source, name, bounds, pace, clock, reporter, shutdown, apart_below: 0 }.run(target);
     let both = async move {
         let upkeep = async {
             if let Some(upkeep) = upkeep {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, new_null_array};
-use arrow::datatypes::FieldRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{
@@ -152,9 +152,9 @@ impl Open {
 }
 
 /// A writer of a compacted file: the same settings, for rows that come sorted.
-pub(crate) fn compacted_writer(into: Vec<u8>) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
+pub(crate) fn compacted_writer(schema: SchemaRef) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
     let options = ArrowWriterOptions::new().with_properties(properties()).with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(into, arrow_schema(false), options)
+    ArrowWriter::try_new_with_options(Vec::new(), schema, options)
 }
 
 fn properties() -> WriterProperties {
@@ -197,12 +197,4 @@ fn encoding(builder: WriterPropertiesBuilder, name: &str, column: ColumnType) ->
 /// Nobody skips a row group by the others, and comparing every text costs as much as encoding it.
 fn has_bounds(name: &str) -> bool {
     !matches!(name, "site" | "value_type" | "value_bool" | "value_string" | "quality" | "is_historical")
-}
-
-/// Lowest and highest so far.
-pub(crate) fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
-    *range = Some(match *range {
-        None => (value, value),
-        Some((low, high)) => (low.min(value), high.max(value)),
-    });
 }

@@ -5,12 +5,14 @@
 //!          ▼                                                 │
 //!  begin: ask the hub what log this is, ask the target what it holds, agree on a position (cursor.rs)
 //!          │                                                 │
-//!          └─► gather pages into a batch ─► write ─► commit ─┴─► gather …
+//!          ├─► gather pages into a batch ─► gather the next …├
+//!          │              └─► write ─► commit (writer.rs) ───┘
 //! ```
+//! While one batch is written the next one is gathered, and closed only when the other has been committed.
 //! Nothing is remembered over an error or a restart but what the target holds, so a crash at any point costs work, never
 //! a row. A batch is closed before a record that would make it too large, too old or too many days, and at the end of a
-//! plant-log epoch; it always ends at a record boundary. Memory: one batch (`max_bytes` and the largest record), one page,
-//! and the catalogue. Where data would be missing or double the pump stops with an alarm and leaves the rest alone.
+//! plant-log epoch; it always ends at a record boundary. Memory: two batches (`max_bytes` and the largest record each), one
+//! page, and the catalogue. Where data would be missing or double the pump stops with an alarm and leaves the rest alone.
 //!
 //! A record that cannot become rows of this target is set aside: the hub keeps it in its quarantine, durably, and only then
 //! the batch goes on behind it. The hub's pages name such positions from then on, and they are left out whatever a later
@@ -25,17 +27,20 @@ use proto::feed::FeedPage;
 use proto::log_record::{LogRecord, RecordError};
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::Source;
 use crate::batch::{BatchBuilder, RecordProblem};
-use crate::config::SinkConfig;
 use crate::cursor::{Cursor, Misfit, PlantLog, Span};
 use crate::feed::{Feed, FeedError, Request, plant_log};
 use crate::sinks::location::Location;
-use crate::sinks::{Remedy, SinkError, in_one_line};
+use crate::sinks::{Remedy, Sink, SinkError, in_one_line};
 use crate::status::{Reporter, State};
+use crate::{Pace, Source};
+use writer::{Broken, Closed, Writer};
+
+mod writer;
 
 /// The hub is asked to wait this long for something new, when no row waits for its commit.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
@@ -49,10 +54,20 @@ const LINGER: Duration = Duration::from_millis(100);
 /// Records taken before other tasks get a turn.
 const RECORDS_PER_TURN: usize = 32;
 
+/// Bounds of a commit.
+pub(crate) struct Bounds {
+    pub(crate) max_rows: usize,
+    pub(crate) max_bytes: usize,
+    pub(crate) max_wait: Duration,
+}
+
 /// Moves one sink's data.
 pub(crate) struct Pump {
     pub(crate) source: Source,
-    pub(crate) sink: SinkConfig,
+    /// The sink's.
+    pub(crate) name: String,
+    pub(crate) bounds: Bounds,
+    pub(crate) pace: Pace,
     pub(crate) clock: Clock,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) shutdown: CancellationToken,
@@ -115,8 +130,17 @@ impl PumpError {
 struct Session {
     feed: Feed,
     log: PlantLog,
-    site: String,
-    committed: Option<Cursor>,
+    site: Arc<str>,
+    /// What the target held.
+    opened_at: Option<Cursor>,
+    /// As the writer tells it.
+    committed: watch::Receiver<Option<Cursor>>,
+    /// The way to the writer; `None` when no batch follows.
+    batches: Option<mpsc::Sender<Closed>>,
+    /// One, for the batch that is written.
+    turn: Arc<Semaphore>,
+    /// Where the newest closed batch began.
+    closed_from: u64,
     /// The next position to take into the batch.
     next: u64,
     /// Whether the last page went up to the hub's durable end.
@@ -160,16 +184,16 @@ enum Taken {
 
 impl Pump {
     /// Runs until shutdown; errors are handled inside, so this never fails.
-    pub(crate) async fn run(mut self) -> Result<(), std::convert::Infallible> {
-        let mut backoff = Backoff::new(self.sink.pace.pause, self.sink.pace.pause_max);
-        while let Err(error) = self.session(&mut backoff).await {
+    pub(crate) async fn run(mut self, mut target: Box<dyn Sink>) -> Result<(), std::convert::Infallible> {
+        let mut backoff = Backoff::new(self.pace.pause, self.pace.pause_max);
+        while let Err(error) = self.session(&mut *target, &mut backoff).await {
             self.reporter.failed();
             let why = in_one_line(&error);
-            let name = &self.sink.name;
+            let name = &self.name;
             if error.remedy() == Remedy::Stop {
                 tracing::error!(sink = %name, alarm = %why, "sink stopped; it waits for a person");
                 self.reporter.state(State::Stopped(why));
-                self.sink.sink.close().await;
+                target.close().await;
                 self.shutdown.cancelled().await;
                 return Ok(());
             }
@@ -185,81 +209,132 @@ impl Pump {
                 () = self.shutdown.cancelled() => break,
             }
         }
-        self.sink.sink.close().await;
+        target.close().await;
         self.reporter.state(State::Closed);
         Ok(())
     }
 
     /// From opening to an error, or to the end that shutdown asks for.
-    async fn session(&mut self, backoff: &mut Backoff) -> Result<(), PumpError> {
+    async fn session(&mut self, target: &mut dyn Sink, backoff: &mut Backoff) -> Result<(), PumpError> {
         let shutdown = self.shutdown.clone();
+        let (committed, told) = watch::channel(None);
         let mut session = tokio::select! {
             biased;
-            session = self.begin() => session?,
+            session = self.begin(target, told) => session?,
             () = shutdown.cancelled() => return Ok(()),
         };
+        let (batches, queue) = mpsc::channel(1);
+        session.batches = Some(batches);
+        committed.send_replace(session.opened_at);
+        let writer = Writer {
+            target,
+            site: Arc::clone(&session.site),
+            queue,
+            committed,
+            reporter: Arc::clone(&self.reporter),
+            clock: self.clock.clone(),
+        };
+        let ended = {
+            let mut writing = std::pin::pin!(writer.run());
+            let gathered = tokio::select! {
+                biased;
+                written = &mut writing => written.map(|()| Ok(())),
+                gathered = self.gather(&mut session, backoff) => Ok(gathered),
+            };
+            match gathered {
+                // What is closed is worth its commit, whatever became of the hub.
+                Ok(gathered) => writing.await.map(|()| gathered),
+                Err(broken) => Err(broken),
+            }
+        };
+        match ended {
+            Ok(gathered) => gathered,
+            Err(Broken::Failed(error)) => Err(error),
+            Err(Broken::Refused { with_rows, upto, source }) => {
+                Err(self.refused(&mut session, with_rows, upto, source).await)
+            }
+        }
+    }
+
+    /// Gathers until an error, or to the end that shutdown asks for; no batch follows after it.
+    async fn gather(&self, session: &mut Session, backoff: &mut Backoff) -> Result<(), PumpError> {
+        let ended = self.follow(session, backoff).await;
+        session.batches = None;
+        ended
+    }
+
+    async fn follow(&self, session: &mut Session, backoff: &mut Backoff) -> Result<(), PumpError> {
         loop {
-            let committed = session.committed;
+            let committed = *session.committed.borrow();
             session.feed.tell_alarm(self.reporter.now().trouble());
             let page = tokio::select! {
                 biased;
-                page = session.next_page(self.sink.max_wait) => page?,
-                () = shutdown.cancelled() => return self.drain(session).await,
+                page = session.next_page(self.bounds.max_wait) => page?,
+                () = self.shutdown.cancelled() => return self.drain(session).await,
             };
-            self.take(&mut session, page).await?;
-            if session.open.since.is_some_and(|since| since.elapsed() >= self.sink.max_wait) {
-                self.commit(&mut session).await?;
+            self.take(session, page).await?;
+            if session.open.since.is_some_and(|since| since.elapsed() >= self.bounds.max_wait) {
+                self.close(session).await;
             }
-            if session.committed != committed || session.open.epoch.is_none() {
+            if *session.committed.borrow() != committed || session.is_idle() {
                 backoff.reset(); // pages alone are no success: the target may refuse every batch of them
             }
-            self.reporter.position(session.open.settled(session.next), session.log.durable_end);
+            self.reporter.position(session.settled(), session.log.durable_end);
         }
     }
 
     /// Brings what the hub has by now into the target, and tells it so.
-    async fn drain(&mut self, mut session: Session) -> Result<(), PumpError> {
+    async fn drain(&self, session: &mut Session) -> Result<(), PumpError> {
         let deadline = Instant::now() + DRAIN_WITHIN;
         let mut end = None;
         while end.is_none_or(|end| session.next < end) {
             match tokio::time::timeout_at(deadline, session.page(Duration::ZERO)).await {
                 Ok(Ok(page)) => {
                     end.get_or_insert(session.log.durable_end);
-                    self.take(&mut session, page).await?;
+                    self.take(session, page).await?;
                 }
                 // What was fetched is durable at the hub, and worth its commit even if the hub is gone.
                 Ok(Err(PumpError::Feed(error))) => {
-                    tracing::warn!(sink = %self.sink.name, error = %in_one_line(&error), "cannot drain the hub's log");
+                    tracing::warn!(sink = %self.name, error = %in_one_line(&error), "cannot drain the hub's log");
                     break;
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => break,
             }
         }
-        self.commit(&mut session).await?;
+        self.close(session).await;
+        drop(session.turn.acquire().await); // the writer has done it
         self.reporter.position(session.next, session.log.durable_end);
         // Only to tell the hub the cursor; without it the hub keeps a little more of its log.
         tokio::time::timeout_at(deadline, session.page(Duration::ZERO)).await.ok();
         Ok(())
     }
 
-    async fn begin(&mut self) -> Result<Session, PumpError> {
-        let mut feed = Feed::connect(&self.source, &self.sink.name)?;
-        feed.name_holder(holder(self.sink.sink.location()));
+    async fn begin(
+        &self,
+        target: &mut dyn Sink,
+        committed: watch::Receiver<Option<Cursor>>,
+    ) -> Result<Session, PumpError> {
+        let mut feed = Feed::connect(&self.source, &self.name)?;
+        feed.name_holder(holder(target.location()));
         feed.tell_alarm(self.reporter.now().trouble());
         let probe = feed.page(Request { from: u64::MAX, committed: None, wait: Duration::ZERO }).await?;
         let log = plant_log(&probe)?;
-        let committed = self.sink.sink.open(&self.sink.name, &log).await?;
-        let next = log.resume(committed)?;
-        tracing::info!(sink = %self.sink.name, from = next, end = log.durable_end, "sink follows the hub's log");
-        self.reporter.held(committed);
+        let opened_at = target.open(&self.name, &log).await?;
+        let next = log.resume(opened_at)?;
+        tracing::info!(sink = %self.name, from = next, end = log.durable_end, "sink follows the hub's log");
+        self.reporter.held(opened_at);
         self.reporter.position(next, log.durable_end);
         self.reporter.state(State::Following);
         Ok(Session {
             feed,
             log,
-            site: probe.site,
+            site: Arc::from(probe.site),
+            opened_at,
             committed,
+            batches: None,
+            turn: Arc::new(Semaphore::new(1)),
+            closed_from: next,
             next,
             has_all: false,
             apart_below: self.apart_below,
@@ -268,7 +343,7 @@ impl Pump {
     }
 
     /// Takes a page into batches, committing those that are full.
-    async fn take(&mut self, session: &mut Session, page: FeedPage) -> Result<(), PumpError> {
+    async fn take(&self, session: &mut Session, page: FeedPage) -> Result<(), PumpError> {
         for (nth, (position, bytes)) in page.entries.into_iter().enumerate() {
             if position < session.next {
                 continue; // sent again
@@ -295,17 +370,12 @@ impl Pump {
         Ok(())
     }
 
-    async fn take_one(
-        &mut self,
-        session: &mut Session,
-        position: u64,
-        bytes: &[u8],
-    ) -> Result<(), PumpError> {
+    async fn take_one(&self, session: &mut Session, position: u64, bytes: &[u8]) -> Result<(), PumpError> {
         let record = LogRecord::decode(bytes).map_err(|source| PumpError::Record { position, source })?;
         loop {
-            match session.add(position, &record, &self.sink)? {
+            match session.add(position, &record, &self.name, &self.bounds)? {
                 Taken::Yes => return Ok(()),
-                Taken::Full => self.commit(session).await?,
+                Taken::Full => self.close(session).await,
                 Taken::Unknown(source) => {
                     if !session.feed.more_catalogue().await? {
                         return Err(PumpError::Rows { position, source });
@@ -317,7 +387,7 @@ impl Pump {
 
     /// Has the hub keep a record that cannot become rows; any other error is given back.
     async fn set_aside(
-        &mut self,
+        &self,
         session: &mut Session,
         position: u64,
         error: PumpError,
@@ -335,7 +405,7 @@ impl Pump {
         let why = in_one_line(&error);
         match session.feed.refuse(span.epoch, position, &why).await {
             Ok(entry) => {
-                tracing::error!(sink = %self.sink.name, position, entry, alarm = %why,
+                tracing::error!(sink = %self.name, position, entry, alarm = %why,
                     "a record is in the hub's quarantine; `forebay quarantine` shows it");
                 self.reporter.set_aside();
                 Ok(entry)
@@ -354,6 +424,7 @@ impl Pump {
         &mut self,
         session: &mut Session,
         with_rows: Option<(u64, u64)>,
+        upto: u64,
         error: SinkError,
     ) -> PumpError {
         match with_rows {
@@ -364,33 +435,26 @@ impl Pump {
                 }
             }
             _ => {
-                self.apart_below = session.next;
-                PumpError::Apart { upto: session.next, source: error }
+                self.apart_below = upto;
+                PumpError::Apart { upto, source: error }
             }
         }
     }
 
-    /// Brings the open batch into the target; nothing if it has no rows.
-    async fn commit(&mut self, session: &mut Session) -> Result<(), PumpError> {
+    /// Hands the open batch to the writer, when that has done the one before; nothing if it has no rows.
+    async fn close(&self, session: &mut Session) {
         let open = std::mem::replace(&mut session.open, OpenBatch::at(session.next));
-        let Some(epoch) = open.epoch else { return Ok(()) };
+        let Some(epoch) = open.epoch else { return };
         let span = Span { epoch, positions: open.start..session.next };
-        let (site, end) = (session.site.clone(), span.end());
-        let batch = runtime::world::blocking(move || Arc::new(open.builder.finish(&site, span))).await?;
-        let written = match self.sink.sink.write(batch).await {
-            Ok(()) => self.sink.sink.commit(end).await,
-            Err(error) => Err(error),
-        };
-        let written = match written {
-            Ok(written) => written,
-            Err(error) if error.concerns_rows() => {
-                return Err(self.refused(session, open.with_rows, error).await);
+        let turn = Arc::clone(&session.turn).acquire_owned().await;
+        session.closed_from = open.start;
+        if let (Ok(turn), Some(batches)) = (turn, &session.batches) {
+            let closed = Closed { builder: open.builder, span, with_rows: open.with_rows, turn };
+            if batches.send(closed).await.is_ok() {
+                return;
             }
-            Err(error) => return Err(error.into()),
-        };
-        session.committed = Some(end);
-        self.reporter.committed(end, written, self.clock.now());
-        Ok(())
+        }
+        std::future::pending().await // the writer has ended: why, `session` hears
     }
 }
 
@@ -409,6 +473,19 @@ fn holder(target: Option<&Location>) -> String {
 }
 
 impl Session {
+    /// Whether nothing waits for its commit.
+    fn is_idle(&self) -> bool {
+        self.open.epoch.is_none() && self.turn.available_permits() > 0
+    }
+
+    /// Positions below are in the target, or hold no rows.
+    fn settled(&self) -> u64 {
+        match self.turn.available_permits() {
+            0 => self.closed_from,
+            _ => self.open.settled(self.next),
+        }
+    }
+
     /// The next page, when there is one or the open batch is due.
     async fn next_page(&mut self, max_wait: Duration) -> Result<FeedPage, PumpError> {
         let wait = match self.open.since {
@@ -426,7 +503,8 @@ impl Session {
 
     /// A page from here on; refreshes what is known of the log and checks that it still is the same one.
     async fn page(&mut self, wait: Duration) -> Result<FeedPage, PumpError> {
-        let page = self.feed.page(Request { from: self.next, committed: self.committed, wait }).await?;
+        let committed = *self.committed.borrow();
+        let page = self.feed.page(Request { from: self.next, committed, wait }).await?;
         let log = plant_log(&page)?;
         if log.hub_id != self.log.hub_id {
             return Err(FeedError::Undecodable(format!("another hub answers: {}", log.hub_id)).into());
@@ -443,7 +521,13 @@ impl Session {
     }
 
     /// Adds a record to the open batch, if it belongs there.
-    fn add(&mut self, position: u64, record: &LogRecord, bounds: &SinkConfig) -> Result<Taken, PumpError> {
+    fn add(
+        &mut self,
+        position: u64,
+        record: &LogRecord,
+        name: &str,
+        bounds: &Bounds,
+    ) -> Result<Taken, PumpError> {
         let span = self.log.epoch_at(position);
         let span = span.ok_or_else(|| FeedError::Undecodable(format!("record {position} has no epoch")))?;
         if self.open.epoch.is_some_and(|epoch| epoch != span.epoch) {
@@ -451,7 +535,7 @@ impl Session {
         }
         let (agent, batch) = match record {
             LogRecord::Received { agent, batch, .. } => (agent, batch),
-            LogRecord::Again { sink, agent, batch, .. } if *sink == bounds.name => (agent, batch),
+            LogRecord::Again { sink, agent, batch, .. } if sink == name => (agent, batch),
             _ => return Ok(Taken::Yes),
         };
         let builder = &mut self.open.builder;

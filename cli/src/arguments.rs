@@ -410,23 +410,25 @@ pub struct Bench {
     /// For scripts.
     #[arg(long)]
     pub json: bool,
-    /// What `broker` needs.
+    /// Items of the OPC UA server of `plc`.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub items: u32,
+    /// What `broker` and `plc` need.
     #[command(flatten)]
     pub broker: BenchBroker,
 }
 
-/// Further options of `forebay bench broker`.
+/// Further options of `forebay bench broker` and `forebay bench plc`.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Options of `bench broker`")]
+#[command(next_help_heading = "Options of `bench broker` and `bench plc`")]
 pub struct BenchBroker {
-    /// Only these cases or groups of cases: 1x10q0, latency, tls … (an unknown name lists them).
+    /// Only these cases or groups of cases: 1x10q0, latency, tls …, modbus, opcua (an unknown name lists them).
     #[arg(long = "case", value_delimiter = ',', value_name = "CASE")]
     pub cases: Vec<String>,
-    /// Only these brokers; ratios are those of the first to the others.
-    #[arg(long = "peer", value_enum, value_delimiter = ',', value_name = "BROKER",
-        default_values_t = [BenchPeer::Forebay, BenchPeer::Mosquitto, BenchPeer::Rumqttd])]
+    /// Only these (default: all there are); ratios are those of the first to the others.
+    #[arg(long = "peer", value_enum, value_delimiter = ',', value_name = "PEER")]
     pub peers: Vec<BenchPeer>,
-    /// Runs of each broker in each case; the median is shown.
+    /// Runs of each peer in each case; the median is shown.
     #[arg(long, default_value_t = 3)]
     pub repeat: usize,
     /// Another forebay binary to measure than this one.
@@ -448,21 +450,25 @@ fn login(text: &str) -> Result<(String, String), String> {
     Ok((parts.0.to_owned(), parts.1.to_owned()))
 }
 
-/// A broker that can be measured.
+/// Who can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchPeer {
-    /// The hub's own.
+    /// The hub's own broker; our agent.
     Forebay,
     /// Debian's mosquitto.
     Mosquitto,
     /// rumqttd, as scripts/bench-peers builds it.
     Rumqttd,
+    /// An agent of pymodbus or asyncua, and paho.
+    Python,
+    /// Node-RED with Modbus nodes, as scripts/bench-peers installs it.
+    NodeRed,
 }
 
 /// What there is to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchWhat {
-    /// Everything but `broker`, which takes half an hour.
+    /// Everything but `broker` and `plc`, which take long.
     All,
     /// Encode and decode, ns per metric.
     Codec,
@@ -470,12 +476,16 @@ pub enum BenchWhat {
     Log,
     /// Ingest to plant log to Delta table.
     Ingest,
+    /// What an agent can send: simulated devices to outbox to hub, at 100, 5 and 1 values per message.
+    Agent,
     /// A day of a recorded plant into a Delta table: rows/s, bytes per row, what DuckDB reads; beside pyarrow and DuckDB.
     Table,
-    /// Memory of an agent and of a hub.
+    /// Memory of an agent with 10 000 points, of a hub with 100 000 and 1 000 clients, and its slope.
     Memory,
     /// The hub's broker beside mosquitto and rumqttd under the same load.
     Broker,
+    /// From 10 000 registers or OPC UA items to a subscriber, beside a Python agent and Node-RED.
+    Plc,
 }
 
 #[cfg(test)]

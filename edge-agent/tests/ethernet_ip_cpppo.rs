@@ -127,8 +127,13 @@ async fn everything_that_can_be_written_is() {
     driver.open(None).await.unwrap();
     let mut written = 0;
     for (nth, (address, _, held)) in listed.iter().enumerate() {
-        // Of long arrays, the first elements will do.
-        if nth % 7 > 0 && (address.starts_with("Temps[") || address.starts_with("Counts[")) {
+        // cpppo takes its time: of what there are many, some.
+        let every = match address.split(['[', '.']).next() {
+            Some("Temps" | "Counts") => 29,
+            Some("Flags" | "Bits" | "Raw") => 5,
+            _ => 1,
+        };
+        if nth % every > 0 {
             continue;
         }
         let other = match held {
@@ -143,7 +148,7 @@ async fn everything_that_can_be_written_is() {
         }
         written += 1;
     }
-    assert!(written > 250, "{written}");
+    assert!(written > 80, "{written}");
     // Nothing else has changed.
     for reading in read_all(driver.as_mut()).await.list {
         assert_eq!(reading.value.as_ref(), Some(&listed[reading.point].2), "{}", listed[reading.point].0);

@@ -1,7 +1,7 @@
 """An S7 server by python-snap7 (the C library), for the tests of the S7 driver.
 
 Prints one JSON line: the port, and the points that it holds (address as engineers write it, type, value as text). A line "stop" or
-"run" on stdin puts the CPU into that state and is answered by a line. Ends when stdin does.
+"run" on stdin puts the CPU into that state and is answered by a line. Ends when stdin does. Argument: a port, else a free one.
 
 The bytes are made here with struct and datetime, so that both sides do not share a mistake.
 """
@@ -101,7 +101,7 @@ def main():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server.start_to("127.0.0.1", port)
+    server.start_to("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else port)
     print(json.dumps({"port": port, "points": points}), flush=True)
     for line in sys.stdin:
         server.set_cpu_status({"stop": 4, "run": 8}[line.strip()])

@@ -10,4 +10,5 @@ mod light_agents;
 mod links;
 mod probe;
 mod ready;
+mod soak;
 mod storm;

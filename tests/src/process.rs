@@ -46,7 +46,20 @@ impl Running {
     /// If it cannot be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Running {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// As [`Running::start`], for a program that ends when its input does, which is when this is dropped.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_with_input(command: &mut Command) -> Running {
+        Running::spawn(command.stdin(Stdio::piped()))
+    }
+
+    fn spawn(command: &mut Command) -> Running {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let streams: [Option<Box<dyn std::io::Read + Send>>; 2] =

@@ -4,6 +4,7 @@
 
 mod access;
 mod bad_folders;
+mod bench;
 mod books;
 mod broker_interop;
 mod certificates;

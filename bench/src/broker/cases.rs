@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::peers::{Broker, Installed, Needs, Peer};
-use super::report::{Better, Column, Reading};
 use super::throughput::Shape;
 use super::{durable, idle, latency, stuck, throughput};
+use crate::report::{Better, Column, Reading};
 
 /// One case.
 #[derive(Clone, Copy, Debug)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::load::{Load, Windows};
 use super::peers::Broker;
-use super::report::Reading;
 use super::throughput::{Shape, WARM_UP, measure};
 use crate::machine::process_use;
+use crate::report::Reading;
 
 const SHAPE: Shape = Shape { publishers: 100, subscribers: 0, qos: 1, payload_bytes: 100 };
 /// Messages of one publisher without PUBACK.

@@ -6,8 +6,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection::Connection;
 use super::peers::Broker;
-use super::report::Reading;
 use crate::machine::process_use;
+use crate::report::Reading;
 
 /// Counts at which memory is read.
 const CONNECTIONS: [(usize, &str); 2] = [(2_000, "kb_at_2000"), (10_000, "kb_at_10000")];

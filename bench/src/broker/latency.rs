@@ -9,9 +9,9 @@ use mio::{Events, Poll};
 use super::connection::{Connection, Door};
 use super::packet::{self, PublishBlock, QosLevel, kind};
 use super::peers::Broker;
-use super::report::Reading;
 use super::throughput::topic;
 use crate::machine::process_use;
+use crate::report::Reading;
 
 /// Messages per second of the cases `latency-…`.
 pub(super) const RATE: u64 = 5_000;

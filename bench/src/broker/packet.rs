@@ -185,6 +185,11 @@ impl<'a> Packet<'a> {
         self.body.get(self.topic_end()?..)
     }
 
+    /// The topic of a PUBLISH, if it is text.
+    pub(crate) fn topic(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.body.get(2..self.topic_end()?)?).ok()
+    }
+
     fn topic_end(&self) -> Option<usize> {
         Some(2 + usize::from(u16::from_be_bytes([*self.body.first()?, *self.body.get(1)?])))
     }

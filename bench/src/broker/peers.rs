@@ -47,7 +47,7 @@ impl Peer {
 
 /// What a run needs of a broker beyond carrying messages.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Needs {
+pub(crate) struct Needs {
     /// Keeps sessions and messages on disk.
     pub(super) disk: bool,
     /// Speaks TLS.
@@ -58,10 +58,10 @@ pub(super) struct Needs {
 
 /// A broker that is there, and how to use it.
 #[derive(Clone, Debug)]
-pub(super) struct Installed {
+pub(crate) struct Installed {
     pub(super) peer: Peer,
     /// Name and version as it says itself.
-    pub(super) version: String,
+    pub(crate) version: String,
     program: PathBuf,
     /// [`Peer::Running`] only.
     running: Option<Running>,
@@ -80,7 +80,7 @@ pub struct Running {
 
 impl Installed {
     /// Looks for it; the error says how to get it.
-    pub(super) fn find(
+    pub(crate) fn find(
         peer: Peer,
         own_program: &Path,
         running: Option<&Running>,
@@ -108,7 +108,7 @@ impl Installed {
     }
 
     /// Starts a fresh one with its files in `dir`.
-    pub(super) fn start(&self, dir: &Path, needs: Needs) -> Result<Broker, String> {
+    pub(crate) fn start(&self, dir: &Path, needs: Needs) -> Result<Broker, String> {
         if let (Peer::Running, Some(running)) = (self.peer, &self.running) {
             let door = Door { address: running.address, login: running.login.clone(), tls: None };
             return Ok(Broker { pid: running.pid, door, process: None });
@@ -125,11 +125,11 @@ impl Installed {
 }
 
 /// A broker that runs; ended when dropped, unless somebody else started it.
-pub(super) struct Broker {
+pub(crate) struct Broker {
     /// Its process.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     /// For those who publish and subscribe.
-    pub(super) door: Door,
+    pub(crate) door: Door,
     process: Option<Child>,
 }
 
@@ -143,7 +143,7 @@ impl Drop for Broker {
 }
 
 /// Runs the command in `dir` and waits until `door` is open.
-fn launch(mut command: Command, dir: &Path, door: Door) -> Result<Broker, String> {
+pub(crate) fn launch(mut command: Command, dir: &Path, door: Door) -> Result<Broker, String> {
     let said = dir.join("said");
     let log = std::fs::File::create(&said).map_err(|error| format!("{}: {error}", said.display()))?;
     let second = log.try_clone().map_err(|error| format!("{}: {error}", said.display()))?;
@@ -167,14 +167,17 @@ fn launch(mut command: Command, dir: &Path, door: Door) -> Result<Broker, String
 }
 
 /// A door on a free loopback port.
-fn free_door(login: Option<(&str, &str)>, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Door, String> {
+pub(crate) fn free_door(
+    login: Option<(&str, &str)>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Result<Door, String> {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = listener.map_err(|error| format!("no free port: {error}"))?;
     let login = login.map(|(user, password)| (user.to_owned(), password.to_owned()));
     Ok(Door { address, login, tls })
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> Result<(), String> {
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> Result<(), String> {
     std::fs::write(dir.join(name), text).map_err(|error| format!("{name}: {error}"))
 }
 
@@ -186,7 +189,7 @@ fn version_of(program: &Path, argument: &str) -> String {
 }
 
 /// The program of that name in one of the folders or in `PATH`.
-fn find_program(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&path).collect::<Vec<_>>();
     folders.iter().chain(&in_path).map(|folder| folder.join(name)).find(|file| file.is_file())

@@ -11,9 +11,9 @@ use super::latency;
 use super::load::{BLOCK_BYTES, Load, Windows};
 use super::packet::{PublishBlock, QosLevel};
 use super::peers::Broker;
-use super::report::Reading;
 use super::throughput::{WARM_UP, measure, topic};
 use crate::machine::process_use;
+use crate::report::Reading;
 
 const READERS: usize = 10;
 const OTHERS: usize = 10;

@@ -6,8 +6,8 @@ use super::connection::{Connection, Door};
 use super::load::{BLOCK_BYTES, Load, Windows};
 use super::packet::{PublishBlock, QosLevel};
 use super::peers::Broker;
-use super::report::Reading;
 use crate::machine::process_use;
+use crate::report::Reading;
 
 /// Caches, socket buffers and the broker's memory settle in it; not measured.
 pub(super) const WARM_UP: Duration = Duration::from_secs(1);

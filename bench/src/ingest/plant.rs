@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 use crate::machine::{ProcessUse, process_use};
+use crate::roles::{free_port, get};
 
 /// A hub, and its folder.
 pub(super) struct Plant {
@@ -23,7 +24,7 @@ impl Plant {
         let (mqtt, http) = (free_port()?, free_port()?);
         write(dir, "password", "bench")?;
         write(dir, "plant.toml", &config(mqtt, http, with_bridge))?;
-        add_login(program, dir, "plant.toml")?;
+        add_login(program, dir, "plant.toml", "gen")?;
         Ok(Plant { process: run(program, dir)?, mqtt, http, dir: dir.to_owned() })
     }
 
@@ -76,14 +77,8 @@ impl Plant {
     }
 
     fn get(&self, path: &str) -> Option<String> {
-        use std::io::{Read as _, Write as _};
         let token = std::fs::read_to_string(self.dir.join("hub/token")).ok()?;
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.http)).ok()?;
-        let head = format!("Host: 127.0.0.1\r\nAuthorization: Bearer {}", token.trim());
-        write!(stream, "GET {path} HTTP/1.0\r\n{head}\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+        get(self.http, path, token.trim())
     }
 }
 
@@ -117,19 +112,14 @@ fn run(program: &Path, dir: &Path) -> Result<Child, String> {
     child.map_err(|error| format!("{}: {error}", program.display()))
 }
 
-/// Lets `gen` in as the agent bench/gen, with the password in `password`.
-pub(crate) fn add_login(program: &Path, dir: &Path, config: &str) -> Result<(), String> {
+/// Lets a node of the group `bench` in as an agent, with the password in `password`.
+pub(crate) fn add_login(program: &Path, dir: &Path, config: &str, node: &str) -> Result<(), String> {
     let mut command = Command::new(program);
-    command.args(["user", "add", "gen", "--role", "agent", "--node", "bench/gen"]);
+    command.args(["user", "add", node, "--role", "agent", "--node", &format!("bench/{node}")]);
     let output = command.args(["--password-file", "password", "--config", config]).current_dir(dir).output();
     let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
     if output.status.success() {
         return Ok(());
     }
     Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-}
-
-fn free_port() -> Result<u16, String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port()).map_err(|error| format!("no free port: {error}"))
 }

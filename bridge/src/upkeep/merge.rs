@@ -12,7 +12,7 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use object_store::path::Path as StorePath;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _};
@@ -23,10 +23,10 @@ use parquet::errors::ParquetError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::parquet_file::{Bounds, compacted_writer, widen};
+use crate::parquet_file::{Bounds, compacted_writer};
 use crate::parquet_input::{InputError, ParquetInput};
 use crate::sinks::folder::PART_BYTES;
-use crate::table::{COLUMNS, ColumnType, DAY, arrow_schema};
+use crate::table::{COLUMNS, ColumnType, DAY};
 
 /// Rows decoded of an input at a time.
 const PIECE_ROWS: usize = 4096;
@@ -83,6 +83,17 @@ fn plain_type(column: ColumnType) -> DataType {
         ColumnType::Boolean => DataType::Boolean,
         ColumnType::Date => DataType::Date32,
     }
+}
+
+/// What is written: texts that repeat come as numbers of a list; in the file they are texts.
+fn schema() -> SchemaRef {
+    let numbered = || DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let field = |(name, column): &(&str, ColumnType)| {
+        let written = if repeats(name, *column) { numbered() } else { plain_type(*column) };
+        Field::new(*name, written, true)
+    };
+    let fields: Vec<Field> = COLUMNS.iter().filter(|(name, _)| *name != DAY).map(field).collect();
+    Arc::new(Schema::new(fields))
 }
 
 /// Whether a column's texts repeat.
@@ -247,7 +258,7 @@ impl<'i> Merge<'i> {
     }
 
     fn run(&mut self, output: &mut Output, cancel: &CancellationToken) -> Result<Merged, MergeError> {
-        let mut writer = compacted_writer(Vec::new())?;
+        let mut writer = compacted_writer(schema())?;
         while !self.sources.is_empty() {
             self.take_run()?;
             if self.picked.len() >= CHUNK_ROWS {
@@ -415,7 +426,7 @@ impl<'i> Merge<'i> {
                     picked
                 });
             }
-            writer.write(&RecordBatch::try_new(arrow_schema(false), columns)?)?;
+            writer.write(&RecordBatch::try_new(schema(), columns)?)?;
             self.rows += self.picked.len();
             self.picked.clear();
         }
@@ -462,4 +473,11 @@ impl<'i> Merge<'i> {
 
 fn times(column: &ArrayRef) -> impl Iterator<Item = i64> + '_ {
     column.as_primitive::<TimestampMicrosecondType>().iter().flatten()
+}
+
+fn widen(range: &mut Option<(i64, i64)>, value: i64) {
+    *range = Some(match *range {
+        None => (value, value),
+        Some((low, high)) => (low.min(value), high.max(value)),
+    });
 }

@@ -1,7 +1,10 @@
 //! `forebay bench`: measures this machine, prints figures.
 
+use std::path::PathBuf;
+
 use bench::broker::{self, Peer, Running};
-use bench::{Figures, codec, ingest, log, machine, memory, table};
+use bench::plc::{self, Agent};
+use bench::{Figures, agent, codec, ingest, log, machine, memory, table};
 
 use crate::arguments::{Bench, BenchPeer, BenchWhat};
 use crate::demo::plc::RECORDING;
@@ -13,6 +16,7 @@ use crate::{complain, say};
 pub fn run(options: &Bench) -> u8 {
     let measured = match options.what {
         BenchWhat::Broker => brokers(options),
+        BenchWhat::Plc => plcs(options),
         _ => measure(options).map(|figures| figures.to_json()),
     };
     std::fs::remove_dir(&options.dir).ok();
@@ -33,21 +37,18 @@ pub fn run(options: &Bench) -> u8 {
 fn brokers(options: &Bench) -> Result<serde_json::Value, String> {
     warn_of_debug_build();
     let own = &options.broker;
-    let program = match &own.program {
-        Some(program) => program.clone(),
-        None => std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?,
-    };
     let running =
         own.connect.zip(own.pid).map(|(address, pid)| Running { address, pid, login: own.login.clone() });
     let peers = match running {
         Some(_) => vec![Peer::Running],
-        None => own.peers.iter().map(|peer| peer_of(*peer)).collect(),
+        None if own.peers.is_empty() => vec![Peer::Forebay, Peer::Mosquitto, Peer::Rumqttd],
+        None => own.peers.iter().map(|peer| broker_of(*peer)).collect::<Result<_, _>>()?,
     };
     let wanted = broker::Options {
         cases: broker::select(&own.cases)?,
         peers,
         running,
-        program: program.canonicalize().map_err(|error| format!("{}: {error}", program.display()))?,
+        program: program(options)?,
         dir: options.dir.join("broker"),
         time: options.run_for,
         repeat: own.repeat,
@@ -61,12 +62,59 @@ fn brokers(options: &Bench) -> Result<serde_json::Value, String> {
     measured
 }
 
-fn peer_of(peer: BenchPeer) -> Peer {
+fn broker_of(peer: BenchPeer) -> Result<Peer, String> {
     match peer {
-        BenchPeer::Forebay => Peer::Forebay,
-        BenchPeer::Mosquitto => Peer::Mosquitto,
-        BenchPeer::Rumqttd => Peer::Rumqttd,
+        BenchPeer::Forebay => Ok(Peer::Forebay),
+        BenchPeer::Mosquitto => Ok(Peer::Mosquitto),
+        BenchPeer::Rumqttd => Ok(Peer::Rumqttd),
+        BenchPeer::Python | BenchPeer::NodeRed => Err("--peer: an agent is no broker".into()),
     }
+}
+
+/// Runs the agents side by side.
+fn plcs(options: &Bench) -> Result<serde_json::Value, String> {
+    warn_of_debug_build();
+    let own = &options.broker;
+    let agents = match own.peers.as_slice() {
+        [] => vec![Agent::Forebay, Agent::Python, Agent::NodeRed],
+        some => some.iter().map(|peer| agent_of(*peer)).collect::<Result<_, _>>()?,
+    };
+    let dir = options.dir.join("plc");
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let wanted = plc::Options {
+        cases: own.cases.clone(),
+        agents,
+        program: program(options)?,
+        dir: dir.canonicalize().map_err(|error| format!("{}: {error}", dir.display()))?,
+        time: options.run_for,
+        repeat: own.repeat,
+        items: usize::try_from(options.items).unwrap_or(usize::MAX),
+    };
+    let measured = plc::run(&wanted, &mut |text| {
+        if !options.json {
+            say!("{text}");
+        }
+    });
+    std::fs::remove_dir(&wanted.dir).ok();
+    measured
+}
+
+fn agent_of(peer: BenchPeer) -> Result<Agent, String> {
+    match peer {
+        BenchPeer::Forebay => Ok(Agent::Forebay),
+        BenchPeer::Python => Ok(Agent::Python),
+        BenchPeer::NodeRed => Ok(Agent::NodeRed),
+        BenchPeer::Mosquitto | BenchPeer::Rumqttd => Err("--peer: a broker is no agent".into()),
+    }
+}
+
+/// The forebay to measure.
+fn program(options: &Bench) -> Result<PathBuf, String> {
+    let program = match &options.broker.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?,
+    };
+    program.canonicalize().map_err(|error| format!("{}: {error}", program.display()))
 }
 
 fn warn_of_debug_build() {
@@ -78,7 +126,7 @@ fn warn_of_debug_build() {
 /// Runs what was asked for; prints each part as it is done, unless a script reads.
 fn measure(options: &Bench) -> Result<Figures, String> {
     warn_of_debug_build();
-    let program = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
+    let program = program(options)?;
     let mut all = Figures::default();
     let wanted = |what| options.what == BenchWhat::All || options.what == what;
     let mut done = |title: &str, figures: Figures| {
@@ -104,6 +152,10 @@ fn measure(options: &Bench) -> Result<Figures, String> {
                 options.broker.repeat,
             )?,
         );
+    }
+    if wanted(BenchWhat::Agent) {
+        let repeat = options.broker.repeat;
+        done("agent", agent::run(&program, &options.dir.join("agent"), options.run_for, repeat)?);
     }
     if wanted(BenchWhat::Table) {
         let python = table::peers();

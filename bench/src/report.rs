@@ -6,20 +6,20 @@ use serde_json::{Map, Value, json};
 
 /// One number of one run.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Reading {
-    pub(super) name: &'static str,
-    pub(super) value: f64,
+pub(crate) struct Reading {
+    pub(crate) name: &'static str,
+    pub(crate) value: f64,
 }
 
 impl Reading {
-    pub(super) fn new(name: &'static str, value: f64) -> Reading {
+    pub(crate) fn new(name: &'static str, value: f64) -> Reading {
         Reading { name, value }
     }
 }
 
 /// What a ratio means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Better {
+pub(crate) enum Better {
     Higher,
     Lower,
     /// No ratio is printed.
@@ -28,20 +28,20 @@ pub(super) enum Better {
 
 /// A figure that is shown.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Column {
-    pub(super) name: &'static str,
-    pub(super) title: &'static str,
-    pub(super) better: Better,
+pub(crate) struct Column {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) better: Better,
 }
 
 /// One broker, or one variant of it, in one case: its repetitions.
 #[derive(Clone, Debug)]
-pub(super) struct Contestant {
-    pub(super) peer: &'static str,
-    pub(super) variant: &'static str,
-    pub(super) runs: Vec<Vec<Reading>>,
+pub(crate) struct Contestant {
+    pub(crate) peer: &'static str,
+    pub(crate) variant: &'static str,
+    pub(crate) runs: Vec<Vec<Reading>>,
     /// Why it was not measured, or not as often as asked.
-    pub(super) failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 impl Contestant {
@@ -70,16 +70,16 @@ impl Contestant {
 
 /// One case with everybody who took part.
 #[derive(Clone, Debug)]
-pub(super) struct Outcome {
-    pub(super) name: &'static str,
-    pub(super) title: &'static str,
-    pub(super) columns: &'static [Column],
-    pub(super) contestants: Vec<Contestant>,
+pub(crate) struct Outcome {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) columns: &'static [Column],
+    pub(crate) contestants: Vec<Contestant>,
 }
 
 impl Outcome {
     /// The case as a table for people: a line each, then a line per pair whose ratio says something.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = format!("{} ({})\n{:<44}", self.title, self.name, "");
         for column in self.columns {
             write!(text, " {:>15}", column.title).ok();
@@ -124,7 +124,7 @@ impl Outcome {
     }
 
     /// Medians and every repetition.
-    pub(super) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let contestants = self.contestants.iter().map(|contestant| {
             let names = contestant.runs.first().into_iter().flatten().map(|reading| reading.name);
             let median: Map<String, Value> =
@@ -149,7 +149,7 @@ fn ratio(one: &Contestant, other: &Contestant, column: &Column) -> Option<f64> {
 }
 
 /// The first figure of each case beside the other brokers', as the table.
-pub(super) fn summary(outcomes: &[Outcome]) -> String {
+pub(crate) fn summary(outcomes: &[Outcome]) -> String {
     let mut peers: Vec<&'static str> = Vec::new();
     for contestant in outcomes.iter().flat_map(|outcome| &outcome.contestants) {
         if !peers.contains(&contestant.peer) {
