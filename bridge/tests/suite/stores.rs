@@ -203,6 +203,7 @@ async fn denied_access_is_an_alarm_and_then_made_good() {
     let running = start(&hub, vec![config(sink)]).await;
     hub.append(&plain(0..40));
     running.until_settled(40).await;
+    running.until("no alarm of a slow start", |s| s.alarm.is_none()).await;
     proxy.judge(|_, _| Fate::Answer(403, "AccessDenied"));
     hub.append(&plain(40..100));
     let status = running.until("an alarm", |s| s.alarm.is_some()).await;

@@ -7,7 +7,7 @@ use runtime::data_folder;
 
 use crate::arguments::Check;
 use crate::output::{DONE, USAGE};
-use crate::{plant, say};
+use crate::{complain, plant, say};
 
 /// Exit 0 if there is no mistake (with `--strict`: nor a warning), else 2.
 #[must_use]
@@ -30,6 +30,9 @@ pub fn run(options: &Check) -> u8 {
         plant::print_problems(&problems);
     }
     let is_accepted = problems.is_empty() && (problems.warnings.is_empty() || !options.strict);
+    if problems.is_empty() && !is_accepted && !options.json {
+        complain!("refused: --strict takes no warnings");
+    }
     if is_accepted && good == options.files.len() { DONE } else { USAGE }
 }
 
