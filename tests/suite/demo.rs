@@ -54,6 +54,28 @@ fn it_balances_shows_live_values_and_stays_small() {
     assert!(output.contains("balanced:"), "{output}");
     println!("memory {} MB\n{output}", memory / 1_000_000);
     assert!(memory <= 100_000_000, "the whole demo in 100 MB: {memory}");
+    its_table_can_be_put_in_order(folder.path());
+}
+
+/// By hand, as a person does: seen, compacted, nothing to vacuum yet, and the books balance as before.
+fn its_table_can_be_put_in_order(dir: &Path) {
+    let lake = dir.join("lake");
+    let table = |words: &[&str]| {
+        let output =
+            Command::new(forebay()).arg("table").args(words).arg(&lake).arg("--json").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{words:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let before = table(&["inspect"]);
+    assert!(before["files"].as_u64().unwrap() > 1, "{before}");
+    table(&["compact"]);
+    let after = table(&["inspect"]);
+    assert_eq!((&after["files"], &after["rows"]), (&1.into(), &before["rows"]), "{after}");
+    table(&["vacuum", "--dry-run"]);
+    let output = Command::new(forebay()).args(["reconcile", "--dir"]).arg(dir).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("balanced:"), "{text}");
 }
 
 #[test]
