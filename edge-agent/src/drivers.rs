@@ -18,10 +18,12 @@ pub mod files;
 mod found_points;
 pub(crate) mod modbus;
 pub mod opcua;
+mod packet_stream;
 mod places;
 mod read_blocks;
 mod s7;
 mod simulated;
+mod stop_check;
 
 /// Every driver: register here.
 pub const KINDS: &[DriverKind] = &[

@@ -87,6 +87,18 @@ impl Pace {
         }
     }
 
+    /// Takes a turn for a request and counts how it ends.
+    pub(crate) async fn request<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        self.turn().await;
+        let begun = Instant::now();
+        let answer = work.await;
+        match &answer {
+            Ok(_) => self.answered(begun.elapsed()),
+            Err(_) => self.failed(),
+        }
+        answer
+    }
+
     /// The request that was sent last was answered after so long.
     pub fn answered(&self, took: Duration) {
         let mut inner = self.lock();

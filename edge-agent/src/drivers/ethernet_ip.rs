@@ -24,6 +24,7 @@ use model::{DataType, Value};
 use runtime::config_file::{Problems, Section};
 use tokio::time::Instant;
 
+use super::stop_check::{Hints, StopCheck};
 use super::{
     DeviceSetup, Driver, DriverError, DriverKind, Groups, Manners, NextRead, READINGS_MAX, Reading, Readings,
 };
@@ -61,13 +62,11 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 const SIZE_DEFAULT: i64 = 4000;
 /// A read more costs some 20 bytes to ask and 12 to answer.
 const GAP_DEFAULT: i64 = 8;
-const STOP_CHECK_DEFAULT: Duration = Duration::from_secs(2);
 /// What was read is handed over so often, though the round has not come to its end.
 const ROUND_PART: Duration = Duration::from_secs(1);
 /// What a write carries beside path and data.
 const WRITE_OVERHEAD: usize = 2 + 2 + 2 + 2;
-/// Hints that are remembered as said, and structures whose kind is.
-const HINTS_MAX: usize = 32;
+/// Structures whose kind is remembered.
 const STRUCTURES_MAX: usize = 256;
 
 fn validate(
@@ -93,8 +92,7 @@ fn validate(
     let is_connected = section.boolean("connected", problems).is_none_or(|found| found.value);
     let range = Duration::from_millis(10)..=Duration::from_secs(60);
     let deadline = section.duration("timeout", problems, range).map_or(TIMEOUT_DEFAULT, |found| found.value);
-    let stop_check = section.duration("stop_check", problems, Duration::ZERO..=Duration::from_secs(3600));
-    let stop_check = stop_check.map_or(STOP_CHECK_DEFAULT, |found| found.value);
+    let stop_check = StopCheck::of(section, problems);
     let mut tags = Tags::default();
     let mut points = Vec::with_capacity(setup.points.len());
     for point in &setup.points {
@@ -116,7 +114,7 @@ fn validate(
         settings,
         pace: setup.pace.clone(),
         gap_max: u32::try_from(gap_max).ok()?,
-        stop_check: Some(stop_check).filter(|every| !every.is_zero()),
+        stop_check,
         held: vec![None; points.len()],
         points,
         tags: tags.list,
@@ -125,9 +123,7 @@ fn validate(
         round: None,
         knows_several: true,
         texts: HashMap::new(),
-        is_stopped: false,
-        asked_at: None,
-        hints: Vec::new(),
+        hints: Hints::default(),
         connection: None,
     }))
 }
@@ -137,7 +133,7 @@ struct EtherNetIp {
     settings: Settings,
     pace: Pace,
     gap_max: u32,
-    stop_check: Option<Duration>,
+    stop_check: StopCheck,
     points: Vec<PointPlace>,
     /// What each point's tag was when it was read last, and how many bytes an element had.
     held: Vec<Option<(Held, usize)>>,
@@ -150,20 +146,14 @@ struct EtherNetIp {
     knows_several: bool,
     /// Structures by their handles: whether it is a text.
     texts: HashMap<u16, bool>,
-    /// Whether the controller was in program mode when it was asked last.
-    is_stopped: bool,
-    /// When that was; the question is not put again on a connection where it is not understood.
-    asked_at: Option<Instant>,
-    /// Codes whose meaning was said.
-    hints: Vec<u32>,
+    hints: Hints,
     connection: Option<Connection>,
 }
 
 impl EtherNetIp {
     /// A refusal's meaning, once.
     fn hint(&mut self, code: u32, meaning: &str, span: Span) {
-        if !self.hints.contains(&code) && self.hints.len() < HINTS_MAX {
-            self.hints.push(code);
+        if self.hints.is_news(code) {
             let tag = self.name_of(span);
             tracing::warn!(device = %self.device, %tag, "{meaning}");
         }
@@ -214,20 +204,15 @@ impl EtherNetIp {
     }
 
     async fn ask_state(&mut self) -> Result<(), DriverError> {
-        let Some(every) = self.stop_check else { return Ok(()) };
-        if self.asked_at.is_some_and(|at| at.elapsed() < every) {
+        if !self.stop_check.is_due() {
             return Ok(());
         }
         let identity = Path::instance(1, 1).attribute(5);
         let bytes = self.exchange(&cip::request(cip::ONE_ATTRIBUTE, &identity, &[])).await?;
         let answer = cip::answer(&bytes, cip::ONE_ATTRIBUTE).map_err(|why| self.malformed(why))?;
-        let now = Instant::now();
-        match answer.data.first().filter(|_| answer.status.is_ok()) {
-            // Bits 4 to 7: 5 is a major fault, 7 is program mode.
-            Some(low) => (self.is_stopped, self.asked_at) = (matches!(low >> 4, 5 | 7), Some(now)),
-            // `elapsed` of a time to come is zero: not asked again on this connection.
-            None => (self.is_stopped, self.asked_at) = (false, Some(now + Duration::from_secs(86_400 * 365))),
-        }
+        // Bits 4 to 7: 5 is a major fault, 7 is program mode.
+        let state = answer.data.first().filter(|_| answer.status.is_ok());
+        self.stop_check.answered(state.map(|low| matches!(low >> 4, 5 | 7)));
         Ok(())
     }
 
@@ -250,7 +235,8 @@ impl Driver for EtherNetIp {
 
     async fn open(&mut self, _: Option<&[u8]>) -> Result<(), DriverError> {
         self.connection = None;
-        (self.due, self.round, self.asked_at, self.is_stopped) = (Groups::ALL, None, None, false);
+        (self.due, self.round) = (Groups::ALL, None);
+        self.stop_check.begin();
         (self.knows_several, self.texts) = (true, HashMap::new());
         self.hints.clear();
         let connection = Connection::open(&self.settings, self.pace.clone()).await?;

@@ -26,6 +26,7 @@ use runtime::config_file::{Located, Problems, Section};
 use tokio::time::Instant;
 
 use super::places::{self, Extent};
+use super::stop_check::{Hints, StopCheck};
 use super::{
     DeviceSetup, Driver, DriverError, DriverKind, Groups, Manners, NextRead, READINGS_MAX, Reading, Readings,
 };
@@ -49,13 +50,10 @@ const PORT_DEFAULT: u16 = 102;
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 /// An item more costs 12 bytes to ask and 4 to answer.
 const GAP_DEFAULT: i64 = 16;
-const STOP_CHECK_DEFAULT: Duration = Duration::from_secs(2);
 /// What was read is handed over so often, though the round has not come to its end.
 const ROUND_PART: Duration = Duration::from_secs(1);
 /// What a write carries beside its data: header, parameters, head of the data.
 const WRITE_OVERHEAD: usize = 10 + 2 + 12 + 4;
-/// Hints that are remembered as said.
-const HINTS_MAX: usize = 32;
 
 fn validate(
     section: &mut Section<'_>,
@@ -82,8 +80,7 @@ fn validate(
     let remote = section.checked("remote_tsap", problems, parse_tsap);
     let range = Duration::from_millis(10)..=Duration::from_secs(60);
     let deadline = section.duration("timeout", problems, range).map_or(TIMEOUT_DEFAULT, |found| found.value);
-    let stop_check = section.duration("stop_check", problems, Duration::ZERO..=Duration::from_secs(3600));
-    let stop_check = stop_check.map_or(STOP_CHECK_DEFAULT, |found| found.value);
+    let stop_check = StopCheck::of(section, problems);
     let zone = section.checked("zone", problems, |text| {
         text.parse::<Tz>().map_err(|_| "is no IANA time zone, such as \"Europe/Brussels\"".to_owned())
     });
@@ -115,14 +112,12 @@ fn validate(
         pace: setup.pace.clone(),
         zone: zone.map_or(Tz::UTC, |zone| zone.value),
         gap_max: u32::try_from(gap_max).ok()?,
-        stop_check: Some(stop_check).filter(|every| !every.is_zero()),
+        stop_check,
         points,
         blocks: Vec::new(),
         due: Groups::ALL,
         round: None,
-        is_stopped: false,
-        asked_at: None,
-        hints: Vec::new(),
+        hints: Hints::default(),
         connection: None,
     }))
 }
@@ -189,46 +184,34 @@ struct S7 {
     pace: Pace,
     zone: Tz,
     gap_max: u32,
-    stop_check: Option<Duration>,
+    stop_check: StopCheck,
     points: Vec<PointPlace>,
     /// For the PDU length of the connection.
     blocks: Vec<Arc<Block>>,
     due: Groups,
     round: Option<Round>,
-    /// Whether the CPU was in STOP when it was asked last.
-    is_stopped: bool,
-    /// When that was; the question is not put again on a connection where it is not understood.
-    asked_at: Option<Instant>,
-    /// Codes whose meaning was said.
-    hints: Vec<u16>,
+    hints: Hints,
     connection: Option<Connection>,
 }
 
 impl S7 {
     /// A refusal's meaning, once.
     fn hint(&mut self, code: u16, meaning: &str, address: &str) {
-        if !self.hints.contains(&code) && self.hints.len() < HINTS_MAX {
-            self.hints.push(code);
+        if self.hints.is_news(code.into()) {
             tracing::warn!(device = %self.device, %address, "{meaning}");
         }
     }
 
     async fn ask_cpu_state(&mut self) -> Result<(), DriverError> {
-        let Some(every) = self.stop_check else { return Ok(()) };
-        if self.asked_at.is_some_and(|at| at.elapsed() < every) {
+        if !self.stop_check.is_due() {
             return Ok(());
         }
         let mut connection = take(&mut self.connection)?;
         let (reference, answer) = connection.exchange(telegram::cpu_state).await?;
         self.connection = Some(connection);
-        let now = Instant::now();
-        let never_again = now + Duration::from_secs(86_400 * 365);
         match telegram::check_cpu_state(&answer, reference) {
-            Ok(Some(runs)) => (self.is_stopped, self.asked_at) = (!runs, Some(now)),
-            // `elapsed` of a time to come is zero: not asked again on this connection.
-            Ok(None) | Err(Trouble::Refused(..)) => {
-                (self.is_stopped, self.asked_at) = (false, Some(never_again))
-            }
+            Ok(runs) => self.stop_check.answered(runs.map(|runs| !runs)),
+            Err(Trouble::Refused(..)) => self.stop_check.answered(None),
             Err(error) => {
                 self.connection = None;
                 return Err(trouble(error));
@@ -278,7 +261,7 @@ impl S7 {
         let value = place.address.form.decode(bytes, place.address.data_type, self.zone);
         let quality = match &value {
             None => Quality::bad(Reason::Undecodable),
-            Some(_) if self.is_stopped => Quality::uncertain(Reason::DeviceStopped),
+            Some(_) if self.stop_check.is_stopped() => Quality::uncertain(Reason::DeviceStopped),
             Some(_) => Quality::GOOD,
         };
         Some(Reading { point, time: None, value, quality })
@@ -334,7 +317,8 @@ impl Driver for S7 {
 
     async fn open(&mut self, _: Option<&[u8]>) -> Result<(), DriverError> {
         self.connection = None;
-        (self.due, self.round, self.asked_at, self.is_stopped) = (Groups::ALL, None, None, false);
+        (self.due, self.round) = (Groups::ALL, None);
+        self.stop_check.begin();
         self.hints.clear();
         let connection = Connection::open(&self.settings, self.pace.clone()).await?;
         let points =

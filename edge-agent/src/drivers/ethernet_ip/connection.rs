@@ -2,17 +2,15 @@
 //!
 //! A connection that failed once is dropped by its owner: a late answer must never be taken for the next one.
 
-use std::io;
 use std::time::Duration;
 
 use runtime::world;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::cip::{self, Answer};
-use super::frame::{self, Carried, FRAME_BYTES_MAX, Frame, Names};
+use super::frame::{self, Carried, Frame, Names};
 use crate::drivers::DriverError;
+use crate::drivers::packet_stream::{PacketStream, within};
 use crate::pace::Pace;
 
 /// Late answers that are skipped.
@@ -37,8 +35,7 @@ pub(super) struct Settings {
 }
 
 pub(super) struct Connection {
-    stream: TcpStream,
-    bytes: Vec<u8>,
+    stream: PacketStream,
     session: u32,
     number: u64,
     /// The CIP connection: the controller's name of it, and ours.
@@ -55,33 +52,14 @@ impl Connection {
     /// TCP, then a session, then a connection; each within the deadline.
     pub(super) async fn open(settings: &Settings, pace: Pace) -> Result<Connection, DriverError> {
         let Settings { target, deadline, .. } = settings;
-        let failed = |error: io::Error| DriverError::NotConnected(format!("{target}: {error}"));
-        let stream = timeout(*deadline, TcpStream::connect(target))
-            .await
-            .map_err(|_| DriverError::NotConnected(format!("{target} did not accept within {deadline:?}")))?
-            .map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        // A write that waits in the socket for a broken line must die with the connection: closing resets.
-        stream.set_zero_linger().map_err(failed)?;
-        let by_route = if settings.route.is_empty() { 0 } else { frame::ROUTED + settings.route.len() };
-        let mut connection = Connection {
-            stream,
-            bytes: Vec::new(),
-            session: 0,
-            number: 0,
-            connected: None,
-            route: settings.route.clone(),
-            deadline: *deadline,
-            pace,
-            used: Instant::now(),
-            room: UNCONNECTED_BYTES.min(settings.size.into()).saturating_sub(by_route),
-        };
+        let length = |bytes: &[u8]| frame::length(bytes).map_err(DriverError::Malformed);
+        let mut stream = PacketStream::open(target, *deadline, length).await?;
         let register =
             Frame { command: frame::REGISTER, session: 0, status: 0, context: 0, data: &[1, 0, 0, 0] };
         let register = register.bytes();
-        let answer = connection.within(async |this: &mut Self| {
-            this.send(&register).await?;
-            this.frame().await
+        let answer = within(*deadline, async {
+            stream.send(&register).await?;
+            stream.packet().await
         });
         let answer = answer.await?;
         let answer = frame::parse(&answer).map_err(DriverError::Malformed)?;
@@ -92,7 +70,18 @@ impl Connection {
             let reason = format!("{target} grants no session: status {:#x}", answer.status);
             return Err(DriverError::NotConnected(reason));
         }
-        connection.session = answer.session;
+        let by_route = if settings.route.is_empty() { 0 } else { frame::ROUTED + settings.route.len() };
+        let mut connection = Connection {
+            stream,
+            session: answer.session,
+            number: 0,
+            connected: None,
+            route: settings.route.clone(),
+            deadline: *deadline,
+            pace,
+            used: Instant::now(),
+            room: UNCONNECTED_BYTES.min(settings.size.into()).saturating_sub(by_route),
+        };
         if settings.is_connected {
             connection.connect(settings.size).await?;
         }
@@ -195,64 +184,27 @@ impl Connection {
         data: &[u8],
         ours: impl Fn(u64, Carried<'_>) -> Option<Vec<u8>>,
     ) -> Result<Vec<u8>, DriverError> {
-        self.pace.turn().await;
         let request = Frame { command, session: self.session, status: 0, context: self.number, data }.bytes();
-        let begun = Instant::now();
-        let answer = self
-            .within(async |this: &mut Self| {
-                this.send(&request).await?;
-                for _ in 0..LATE_MAX {
-                    let bytes = this.frame().await?;
-                    let answer = frame::parse(&bytes).map_err(DriverError::Malformed)?;
-                    if answer.status != 0 {
-                        let reason = format!("the session was refused: status {:#x}", answer.status);
-                        return Err(DriverError::NotConnected(reason));
-                    }
-                    let carried = frame::carried(answer.data).map_err(DriverError::Malformed)?;
-                    if let Some(message) = ours(answer.context, carried) {
-                        return Ok(message);
-                    }
+        let pace = self.pace.clone();
+        let answer = pace.request(within(self.deadline, async {
+            self.stream.send(&request).await?;
+            for _ in 0..LATE_MAX {
+                let bytes = self.stream.packet().await?;
+                let answer = frame::parse(&bytes).map_err(DriverError::Malformed)?;
+                if answer.status != 0 {
+                    let reason = format!("the session was refused: status {:#x}", answer.status);
+                    return Err(DriverError::NotConnected(reason));
                 }
-                Err(DriverError::Malformed(format!("{LATE_MAX} answers that nobody asked for")))
-            })
-            .await;
-        match &answer {
-            Ok(_) => self.pace.answered(begun.elapsed()),
-            Err(_) => self.pace.failed(),
-        }
+                let carried = frame::carried(answer.data).map_err(DriverError::Malformed)?;
+                if let Some(message) = ours(answer.context, carried) {
+                    return Ok(message);
+                }
+            }
+            Err(DriverError::Malformed(format!("{LATE_MAX} answers that nobody asked for")))
+        }));
+        let answer = answer.await;
         self.used = Instant::now();
         answer
-    }
-
-    async fn within<T>(
-        &mut self,
-        work: impl AsyncFnOnce(&mut Self) -> Result<T, DriverError>,
-    ) -> Result<T, DriverError> {
-        let deadline = self.deadline;
-        timeout(deadline, work(self)).await.unwrap_or(Err(DriverError::Silent(deadline)))
-    }
-
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), DriverError> {
-        self.stream.write_all(bytes).await.map_err(|error| DriverError::NotConnected(error.to_string()))
-    }
-
-    /// The next frame. Never more than two frames' bytes are kept.
-    async fn frame(&mut self) -> Result<Vec<u8>, DriverError> {
-        loop {
-            if let Some(length) = frame::length(&self.bytes).map_err(DriverError::Malformed)?
-                && self.bytes.len() >= length
-            {
-                return Ok(self.bytes.drain(..length).collect());
-            }
-            let mut chunk = [0; FRAME_BYTES_MAX / 2];
-            match self.stream.read(&mut chunk).await {
-                Ok(0) => {
-                    return Err(DriverError::NotConnected("the controller closed the connection".into()));
-                }
-                Ok(length) => self.bytes.extend(chunk.iter().take(length)),
-                Err(error) => return Err(DriverError::NotConnected(error.to_string())),
-            }
-        }
     }
 
     /// Says goodbye: a controller has few connections, and would keep this one for minutes.
@@ -263,13 +215,13 @@ impl Connection {
             let frame = |command, data| Frame { command, session, status: 0, context, data }.bytes();
             let (close, unregister) = (frame(frame::UNCONNECTED, &close), frame(frame::UNREGISTER, &[]));
             let goodbye = async {
-                self.send(&close).await?;
-                self.frame().await?; // a reset that overtakes it would leave the connection open
-                self.send(&unregister).await
+                self.stream.send(&close).await?;
+                self.stream.packet().await?; // a reset that overtakes it would leave the connection open
+                self.stream.send(&unregister).await
             };
             drop(timeout(Duration::from_millis(100), goodbye).await); // nothing depends on it
         }
-        drop(timeout(Duration::from_millis(100), self.stream.shutdown()).await);
+        self.stream.close().await;
     }
 }
 

@@ -60,7 +60,7 @@ impl EtherNetIp {
             }
             let quality = match &decoded {
                 Err(reason) => Quality::bad(*reason),
-                Ok(_) if self.is_stopped => Quality::uncertain(Reason::DeviceStopped),
+                Ok(_) if self.stop_check.is_stopped() => Quality::uncertain(Reason::DeviceStopped),
                 Ok(_) => Quality::GOOD,
             };
             into.list.push(Reading { point: *point, time: None, value: decoded.ok(), quality });

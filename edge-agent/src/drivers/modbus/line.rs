@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::frame::{FRAME_BYTES_MAX, Framing, Received};
 use super::pdu::{Answer, Request};
 use super::serial::{SerialPort, SerialSettings};
-use crate::drivers::DriverError;
+use crate::drivers::{DriverError, packet_stream};
 use crate::pace::Pace;
 
 /// After the deadline of a silent unit the line is left to the others for so many times as long.
@@ -274,18 +274,7 @@ impl Connection {
                 let opened = SerialPort::open(settings);
                 Stream::Serial(opened.map_err(|error| format!("{}: {error}", settings.port.display()))?)
             }
-            Target::Tcp(address) => {
-                let failed = |error: io::Error| format!("{address}: {error}");
-                let connected = timeout(deadline, TcpStream::connect(address)).await;
-                let stream = connected
-                    .map_err(|_| format!("{address} did not accept within {deadline:?}"))?
-                    .map_err(failed)?;
-                stream.set_nodelay(true).map_err(failed)?;
-                // A write that waits in the socket for a broken line must die with the connection, not arrive when
-                // the line is mended: closing resets.
-                stream.set_zero_linger().map_err(failed)?;
-                Stream::Tcp(stream)
-            }
+            Target::Tcp(address) => Stream::Tcp(packet_stream::connect(address, deadline).await?),
         };
         let quiet = if matches!(stream, Stream::Serial(_)) { QUIET } else { Duration::ZERO };
         Ok(Connection { stream, bytes: Vec::new(), ready_at: Instant::now() + quiet, timeouts: 0 })
