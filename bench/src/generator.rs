@@ -156,15 +156,11 @@ impl Records {
 
 fn point(number: usize) -> Option<PointDefinition> {
     Some(PointDefinition {
-        path: PointPath::new(&format!("bench/line-{}/point-{number}", number % 10)).ok()?,
         device: Some(DEVICE.to_owned()),
-        metric: format!("point-{number}"),
-        data_type: DataType::Double,
-        unit: String::new(),
-        min: None,
-        max: None,
-        writable: false,
-        dead_band: None,
-        description: String::new(),
+        ..PointDefinition::new(
+            PointPath::new(&format!("bench/line-{}/point-{number}", number % 10)).ok()?,
+            format!("point-{number}"),
+            DataType::Double,
+        )
     })
 }

@@ -123,16 +123,12 @@ impl Plant {
 fn point(name: &str) -> Result<PointDefinition, String> {
     let path = format!("tennessee-eastman/plant/unit/{}", name.to_ascii_lowercase());
     Ok(PointDefinition {
-        path: PointPath::new(&path).map_err(|error| error.to_string())?,
         device: Some("plc".to_owned()),
-        metric: name.to_owned(),
-        data_type: DataType::Double,
-        unit: String::new(),
-        min: None,
-        max: None,
-        writable: false,
-        dead_band: None,
-        description: String::new(),
+        ..PointDefinition::new(
+            PointPath::new(&path).map_err(|error| error.to_string())?,
+            name,
+            DataType::Double,
+        )
     })
 }
 

@@ -115,16 +115,9 @@ fn catalogue() -> Catalogue {
         let (device, point) = (id / POINTS_OF_DEVICE, id % POINTS_OF_DEVICE);
         let path = format!("hall-{}/line-{}/machine-{device}/sensor-{point:02}", device % 3, device % 7);
         let definition = PointDefinition {
-            path: PointPath::new(&path).unwrap(),
             device: Some(format!("machine-{device}")),
-            metric: path,
-            data_type: DataType::Double,
             unit: "bar".into(),
-            min: None,
-            max: None,
-            writable: false,
-            dead_band: None,
-            description: String::new(),
+            ..PointDefinition::new(PointPath::new(&path).unwrap(), path, DataType::Double)
         };
         entries.push(CatalogueEntry::Point { id: PointId(id), agent: AgentId(0), definition });
     }

@@ -198,3 +198,11 @@ fn encoding(builder: WriterPropertiesBuilder, name: &str, column: ColumnType) ->
 fn has_bounds(name: &str) -> bool {
     !matches!(name, "site" | "value_type" | "value_bool" | "value_string" | "quality" | "is_historical")
 }
+
+/// Lowest and highest so far, and of these.
+pub(crate) fn widen(range: &mut Option<(i64, i64)>, values: impl Iterator<Item = i64>) {
+    for value in values {
+        let (low, high) = range.unwrap_or((value, value));
+        *range = Some((low.min(value), high.max(value)));
+    }
+}

@@ -281,21 +281,8 @@ impl Scanner {
 
     /// Counts repetitions within a commit, of the offsets of one part.
     fn compare_part(&mut self, commit: &[DataFile], part: u64, parts: u64) -> Result<(), ScanError> {
-        let mut identities: Vec<Identity> = Vec::new();
-        for file in commit {
-            let mut last = Last::default();
-            read(file, &IDENTITY, |batch, selected| {
-                let columns = IdentityColumns::of(batch)?;
-                for (agent, epoch, offset, index) in selected.filter_map(|row| columns.identity(row).ok()) {
-                    if (offset.0 / PART_OFFSETS) % parts == part {
-                        let number = last.number(agent, epoch, |agent, epoch| self.number(agent, epoch));
-                        identities.push((number, offset.0, index));
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        identities.sort_unstable();
+        let identities =
+            self.identities(commit, |_, (_, offset, _)| (offset / PART_OFFSETS) % parts == part)?;
         for of_epoch in identities.chunk_by(|a, b| a.0 == b.0) {
             let Some((number, _, _)) = of_epoch.first() else { continue };
             let known = self.epochs.entry(*number).or_default();
@@ -312,7 +299,12 @@ impl Scanner {
         Ok(())
     }
 
-    fn second_pass(&mut self, commit: &[DataFile], seen: &mut HashSet<Identity>) -> Result<(), ScanError> {
+    /// Who the rows of a commit are, as far as they are wanted; sorted.
+    fn identities(
+        &mut self,
+        commit: &[DataFile],
+        is_wanted: impl Fn(&Self, Identity) -> bool,
+    ) -> Result<Vec<Identity>, ScanError> {
         let mut identities: Vec<Identity> = Vec::new();
         for file in commit {
             let mut last = Last::default();
@@ -320,14 +312,22 @@ impl Scanner {
                 let columns = IdentityColumns::of(batch)?;
                 for (agent, epoch, offset, index) in selected.filter_map(|row| columns.identity(row).ok()) {
                     let number = last.number(agent, epoch, |agent, epoch| self.number(agent, epoch));
-                    if self.epochs.get(&number).is_some_and(|rows| rows.suspects.contains(offset.0)) {
-                        identities.push((number, offset.0, index));
+                    let identity = (number, offset.0, index);
+                    if is_wanted(self, identity) {
+                        identities.push(identity);
                     }
                 }
                 Ok(())
             })?;
         }
         identities.sort_unstable();
+        Ok(identities)
+    }
+
+    fn second_pass(&mut self, commit: &[DataFile], seen: &mut HashSet<Identity>) -> Result<(), ScanError> {
+        let mut identities = self.identities(commit, |scanner, (number, offset, _)| {
+            scanner.epochs.get(&number).is_some_and(|rows| rows.suspects.contains(offset))
+        })?;
         identities.dedup(); // repetition within a commit is counted already
         for identity in identities {
             let known = self.epochs.entry(identity.0).or_default();

@@ -84,16 +84,8 @@ fn point(id: u32, path: &str, device: Option<&str>, data_type: DataType) -> Cata
         id: PointId(id),
         agent: AGENT,
         definition: PointDefinition {
-            path: PointPath::new(path).unwrap(),
             device: device.map(str::to_owned),
-            metric: path.to_owned(),
-            data_type,
-            unit: String::new(),
-            min: None,
-            max: None,
-            writable: false,
-            dead_band: None,
-            description: String::new(),
+            ..PointDefinition::new(PointPath::new(path).unwrap(), path, data_type)
         },
     }
 }

@@ -25,7 +25,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use model::{DataType, Timestamp, Value};
 
 use crate::batch::{Batch, cell_quality, cell_type};
-use crate::parquet_file::{Bounds, Runs};
+use crate::parquet_file::{Bounds, Runs, widen};
 
 /// Time zone of both time columns.
 pub const TIME_ZONE: &str = "UTC";
@@ -158,9 +158,9 @@ impl<'b> Columns<'b> {
         let times = gather(rows, |row| columns.time[row]);
         let arrivals = gather(rows, |row| record(row).arrival);
         let offsets = gather(rows, |row| record(row).offset);
-        widen(&mut bounds.time, &times);
-        widen(&mut bounds.arrival, &arrivals);
-        widen(&mut bounds.offset, &offsets);
+        widen(&mut bounds.time, times.iter().copied());
+        widen(&mut bounds.arrival, arrivals.iter().copied());
+        widen(&mut bounds.offset, offsets.iter().copied());
         let indices = gather(rows, |row| i32::try_from(columns.index[row]).unwrap_or(i32::MAX));
         let [double, long, boolean, string] = values.finish(rows.len());
         let array = |array: ArrayRef| Part::Array(array);
@@ -298,11 +298,6 @@ impl Values {
 
 fn gather<T>(rows: &[(i32, u32)], of: impl Fn(usize) -> T) -> Vec<T> {
     rows.iter().map(|(_, row)| of(*row as usize)).collect()
-}
-
-fn widen(range: &mut Option<(i64, i64)>, values: &[i64]) {
-    let (Some(low), Some(high)) = (values.iter().min(), values.iter().max()) else { return };
-    *range = Some(range.map_or((*low, *high), |(lowest, highest)| (lowest.min(*low), highest.max(*high))));
 }
 
 fn type_key(data_type: DataType) -> u32 {

@@ -5,7 +5,7 @@
 
 mod python_peer;
 
-pub use python_peer::{PythonPeer, value};
+pub use python_peer::{PythonPeer, addresses, value};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use runtime::clock::Clock;
 use runtime::config_file::{ConfigFile, Problems};
 
 use crate::drivers::{
-    DeviceSetup, Driver, DriverError, DriverKind, KINDS, NextRead, READINGS_MAX, Reading, Readings,
+    DeviceSetup, Driver, DriverError, DriverKind, KINDS, NextRead, READINGS_MAX, Reading, Readings, Remedy,
 };
 use crate::pace::Pace;
 use crate::points::PointConfig;
@@ -38,6 +38,14 @@ const AT_MOST: Duration = Duration::from_secs(10);
 const CALLS_MAX: usize = 10_000;
 
 impl Candidate {
+    /// A device with these points, by address and type, whose driver keeps no files.
+    #[must_use]
+    pub fn with_points(driver: &'static str, text: String, points: &[(String, DataType)]) -> Candidate {
+        let points = points.iter().map(|(address, data_type)| point(address, *data_type)).collect();
+        let setup = setup(points, Clock::machine(), std::env::temp_dir().join("not-written"));
+        Candidate { driver, text, setup }
+    }
+
     /// The driver's entry in the table.
     ///
     /// # Panics
@@ -66,16 +74,12 @@ impl Candidate {
 pub fn point(address: &str, raw_type: DataType) -> PointConfig {
     PointConfig {
         definition: PointDefinition {
-            path: PointPath::new(&format!("test/{address}")).expect("a path"),
             device: Some("test".into()),
-            metric: address.to_owned(),
-            data_type: raw_type,
-            unit: String::new(),
-            min: None,
-            max: None,
-            writable: false,
-            dead_band: None,
-            description: String::new(),
+            ..PointDefinition::new(
+                PointPath::new(&format!("test/{address}")).expect("a path"),
+                address,
+                raw_type,
+            )
         },
         address: address.to_owned(),
         raw_type,
@@ -84,6 +88,30 @@ pub fn point(address: &str, raw_type: DataType) -> PointConfig {
         group: 0,
         line: 2,
     }
+}
+
+/// A whole round of reading.
+///
+/// # Panics
+/// If it fails.
+pub async fn read_all(driver: &mut dyn Driver) -> Readings {
+    let mut all = Readings::default();
+    while driver.read(&mut all).await.expect("read") == NextRead::AtOnce {}
+    all
+}
+
+/// A peer that answers nonsense: an error that begins so, the connection to be made anew, and not used again.
+///
+/// # Panics
+/// If it is not so.
+pub async fn nonsense_ends_the_connection(driver: &mut dyn Driver, case: usize, expected: &str) {
+    driver.open(None).await.expect("open");
+    let error = driver.read(&mut Readings::default()).await.expect_err("an error");
+    assert!(error.to_string().starts_with(expected), "script {case}: {error}");
+    assert_eq!(error.remedy(), Remedy::Reconnect);
+    let after = driver.read(&mut Readings::default()).await.expect_err("an error");
+    assert!(matches!(after, DriverError::NotConnected(_)), "a failed connection is not used again: {after}");
+    driver.close().await;
 }
 
 /// A device with these points, whose driver may keep files in `state_dir`.

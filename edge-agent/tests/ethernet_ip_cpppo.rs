@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use edge_agent::driver_conformance::{self as conformance, Candidate, PythonPeer, point, value};
+use edge_agent::driver_conformance::{self as conformance, Candidate, PythonPeer, addresses, read_all};
 use edge_agent::drivers::ethernet_ip::browse::{BrowseOptions, browse};
-use edge_agent::drivers::{Driver, DriverError, NextRead, Readings};
+use edge_agent::drivers::{DriverError, Readings};
 use edge_agent::points::parse_list;
 use model::{DataType, Value};
-use runtime::clock::Clock;
 use runtime::config_file::Problems;
 
 struct Server(PythonPeer);
@@ -31,32 +30,9 @@ impl Server {
     }
 
     fn candidate(&self, points: &[(String, DataType)], keys: &str) -> Candidate {
-        let points = points.iter().map(|(address, data_type)| point(address, *data_type)).collect();
-        Candidate {
-            driver: "ethernet-ip",
-            text: format!("address = \"{}\"\ntimeout = \"8s\"\n{keys}", self.address()),
-            setup: conformance::setup(points, Clock::machine(), std::env::temp_dir().join("not-written")),
-        }
+        let text = format!("address = \"{}\"\ntimeout = \"8s\"\n{keys}", self.address());
+        Candidate::with_points("ethernet-ip", text, points)
     }
-
-    /// Address, type and value of everything that it holds.
-    fn listed(&self) -> Vec<(String, DataType, Value)> {
-        let listed = self.0.listed("points", "address").into_iter();
-        listed.map(|(address, data_type, text)| (address, data_type, value(&text, data_type))).collect()
-    }
-}
-
-async fn read_all(driver: &mut dyn Driver) -> Readings {
-    let mut all = Readings::default();
-    loop {
-        if driver.read(&mut all).await.expect("read") == NextRead::OnSchedule {
-            return all;
-        }
-    }
-}
-
-fn addresses(listed: &[(String, DataType, Value)]) -> Vec<(String, DataType)> {
-    listed.iter().map(|(address, data_type, _)| (address.clone(), *data_type)).collect()
 }
 
 fn points(list: &[(&str, DataType)]) -> Vec<(String, DataType)> {
@@ -64,7 +40,7 @@ fn points(list: &[(&str, DataType)]) -> Vec<(String, DataType)> {
 }
 
 async fn everything_is_read(server: &Server, keys: &str) {
-    let listed = server.listed();
+    let listed = server.0.points();
     assert!(listed.len() > 900, "{}", listed.len());
     let mut driver = server.candidate(&addresses(&listed), keys).driver();
     driver.open(None).await.expect("open");
@@ -99,7 +75,7 @@ async fn a_controller_without_backplane_is_asked_without_a_route() {
 #[tokio::test]
 async fn many_tags_go_in_one_message_and_long_ones_in_parts() {
     let server = Server::start(&[]);
-    let listed = server.listed();
+    let listed = server.0.points();
     let candidate = server.candidate(&addresses(&listed), "stop_check = \"0s\"");
     let mut driver = candidate.driver();
     driver.open(None).await.unwrap();
@@ -122,7 +98,7 @@ async fn many_tags_go_in_one_message_and_long_ones_in_parts() {
 #[tokio::test]
 async fn everything_that_can_be_written_is() {
     let server = Server::start(&[]);
-    let listed = server.listed();
+    let listed = server.0.points();
     let mut driver = server.candidate(&addresses(&listed), "").driver();
     driver.open(None).await.unwrap();
     let mut written = 0;
@@ -245,7 +221,7 @@ async fn browsing_gives_a_list_that_can_be_read() {
     assert!(problems.is_empty(), "{:?}", problems.list);
     let by_address: HashMap<&str, _> = found.iter().map(|point| (point.address.as_str(), point)).collect();
     // Everything that the server says of itself, long arrays apart.
-    let listed = server.listed();
+    let listed = server.0.points();
     let has_line = |address: &str| {
         let is_long = ["Temps[", "Counts["].iter().any(|array| address.starts_with(array));
         !is_long && !address.contains(" len=") && !address.starts_with("Bits.") && address != "long"
@@ -293,7 +269,7 @@ async fn browsing_gives_a_list_that_can_be_read() {
 #[tokio::test]
 async fn keeps_the_contract() {
     let server = Server::start(&[]);
-    let listed: Vec<_> = server.listed().into_iter().step_by(9).collect();
+    let listed: Vec<_> = server.0.points().into_iter().step_by(9).collect();
     let mut wanted = addresses(&listed);
     wanted.push(("Rate".into(), DataType::Float));
     let candidate = server.candidate(&wanted, "size = 300");

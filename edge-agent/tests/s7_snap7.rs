@@ -1,9 +1,8 @@
 //! The S7 driver against snap7's server: every type of every area, packing, refusals, writes, CPU in STOP, loss of the server.
 
-use edge_agent::driver_conformance::{self as conformance, Candidate, PythonPeer, point, value};
-use edge_agent::drivers::{Driver, DriverError, NextRead, Readings};
+use edge_agent::driver_conformance::{self as conformance, Candidate, PythonPeer, addresses, read_all};
+use edge_agent::drivers::{DriverError, Readings};
 use model::{DataType, Timestamp, Value};
-use runtime::clock::Clock;
 
 struct Server(PythonPeer);
 
@@ -18,38 +17,15 @@ impl Server {
     }
 
     fn candidate(&self, points: &[(String, DataType)], keys: &str) -> Candidate {
-        let points = points.iter().map(|(address, data_type)| point(address, *data_type)).collect();
-        Candidate {
-            driver: "s7",
-            text: format!("address = \"127.0.0.1:{}\"\nstop_check = \"10ms\"\n{keys}", self.0.hello["port"]),
-            setup: conformance::setup(points, Clock::machine(), std::env::temp_dir().join("not-written")),
-        }
+        let text = format!("address = \"127.0.0.1:{}\"\nstop_check = \"10ms\"\n{keys}", self.0.hello["port"]);
+        Candidate::with_points("s7", text, points)
     }
-
-    /// Address, type and value of everything that it holds.
-    fn listed(&self) -> Vec<(String, DataType, Value)> {
-        let listed = self.0.listed("points", "address").into_iter();
-        listed.map(|(address, data_type, text)| (address, data_type, value(&text, data_type))).collect()
-    }
-}
-
-async fn read_all(driver: &mut dyn Driver) -> Readings {
-    let mut all = Readings::default();
-    loop {
-        if driver.read(&mut all).await.expect("read") == NextRead::OnSchedule {
-            return all;
-        }
-    }
-}
-
-fn addresses(listed: &[(String, DataType, Value)]) -> Vec<(String, DataType)> {
-    listed.iter().map(|(address, data_type, _)| (address.clone(), *data_type)).collect()
 }
 
 #[tokio::test]
 async fn every_type_of_every_area_is_read_in_every_pdu() {
     let server = Server::start();
-    let listed = server.listed();
+    let listed = server.0.points();
     assert!(listed.len() > 100, "{}", listed.len());
     for keys in ["", "pdu = 240", "pdu = 112\nmax_gap = 0", "max_gap = 200\nslot = 2\nconnection = \"op\""] {
         let mut driver = server.candidate(&addresses(&listed), keys).driver();
@@ -70,7 +46,7 @@ async fn every_type_of_every_area_is_read_in_every_pdu() {
 #[tokio::test]
 async fn everything_that_can_be_written_is() {
     let server = Server::start();
-    let listed = server.listed();
+    let listed = server.0.points();
     let mut driver = server.candidate(&addresses(&listed), "").driver();
     driver.open(None).await.unwrap();
     let mut written = 0;
@@ -156,7 +132,7 @@ async fn a_cpu_in_stop_says_so() {
 #[tokio::test]
 async fn keeps_the_contract() {
     let server = Server::start();
-    let listed = server.listed();
+    let listed = server.0.points();
     let candidate = server.candidate(&addresses(&listed), "timeout = \"500ms\"\npdu = 240");
     conformance::validate_is_pure(&candidate);
     conformance::reads_are_bounded_and_typed(&candidate).await;

@@ -132,16 +132,9 @@ impl Agent {
         encode::birth(0, now, &node, Some(&head), &mut payload);
         self.publish("spBv1.0/g/NBIRTH/line", payload).await;
         let definition = PointDefinition {
-            path: PointPath::new(PATH).unwrap(),
             device: Some("press".into()),
-            metric: "p".into(),
-            data_type: DataType::Double,
             unit: "bar".into(),
-            min: None,
-            max: None,
-            writable: false,
-            dead_band: None,
-            description: String::new(),
+            ..PointDefinition::new(PointPath::new(PATH).unwrap(), "p", DataType::Double)
         };
         let point = BirthMetric {
             name: "p",

@@ -34,6 +34,23 @@ pub struct PointDefinition {
 }
 
 impl PointDefinition {
+    /// A point of the node itself, of which nothing more is said.
+    #[must_use]
+    pub fn new(path: PointPath, metric: impl Into<String>, data_type: DataType) -> Self {
+        PointDefinition {
+            path,
+            device: None,
+            metric: metric.into(),
+            data_type,
+            unit: String::new(),
+            min: None,
+            max: None,
+            writable: false,
+            dead_band: None,
+            description: String::new(),
+        }
+    }
+
     /// Whether both name the same point: only the describing fields may differ.
     #[must_use]
     pub fn is_same_point(&self, other: &PointDefinition) -> bool {

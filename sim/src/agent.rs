@@ -273,16 +273,8 @@ impl Agent {
 
 fn definition(path: &str, device: &str, metric: String) -> Option<PointDefinition> {
     Some(PointDefinition {
-        path: PointPath::new(path).ok()?,
         device: Some(device.to_owned()),
-        metric,
-        data_type: DataType::Int64,
-        unit: String::new(),
-        min: None,
-        max: None,
-        writable: false,
-        dead_band: None,
-        description: String::new(),
+        ..PointDefinition::new(PointPath::new(path).ok()?, metric, DataType::Int64)
     })
 }
 

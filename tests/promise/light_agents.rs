@@ -131,16 +131,12 @@ impl Agent {
         why: Arc<Mutex<Vec<String>>>,
     ) -> Agent {
         let point = |point: u32| PointDefinition {
-            path: PointPath::new(&format!("line/l{number}/p{point}")).unwrap(),
             device: Some("dev".into()),
-            metric: format!("p{point}"),
-            data_type: DataType::UInt32,
-            unit: String::new(),
-            min: None,
-            max: None,
-            writable: false,
-            dead_band: None,
-            description: String::new(),
+            ..PointDefinition::new(
+                PointPath::new(&format!("line/l{number}/p{point}")).unwrap(),
+                format!("p{point}"),
+                DataType::UInt32,
+            )
         };
         let points: Vec<PointDefinition> = (0..POINTS).map(point).collect();
         let bits = Clock::machine().now().0.unsigned_abs() ^ (number as u64) << 48;

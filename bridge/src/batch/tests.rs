@@ -12,18 +12,8 @@ const DAY_US: i64 = 86_400_000_000;
 fn catalogue(paths: &[&str]) -> Catalogue {
     let mut entries = vec![CatalogueEntry::Agent { id: AgentId(3), node: NodeId::new("g", "n").unwrap() }];
     for (id, path) in (0u32..).zip(paths) {
-        let definition = PointDefinition {
-            path: PointPath::new(path).unwrap(),
-            device: None,
-            metric: (*path).to_owned(),
-            data_type: DataType::Double,
-            unit: String::new(),
-            min: None,
-            max: None,
-            writable: false,
-            dead_band: None,
-            description: String::new(),
-        };
+        let definition =
+            PointDefinition::new(PointPath::new(path).unwrap(), (*path).to_owned(), DataType::Double);
         entries.push(CatalogueEntry::Point { id: PointId(id), agent: AgentId(3), definition });
     }
     let mut catalogue = Catalogue::default();

@@ -23,7 +23,7 @@ use parquet::errors::ParquetError;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::parquet_file::{Bounds, compacted_writer};
+use crate::parquet_file::{Bounds, compacted_writer, widen};
 use crate::parquet_input::{InputError, ParquetInput};
 use crate::sinks::folder::PART_BYTES;
 use crate::table::{COLUMNS, ColumnType, DAY};
@@ -460,11 +460,11 @@ impl<'i> Merge<'i> {
                     }
                 }
             }
-            "ts" => times(column).for_each(|time| widen(&mut self.bounds.time, time)),
-            "arrival_ts" => times(column).for_each(|time| widen(&mut self.bounds.arrival, time)),
+            "ts" => widen(&mut self.bounds.time, times(column)),
+            "arrival_ts" => widen(&mut self.bounds.arrival, times(column)),
             "log_offset" => {
                 let offsets: &Int64Array = column.as_primitive::<Int64Type>();
-                offsets.iter().flatten().for_each(|offset| widen(&mut self.bounds.offset, offset));
+                widen(&mut self.bounds.offset, offsets.iter().flatten());
             }
             _ => {}
         }
@@ -473,11 +473,4 @@ impl<'i> Merge<'i> {
 
 fn times(column: &ArrayRef) -> impl Iterator<Item = i64> + '_ {
     column.as_primitive::<TimestampMicrosecondType>().iter().flatten()
-}
-
-fn widen(range: &mut Option<(i64, i64)>, value: i64) {
-    *range = Some(match *range {
-        None => (value, value),
-        Some((low, high)) => (low.min(value), high.max(value)),
-    });
 }

@@ -12,6 +12,7 @@ use bridge::sinks::folder::StoreLayer;
 use bridge::{Pace, SinkConfig, State};
 
 use crate::hub::Hub;
+use crate::pump;
 use crate::pump::{Running, expect, start};
 use crate::readers::counted_by_others;
 
@@ -24,15 +25,7 @@ const PACE: Pace = Pace {
 const HOUR: Duration = Duration::from_millis(3600);
 
 fn config(sink: impl Sink + 'static) -> SinkConfig {
-    SinkConfig {
-        name: "lake".to_owned(),
-        kind: "test",
-        sink: Box::new(sink),
-        max_rows: 60,
-        max_bytes: 1 << 20,
-        max_wait: Duration::from_millis(10),
-        pace: PACE,
-    }
+    pump::config(Box::new(sink), PACE)
 }
 
 fn in_weather(path: &Path, weather: &Weather) -> DeltaSink {

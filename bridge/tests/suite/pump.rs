@@ -23,14 +23,19 @@ pub(crate) const BOTH: [Make; 2] =
     [|path| Box::new(DeltaSink::new(path.to_owned())), |path| Box::new(ParquetSink::new(path.to_owned()))];
 
 pub(crate) fn sink(make: Make, path: &Path) -> SinkConfig {
+    SinkConfig { max_wait: Duration::from_millis(50), ..config(make(path), Pace::default()) }
+}
+
+/// Small commits of a sink.
+pub(crate) fn config(sink: Box<dyn Sink>, pace: Pace) -> SinkConfig {
     SinkConfig {
         name: "lake".to_owned(),
         kind: "test",
-        sink: make(path),
+        sink,
         max_rows: 60,
         max_bytes: 1 << 20,
-        max_wait: Duration::from_millis(50),
-        pace: Pace::default(),
+        max_wait: Duration::from_millis(10),
+        pace,
     }
 }
 

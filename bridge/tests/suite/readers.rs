@@ -16,6 +16,8 @@ use bridge::sinks::parquet::ParquetSink;
 use model::{DataType, Quality, SampleBatch, Value};
 use serde_json::Value as Json;
 
+use crate::upkeep::fill;
+
 /// The Python of the peers' environment: `$FOREBAY_VENV`, or `.venv` in the repository.
 pub(crate) fn python() -> PathBuf {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -101,19 +103,6 @@ fn records() -> Vec<SampleBatch> {
     records
 }
 
-async fn fill(mut sink: Box<dyn Sink>, records: &[SampleBatch], per_commit: usize) {
-    let end = records.len() as u64;
-    sink.open("lake", &plant_log(&[(FIRST, 0)], end)).await.unwrap();
-    let mut start = 0;
-    for part in records.chunks(per_commit) {
-        let next = start + part.len() as u64;
-        sink.write(batch(FIRST, start..next, part)).await.unwrap();
-        sink.commit(Cursor { epoch: Some(FIRST), position: next }).await.unwrap();
-        start = next;
-    }
-    sink.close().await;
-}
-
 /// Rows and distinct identities as two readers that are not ours count them.
 pub(crate) fn counted_by_others(table: &Path) -> Vec<(u64, u64)> {
     let seen = peer("read_table.py", &["delta"], table);
@@ -170,7 +159,7 @@ async fn deltalake_duckdb_pyarrow_and_pandas_open_the_delta_table() {
     let folder = tempfile::tempdir().unwrap();
     let table = folder.path().join("plant lake, Öl #1");
     let records = records();
-    fill(Box::new(DeltaSink::new(table.clone())), &records, 3).await;
+    fill(&mut DeltaSink::new(table.clone()), &records, 0, 3).await;
     let checkpoints: Vec<String> = std::fs::read_dir(table.join("_delta_log"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -193,7 +182,7 @@ async fn deltalake_duckdb_pyarrow_and_pandas_open_the_delta_table() {
 async fn pyarrow_pandas_and_duckdb_open_the_parquet_folder() {
     let folder = tempfile::tempdir().unwrap();
     let records = records();
-    fill(Box::new(ParquetSink::new(folder.path().to_owned())), &records, 50).await;
+    fill(&mut ParquetSink::new(folder.path().to_owned()), &records, 0, 50).await;
     let seen = peer("read_table.py", &["parquet"], folder.path());
     let expected = expected(&records);
     for reader in ["pyarrow", "pandas", "duckdb"] {
@@ -209,7 +198,7 @@ async fn pyarrow_pandas_and_duckdb_open_the_parquet_folder() {
 async fn a_table_that_deltalake_compacted_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let (old, new) = (plain(0..90), plain(90..120));
-    fill(Box::new(DeltaSink::new(folder.path().to_owned())), &old, 3).await;
+    fill(&mut DeltaSink::new(folder.path().to_owned()), &old, 0, 3).await;
     let done = peer("compact_table.py", &[], folder.path());
     assert!(done["files"].as_u64().unwrap() < 30 && done["removed"].as_u64().unwrap() >= 30, "{done}");
     let mut sink = DeltaSink::new(folder.path().to_owned());

@@ -18,6 +18,7 @@ use serde_json::Value as Json;
 
 use crate::emulators::{Emulator, Fate, Kind, Proxy, sink_of};
 use crate::hub::Hub;
+use crate::pump;
 use crate::pump::start;
 
 /// A place in the bucket that stands for a folder.
@@ -138,15 +139,7 @@ const PACE: Pace = Pace {
 };
 
 fn config(sink: Box<dyn Sink>) -> SinkConfig {
-    SinkConfig {
-        name: "lake".to_owned(),
-        kind: "test",
-        sink,
-        max_rows: 60,
-        max_bytes: 1 << 20,
-        max_wait: Duration::from_millis(10),
-        pace: PACE,
-    }
+    pump::config(sink, PACE)
 }
 
 /// 503 in bursts, 500 after the effect, and answers that are lost after a commit's PUT was carried out.

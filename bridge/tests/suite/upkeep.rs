@@ -22,6 +22,7 @@ use serde_json::Value as Json;
 
 use crate::emulators::{Emulator, Kind};
 use crate::hub::Hub;
+use crate::pump;
 use crate::pump::start;
 use crate::readers::{counted_by_others, python};
 
@@ -35,22 +36,14 @@ const BUSY: Policy = Policy {
 };
 
 fn config(sink: impl Sink + 'static) -> SinkConfig {
-    SinkConfig {
-        name: "lake".to_owned(),
-        kind: "test",
-        sink: Box::new(sink),
-        max_rows: 60,
-        max_bytes: 1 << 20,
-        max_wait: Duration::from_millis(10),
-        pace: Pace {
-            pause: Duration::from_millis(1),
-            pause_max: Duration::from_millis(20),
-            ..Pace::default()
-        },
-    }
+    pump::config(
+        Box::new(sink),
+        Pace { pause: Duration::from_millis(1), pause_max: Duration::from_millis(20), ..Pace::default() },
+    )
 }
 
-async fn fill(sink: &mut dyn Sink, records: &[SampleBatch], from: u64, per_commit: usize) {
+/// Commits these, so many records at a time.
+pub(crate) async fn fill(sink: &mut dyn Sink, records: &[SampleBatch], from: u64, per_commit: usize) {
     let mut start = from;
     sink.open("lake", &plant_log(&[(FIRST, 0)], 10_000)).await.unwrap();
     for part in records.chunks(per_commit) {

@@ -71,6 +71,24 @@ impl PythonPeer {
     }
 }
 
+impl PythonPeer {
+    /// Address, type and value of everything in its list `points`.
+    ///
+    /// # Panics
+    /// As [`PythonPeer::listed`].
+    #[must_use]
+    pub fn points(&self) -> Vec<(String, DataType, Value)> {
+        let listed = self.listed("points", "address").into_iter();
+        listed.map(|(address, data_type, text)| (address, data_type, value(&text, data_type))).collect()
+    }
+}
+
+/// Of such a list, what a configuration says.
+#[must_use]
+pub fn addresses(listed: &[(String, DataType, Value)]) -> Vec<(String, DataType)> {
+    listed.iter().map(|(address, data_type, _)| (address.clone(), *data_type)).collect()
+}
+
 impl Drop for PythonPeer {
     fn drop(&mut self) {
         self.child.kill().expect("it was running");

@@ -18,16 +18,8 @@ const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
 
 pub(super) fn points(dir: &Path) -> Arc<Points> {
     let definition = |metric: &str| PointDefinition {
-        path: PointPath::new(&format!("d/{metric}")).unwrap(),
         device: Some("d".into()),
-        metric: metric.into(),
-        data_type: DataType::Bytes,
-        unit: String::new(),
-        min: None,
-        max: None,
-        writable: false,
-        dead_band: None,
-        description: String::new(),
+        ..PointDefinition::new(PointPath::new(&format!("d/{metric}")).unwrap(), metric, DataType::Bytes)
     };
     Catalogue::open(dir, getrandom::u64().unwrap() >> 1, &[definition("a"), definition("b")]).unwrap().points
 }

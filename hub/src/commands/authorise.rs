@@ -119,16 +119,12 @@ mod tests {
     fn target() -> Target {
         Target {
             definition: PointDefinition {
-                path: PointPath::new("press/setpoint").unwrap(),
                 device: Some("press".into()),
-                metric: "setpoint".into(),
-                data_type: DataType::Float,
                 unit: "bar".into(),
                 min: Some(0.0),
                 max: Some(8.0),
                 writable: true,
-                dead_band: None,
-                description: String::new(),
+                ..PointDefinition::new(PointPath::new("press/setpoint").unwrap(), "setpoint", DataType::Float)
             },
             place: PointTarget {
                 node: NodeId::new("g", "n").unwrap(),

@@ -110,16 +110,8 @@ impl Hub {
         let foreign = catalogue.agent_id(&NodeId::parse("g/foreign").unwrap()).unwrap();
         for (agent, path) in [(agent, "a/b"), (foreign, "g/foreign/x")] {
             let definition = PointDefinition {
-                path: PointPath::new(path).unwrap(),
                 device: Some("d".into()),
-                metric: "m".into(),
-                data_type: DataType::Double,
-                unit: String::new(),
-                min: None,
-                max: None,
-                writable: false,
-                dead_band: None,
-                description: String::new(),
+                ..PointDefinition::new(PointPath::new(path).unwrap(), "m", DataType::Double)
             };
             catalogue.assign(agent, [definition], true).unwrap();
         }

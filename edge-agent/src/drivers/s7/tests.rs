@@ -7,8 +7,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::driver_conformance as conformance;
-use crate::driver_conformance::{point, validated};
-use crate::drivers::Remedy;
+use crate::driver_conformance::{nonsense_ends_the_connection, point, validated};
 use crate::points::PointConfig;
 
 fn setup(points: Vec<PointConfig>) -> DeviceSetup {
@@ -78,16 +77,7 @@ async fn hostile_cpus_give_errors_in_time() {
     for (nth, (script, expected)) in scripts.into_iter().enumerate() {
         let (address, task) = cpu(script).await;
         let mut driver = driver(&address, &[("DB1.DBW0", DataType::UInt16)]);
-        driver.open(None).await.unwrap();
-        let error = driver.read(&mut Readings::default()).await.unwrap_err();
-        assert!(error.to_string().starts_with(expected), "script {nth}: {error}");
-        assert_eq!(error.remedy(), Remedy::Reconnect);
-        let after = driver.read(&mut Readings::default()).await.unwrap_err();
-        assert!(
-            matches!(after, DriverError::NotConnected(_)),
-            "a failed connection is not used again: {after}"
-        );
-        driver.close().await;
+        nonsense_ends_the_connection(driver.as_mut(), nth, expected).await;
         task.abort();
     }
 }

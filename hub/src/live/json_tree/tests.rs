@@ -29,16 +29,9 @@ impl Points for Table {
 impl Table {
     fn add(&self, id: u32, path: &str) {
         let definition = PointDefinition {
-            path: PointPath::new(path).unwrap(),
             device: Some("d".into()),
-            metric: path.into(),
-            data_type: DataType::Int64,
             unit: "bar".into(),
-            min: None,
-            max: None,
-            writable: false,
-            dead_band: None,
-            description: String::new(),
+            ..PointDefinition::new(PointPath::new(path).unwrap(), path, DataType::Int64)
         };
         let entry = PointEntry { id: PointId(id), agent: AgentId(1), definition, path_hash: 0 };
         self.0.write().unwrap().insert(PointId(id), Arc::new(entry));

@@ -219,16 +219,22 @@ impl Server {
     }
 }
 
-/// vsftpd knows no MLSD: LIST and MDTM; TLS, data connections only with the control connection's TLS session.
-#[tokio::test(flavor = "multi_thread")]
-async fn files_behind_ftps_are_read_once() {
+/// Certificates and password, a free port, and a plant that reads what is there by FTPS.
+fn behind_ftps() -> (tempfile::TempDir, u16, Plant) {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let password = folder.path().join("password");
     fs::write(&password, "plant\n").unwrap();
     let port = free_port();
     let ca = format!("ca_file = \"{}/ca.pem\"", folder.path().display());
-    let mut plant = behind_ftp("ftps", port, "/~/in", &password, &ca);
+    let plant = behind_ftp("ftps", port, "/~/in", &password, &ca);
+    (folder, port, plant)
+}
+
+/// vsftpd knows no MLSD: LIST and MDTM; TLS, data connections only with the control connection's TLS session.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_behind_ftps_are_read_once() {
+    let (folder, port, mut plant) = behind_ftps();
     let root = plant.root.path().to_owned();
     the_story(&mut plant, &|| Server::vsftpd(folder.path(), &root, port, "")).await;
 }
@@ -247,13 +253,9 @@ async fn files_behind_plain_ftp_are_read_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ftp_server_is_known_by_its_certificate_and_knows_us_by_the_password() {
-    let folder = tempfile::tempdir().unwrap();
-    certificates(folder.path());
+    let (folder, port, mut plant) = behind_ftps();
     let password = folder.path().join("password");
-    fs::write(&password, "plant\n").unwrap();
-    let port = free_port();
-    let ca = format!("ca_file = \"{}/ca.pem\"", folder.path().display());
-    let mut plant = behind_ftp("ftps", port, "/~/in", &password, &ca);
+    let ca = plant.keys.clone();
     // PASV: some servers know no EPSV, and others show an address that is none of theirs.
     let keys = "cmds_denied=EPSV\npasv_address=192.0.2.1";
     let server = Server::vsftpd(folder.path(), plant.root.path(), port, keys);
