@@ -131,8 +131,6 @@ struct Session {
     feed: Feed,
     log: PlantLog,
     site: Arc<str>,
-    /// What the target held.
-    opened_at: Option<Cursor>,
     /// As the writer tells it.
     committed: watch::Receiver<Option<Cursor>>,
     /// The way to the writer; `None` when no batch follows.
@@ -217,15 +215,11 @@ impl Pump {
     /// From opening to an error, or to the end that shutdown asks for.
     async fn session(&mut self, target: &mut dyn Sink, backoff: &mut Backoff) -> Result<(), PumpError> {
         let shutdown = self.shutdown.clone();
-        let (committed, told) = watch::channel(None);
-        let mut session = tokio::select! {
+        let (mut session, queue, committed) = tokio::select! {
             biased;
-            session = self.begin(target, told) => session?,
+            begun = self.begin(target) => begun?,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let (batches, queue) = mpsc::channel(1);
-        session.batches = Some(batches);
-        committed.send_replace(session.opened_at);
         let writer = Writer {
             target,
             site: Arc::clone(&session.site),
@@ -313,33 +307,34 @@ impl Pump {
     async fn begin(
         &self,
         target: &mut dyn Sink,
-        committed: watch::Receiver<Option<Cursor>>,
-    ) -> Result<Session, PumpError> {
+    ) -> Result<(Session, mpsc::Receiver<Closed>, watch::Sender<Option<Cursor>>), PumpError> {
         let mut feed = Feed::connect(&self.source, &self.name)?;
         feed.name_holder(holder(target.location()));
         feed.tell_alarm(self.reporter.now().trouble());
         let probe = feed.page(Request { from: u64::MAX, committed: None, wait: Duration::ZERO }).await?;
         let log = plant_log(&probe)?;
-        let opened_at = target.open(&self.name, &log).await?;
-        let next = log.resume(opened_at)?;
+        let held = target.open(&self.name, &log).await?;
+        let next = log.resume(held)?;
         tracing::info!(sink = %self.name, from = next, end = log.durable_end, "sink follows the hub's log");
-        self.reporter.held(opened_at);
+        self.reporter.held(held);
         self.reporter.position(next, log.durable_end);
         self.reporter.state(State::Following);
-        Ok(Session {
+        let (batches, queue) = mpsc::channel(1);
+        let (telling, committed) = watch::channel(held);
+        let session = Session {
             feed,
             log,
             site: Arc::from(probe.site),
-            opened_at,
             committed,
-            batches: None,
+            batches: Some(batches),
             turn: Arc::new(Semaphore::new(1)),
             closed_from: next,
             next,
             has_all: false,
             apart_below: self.apart_below,
             open: OpenBatch::at(next),
-        })
+        };
+        Ok((session, queue, telling))
     }
 
     /// Takes a page into batches, committing those that are full.
