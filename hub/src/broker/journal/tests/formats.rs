@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use proto::mqtt::QoS;
 
 use super::super::encoding::{decode, decode_wanted, encode};
-use super::super::snapshot::{read, write};
+use super::super::recovered::Replaying;
+use super::super::snapshot::{SnapshotError, Stand, read, write};
 use super::*;
 use model::Timestamp;
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use durable_log::Faults;
 
+use super::super::recovered::Replaying;
 use super::*;
 
 fn picture(rig: &Rig) -> SnapshotState {
